@@ -1,0 +1,2 @@
+//! dsa-core
+#![no_std]

@@ -1,0 +1,2 @@
+//! dshash-core
+#![no_std]

@@ -1,0 +1,100 @@
+//! Errors: kinds shared by all providers, and the plain form the cores carry.
+
+use core::fmt;
+
+/// What went wrong, independent of the platform.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No object of that name.
+    NotFound,
+    /// The name, or the slot, is taken.
+    AlreadyExists,
+    /// The object is not the one that was meant, or not one of ours.
+    Foreign,
+    /// Shared memory is full.
+    NoSpace,
+    /// The process cannot map any more.
+    NoMemory,
+    /// Owner, mode or the system's policy forbids it.
+    PermissionDenied,
+    /// A size of zero, too large a size, or one that does not fit the object.
+    InvalidSize,
+    /// A name that the platform cannot express.
+    InvalidName,
+    /// Too many open files, segments or mappings.
+    TooMany,
+    /// The time allowed ran out.
+    TimedOut,
+    /// The platform cannot do this.
+    Unsupported,
+    /// Anything else; see the system's error code.
+    #[default]
+    Other,
+}
+
+/// A provider's error as plain data: what the cores return.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ProviderFailure {
+    /// The kind.
+    pub kind: ErrorKind,
+    /// The operating system's error code; 0 if there was none.
+    pub os_code: i32,
+    /// The system call or step that failed; empty if unknown.
+    pub step: &'static str,
+    /// Bytes that were asked for; 0 if that is not what failed.
+    pub requested: u64,
+    /// Bytes that were free at that moment; 0 if unknown.
+    pub available: u64,
+    /// Bytes the backing store has in all; 0 if unknown.
+    pub total: u64,
+}
+
+impl ProviderFailure {
+    /// A failure of this kind without further details.
+    #[must_use]
+    pub const fn new(kind: ErrorKind, step: &'static str) -> Self {
+        Self { kind, os_code: 0, step, requested: 0, available: 0, total: 0 }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "no such object",
+            Self::AlreadyExists => "already exists",
+            Self::Foreign => "the name belongs to another object",
+            Self::NoSpace => "shared memory is full",
+            Self::NoMemory => "the process cannot map more memory",
+            Self::PermissionDenied => "permission denied",
+            Self::InvalidSize => "invalid size",
+            Self::InvalidName => "the platform cannot express this name",
+            Self::TooMany => "too many open objects",
+            Self::TimedOut => "timed out",
+            Self::Unsupported => "not supported on this platform",
+            Self::Other => "system error",
+        })
+    }
+}
+
+impl fmt::Display for ProviderFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        if !self.step.is_empty() {
+            write!(f, " ({}", self.step)?;
+            if self.os_code != 0 {
+                write!(f, ", os error {}", self.os_code)?;
+            }
+            f.write_str(")")?;
+        }
+        if self.requested != 0 {
+            write!(f, ": {} bytes asked for", self.requested)?;
+            if self.total != 0 {
+                write!(f, ", {} free of {}", self.available, self.total)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for ProviderFailure {}

@@ -1,0 +1,340 @@
+//! Locks in shared memory.
+//!
+//! [`RawLock`] is the protocol; [`RwLock`](rw::RwLock) is the lock that survives its owner's
+//! death, [`SpinLock`](spin::SpinLock) the one for bare metal and single processes. Both are used
+//! through [`LockRef`], which knows where the lock lies and hands out guards.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+use crate::handle::{LockAddress, ParticipantId};
+use crate::participant::Participant;
+
+/// How a lock is recorded in a participant's list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeldMode {
+    /// Shared with other readers.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+impl HeldMode {
+    /// The bits of an entry that hold the address.
+    pub const ADDRESS_MASK: u64 = (1 << 60) - 1;
+
+    /// The bits of an entry that hold the mode; never zero.
+    #[inline]
+    #[must_use]
+    pub const fn tag(self) -> u64 {
+        match self {
+            Self::Shared => 1 << 60,
+            Self::Exclusive => 2 << 60,
+        }
+    }
+}
+
+/// Why a lock was not acquired. Nothing is held or changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody else has it (try forms).
+    WouldBlock,
+    /// The deadline passed (timed forms).
+    TimedOut,
+    /// This participant holds the lock already, and not both times shared.
+    WouldDeadlock,
+    /// This participant holds [`MAX_HELD`](crate::participant::MAX_HELD) locks.
+    TooManyLocks,
+    /// The participant is not registered in this process: after a fork, open the namespace anew.
+    NotRegistered,
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WouldBlock => "the lock is held by another participant",
+            Self::TimedOut => "the lock was not free before the deadline",
+            Self::WouldDeadlock => {
+                "this thread holds the lock already; drop its guard before asking again"
+            }
+            Self::TooManyLocks => "this thread holds too many locks; drop some guards first",
+            Self::NotRegistered => {
+                "this thread is not registered with the namespace; after a fork, open it anew"
+            }
+        })
+    }
+}
+
+impl core::error::Error for LockError {}
+
+/// How long to wait for a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// Not at all.
+    Try,
+    /// Until the environment's clock shows this.
+    Until(Duration),
+    /// As long as the owner lives.
+    Forever,
+}
+
+/// What state the protected data is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Acquired {
+    /// As its last owner left it.
+    Clean,
+    /// The owner died inside: rebuild the index before anything else. Stays so for the next
+    /// owner if this one dies too, or lets go without [`ExclusiveGuard::mark_recovered`].
+    FromDead,
+}
+
+/// A held lock: what to give back. Plain data; see [`LockRef`] for guards.
+#[derive(Clone, Copy, Debug)]
+pub struct Token {
+    /// Index of the record in the participant's list.
+    pub held: u8,
+    /// [`Participant::packed`] at the time of acquisition: a fork child's differs.
+    pub owner: u64,
+}
+
+/// A reader-writer lock in shared memory.
+///
+/// The functions take pointers, not references, because a lock is longer than its type when a
+/// namespace has more participants than fit into one cache line.
+///
+/// # Safety
+///
+/// An exclusive acquisition must exclude every other one, exclusive or shared, by any living
+/// participant, and happen after the release of the one before.
+pub unsafe trait RawLock: Sized {
+    /// Bytes a lock takes in a namespace of that many participants: a multiple of 64, at least
+    /// `size_of::<Self>()`.
+    fn size_for(max_participants: u32) -> usize;
+
+    /// Builds a free lock in place.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be valid for writes of `size_for(max_participants)` bytes, aligned to 64, and
+    /// in use by nobody.
+    unsafe fn init(at: NonNull<Self>, max_participants: u32);
+
+    /// Acquires alone.
+    ///
+    /// # Errors
+    ///
+    /// See [`LockError`].
+    ///
+    /// # Safety
+    ///
+    /// `at` must be an initialised lock of `participant`'s namespace, at `address` in it, and
+    /// stay mapped until released.
+    unsafe fn acquire_exclusive(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+        patience: Patience,
+    ) -> Result<(Token, Acquired), LockError>;
+
+    /// Releases an exclusive hold. Does nothing in a process other than the one that acquired.
+    ///
+    /// # Safety
+    ///
+    /// `token` must come from an `acquire_exclusive` of this lock by this participant and not
+    /// have been released.
+    unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token);
+
+    /// Declares the data rebuilt, so that the next owner is told `Clean` again.
+    ///
+    /// # Safety
+    ///
+    /// As for `release_exclusive`; the token stays held.
+    unsafe fn mark_recovered(at: NonNull<Self>, participant: &Participant<'_>, token: Token);
+
+    /// Acquires beside other readers. A reader never sees data that a dead owner left behind
+    /// unrecovered: that is [`SharedOutcome::NeedsRecovery`], with nothing held.
+    ///
+    /// # Errors
+    ///
+    /// See [`LockError`].
+    ///
+    /// # Safety
+    ///
+    /// As for `acquire_exclusive`.
+    unsafe fn acquire_shared(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+        patience: Patience,
+    ) -> Result<SharedOutcome, LockError>;
+
+    /// Releases a shared hold. Does nothing in a process other than the one that acquired.
+    ///
+    /// # Safety
+    ///
+    /// `token` must come from an `acquire_shared` of this lock by this participant and not have
+    /// been released.
+    unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token);
+
+    /// Who holds it exclusively, for tools; `None` if nobody does.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be an initialised lock.
+    unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId>;
+}
+
+/// What became of a shared acquisition.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub enum SharedOutcome {
+    /// Held.
+    Held(Token),
+    /// Not held: a dead owner left the data half-changed. Acquire exclusively, recover, retry.
+    NeedsRecovery,
+}
+
+/// A lock and where it lies: the form in which locks are used.
+pub struct LockRef<'l, L> {
+    at: NonNull<L>,
+    address: LockAddress,
+    _lock: PhantomData<&'l L>,
+}
+
+impl<L> Clone for LockRef<'_, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for LockRef<'_, L> {}
+
+impl<'l, L: RawLock> LockRef<'l, L> {
+    /// Names a lock.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be an initialised lock, mapped for `'l`, at `address` in the namespace of every
+    /// participant this is used with.
+    #[inline]
+    #[must_use]
+    pub unsafe fn new(at: NonNull<L>, address: LockAddress) -> Self {
+        Self { at, address, _lock: PhantomData }
+    }
+
+    /// Acquires alone. The data may need recovery: see [`ExclusiveGuard::acquired`].
+    ///
+    /// # Errors
+    ///
+    /// See [`LockError`].
+    #[inline]
+    pub fn exclusive<'p>(
+        self,
+        participant: &'p Participant<'p>,
+        patience: Patience,
+    ) -> Result<ExclusiveGuard<'p, L>, LockError>
+    where
+        'l: 'p,
+    {
+        // SAFETY: `new` promised an initialised lock at this address, mapped for 'l.
+        let (token, acquired) =
+            unsafe { L::acquire_exclusive(self.at, self.address, participant, patience) }?;
+        Ok(ExclusiveGuard { at: self.at, participant, token, acquired })
+    }
+
+    /// Acquires shared; `None` if a dead owner's damage must be recovered first.
+    ///
+    /// # Errors
+    ///
+    /// See [`LockError`].
+    #[inline]
+    pub fn shared<'p>(
+        self,
+        participant: &'p Participant<'p>,
+        patience: Patience,
+    ) -> Result<Option<SharedGuard<'p, L>>, LockError>
+    where
+        'l: 'p,
+    {
+        // SAFETY: as in `exclusive`.
+        match unsafe { L::acquire_shared(self.at, self.address, participant, patience) }? {
+            SharedOutcome::Held(token) => {
+                Ok(Some(SharedGuard { at: self.at, participant, token }))
+            }
+            SharedOutcome::NeedsRecovery => Ok(None),
+        }
+    }
+
+    /// Who holds it exclusively, for tools.
+    #[must_use]
+    pub fn owner(self) -> Option<ParticipantId> {
+        // SAFETY: `new` promised an initialised lock.
+        unsafe { L::owner(self.at) }
+    }
+}
+
+/// Holds a lock alone until dropped. Not `Send`.
+pub struct ExclusiveGuard<'p, L: RawLock> {
+    at: NonNull<L>,
+    participant: &'p Participant<'p>,
+    token: Token,
+    acquired: Acquired,
+}
+
+impl<'p, L: RawLock> ExclusiveGuard<'p, L> {
+    /// What state the data is in.
+    #[inline]
+    pub fn acquired(&self) -> Acquired {
+        self.acquired
+    }
+
+    /// The holder.
+    #[inline]
+    #[must_use]
+    pub fn participant(&self) -> &'p Participant<'p> {
+        self.participant
+    }
+
+    /// Declares the data rebuilt after [`Acquired::FromDead`].
+    pub fn mark_recovered(&mut self) {
+        // SAFETY: the guard holds the lock by this token.
+        unsafe { L::mark_recovered(self.at, self.participant, self.token) };
+        self.acquired = Acquired::Clean;
+    }
+}
+
+impl<L: RawLock> Drop for ExclusiveGuard<'_, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the guard holds the lock by this token, and gives it back once.
+        unsafe { L::release_exclusive(self.at, self.participant, self.token) }
+    }
+}
+
+/// Holds a lock beside other readers until dropped. Not `Send`.
+pub struct SharedGuard<'p, L: RawLock> {
+    at: NonNull<L>,
+    participant: &'p Participant<'p>,
+    token: Token,
+}
+
+impl<'p, L: RawLock> SharedGuard<'p, L> {
+    /// The holder.
+    #[inline]
+    #[must_use]
+    pub fn participant(&self) -> &'p Participant<'p> {
+        self.participant
+    }
+}
+
+impl<L: RawLock> Drop for SharedGuard<'_, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the guard holds the lock by this token, and gives it back once.
+        unsafe { L::release_shared(self.at, self.participant, self.token) }
+    }
+}

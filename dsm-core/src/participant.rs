@@ -1,0 +1,254 @@
+//! A participant: one thread attached to a namespace, as the locks see it.
+//!
+//! Two halves. The *shared* half, [`ParticipantSlot`], lies in the control segment; only its
+//! tenant writes it while alive: which locks it holds, and nothing that would need an atomic
+//! read-modify-write. The *local* half, [`ParticipantLocal`], is the tenant's own memory; the
+//! platform puts it into pages that are wiped on fork, and all zero means "not registered", so
+//! that a fork child (however it was made) finds itself a stranger instead of a second self.
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+
+use crate::env::Environment;
+use crate::handle::{LockAddress, ParticipantId};
+use crate::lock::{HeldMode, LockError};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// How many different locks a participant can hold at once.
+pub const MAX_HELD: usize = 16;
+
+/// The shared half of a participant; see the module's essay.
+#[repr(C, align(64))]
+pub struct ParticipantSlot {
+    /// Truth of the slot: generation in the upper half, state in the lower (see the `control`
+    /// module). Changed under the control lock only.
+    pub(crate) state: AtomicU64,
+    /// Process slot of the tenant in the lower half, that slot's generation in the upper.
+    pub(crate) process: AtomicU64,
+    /// [`ThreadProof`](crate::env::ThreadProof) of the tenant.
+    pub(crate) tid: AtomicU64,
+    pub(crate) thread_start: AtomicU64,
+    /// What the tenant waits for, in terms of the crate that set it; 0 for nothing. Read by
+    /// others to find cycles.
+    pub waits_for: AtomicU64,
+    pub(crate) _reserved: [AtomicU32; 6],
+    /// The locks the tenant holds or is about to hold: `mode << 60 | address`, 0 for none. An
+    /// entry is stored before the lock's word is touched and cleared after it was let go.
+    pub(crate) held: [AtomicU64; MAX_HELD],
+}
+
+/// The process-local half of a participant; see the module's essay.
+///
+/// All zero bytes are a valid, unregistered value.
+pub struct ParticipantLocal {
+    /// `ParticipantId::pack()` of the registration; 0 if there is none in this process.
+    packed: Cell<u64>,
+    slot: Cell<*const ParticipantSlot>,
+    /// Bit i: `held[i]` is in use.
+    used: Cell<u32>,
+    /// How often the lock in `held[i]` is held shared by this participant.
+    count: [Cell<u16>; MAX_HELD],
+}
+
+impl ParticipantLocal {
+    /// An unregistered participant.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            packed: Cell::new(0),
+            slot: Cell::new(core::ptr::null()),
+            used: Cell::new(0),
+            count: [const { Cell::new(0) }; MAX_HELD],
+        }
+    }
+
+    /// Whether the participant is registered in this process (false in a fork child).
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.packed.get() != 0
+    }
+
+    /// Whether it holds any lock.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.used.get() != 0
+    }
+
+    /// Enters a registration.
+    ///
+    /// # Safety
+    ///
+    /// `slot` must stay mapped until [`clear`](Self::clear), and this participant must be its
+    /// only writer until then.
+    pub unsafe fn register(&self, id: ParticipantId, slot: *const ParticipantSlot) {
+        self.used.set(0);
+        self.slot.set(slot);
+        self.packed.set(id.pack());
+    }
+
+    /// Forgets the registration without touching shared memory.
+    pub fn clear(&self) {
+        self.packed.set(0);
+        self.used.set(0);
+        self.slot.set(core::ptr::null());
+    }
+}
+
+impl Default for ParticipantLocal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a lock needs to know of the others: implemented by the namespace, and by models.
+pub trait Peers: Sync {
+    /// Whether that tenant of the slot is proven dead (the slot has a new tenant, or the process
+    /// or thread is gone).
+    fn is_dead(&self, who: ParticipantId) -> bool;
+
+    /// Clears `bit` of a lock's reader `word` if the present tenant of participant slot `index`
+    /// is dead, keeping the slot from being given out anew meanwhile (else the bit of its next
+    /// tenant might be cleared). Returns whether the bit is clear now.
+    fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool;
+
+    /// Participant slots of the namespace; sets the length of every lock's reader bitmap.
+    fn max_participants(&self) -> u32;
+
+    /// Waits, clock, liveness.
+    fn env(&self) -> &dyn Environment;
+}
+
+/// The right to act as a participant. Cheap to copy by reference; neither `Send` nor `Sync`.
+pub struct Participant<'n> {
+    peers: &'n dyn Peers,
+    local: &'n ParticipantLocal,
+    _one_thread: PhantomData<*mut ()>,
+}
+
+impl<'n> Participant<'n> {
+    /// A participant of `peers` whose local half is `local`, registered or not.
+    #[must_use]
+    pub fn new(peers: &'n dyn Peers, local: &'n ParticipantLocal) -> Self {
+        Self { peers, local, _one_thread: PhantomData }
+    }
+
+    /// The other participants.
+    #[inline]
+    #[must_use]
+    pub fn peers(&self) -> &'n dyn Peers {
+        self.peers
+    }
+
+    /// The local half.
+    #[inline]
+    #[must_use]
+    pub fn local(&self) -> &'n ParticipantLocal {
+        self.local
+    }
+
+    /// Who this is; `None` if it is not registered in this process (as in a fork child).
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> Option<ParticipantId> {
+        ParticipantId::unpack(self.local.packed.get())
+    }
+
+    /// [`ParticipantId::pack`] of [`id`](Self::id), 0 if unregistered.
+    #[inline]
+    #[must_use]
+    pub fn packed(&self) -> u64 {
+        self.local.packed.get()
+    }
+
+    /// The shared half; `None` if unregistered.
+    #[inline]
+    #[must_use]
+    pub fn slot(&self) -> Option<&'n ParticipantSlot> {
+        if self.local.packed.get() == 0 {
+            return None;
+        }
+        // SAFETY: `register` promised that the slot stays mapped while registered.
+        Some(unsafe { &*self.local.slot.get() })
+    }
+
+    /// Records that the lock at `address` is about to be taken, before its word is touched.
+    /// Returns the index of the record, and whether the lock was held shared already (then only
+    /// its count rose, and the word must not be touched).
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::WouldDeadlock`] if the lock is held already and not shared beside shared,
+    /// [`LockError::TooManyLocks`], [`LockError::NotRegistered`].
+    #[inline]
+    pub fn hold(&self, address: LockAddress, mode: HeldMode) -> Result<(u8, bool), LockError> {
+        let Some(slot) = self.slot() else { return Err(LockError::NotRegistered) };
+        let used = self.local.used.get();
+        if used != 0 {
+            if let Some(again) = self.held_already(slot, used, address, mode)? {
+                return Ok((again, true));
+            }
+        }
+        let index = (!used).trailing_zeros();
+        if index as usize >= MAX_HELD {
+            return Err(LockError::TooManyLocks);
+        }
+        self.local.used.set(used | 1 << index);
+        self.local.count[index as usize].set(1);
+        slot.held[index as usize].store(mode.tag() | address.get(), Ordering::Relaxed);
+        crate::sync::compiler_fence();
+        Ok((index as u8, false))
+    }
+
+    #[cold]
+    fn held_already(
+        &self,
+        slot: &ParticipantSlot,
+        used: u32,
+        address: LockAddress,
+        mode: HeldMode,
+    ) -> Result<Option<u8>, LockError> {
+        for index in (0..MAX_HELD).filter(|i| used & 1 << i != 0) {
+            let entry = slot.held[index].load(Ordering::Relaxed);
+            if entry & HeldMode::ADDRESS_MASK != address.get() {
+                continue;
+            }
+            if mode != HeldMode::Shared || entry & !HeldMode::ADDRESS_MASK != mode.tag() {
+                return Err(LockError::WouldDeadlock);
+            }
+            let count = &self.local.count[index];
+            let Some(more) = count.get().checked_add(1) else {
+                return Err(LockError::TooManyLocks);
+            };
+            count.set(more);
+            return Ok(Some(index as u8));
+        }
+        Ok(None)
+    }
+
+    /// Takes back one count of a record. Returns true if that was the last one: the caller then
+    /// lets go of the lock's word and calls [`unhold`](Self::unhold) after it.
+    #[inline]
+    #[must_use]
+    pub fn release_count(&self, index: u8) -> bool {
+        let count = &self.local.count[index as usize];
+        let left = count.get() - 1;
+        count.set(left);
+        left == 0
+    }
+
+    /// Clears a record, after the lock's word was let go.
+    #[inline]
+    pub fn unhold(&self, index: u8) {
+        let Some(slot) = self.slot() else { return };
+        crate::sync::compiler_fence();
+        slot.held[index as usize].store(0, Ordering::Relaxed);
+        self.local.used.set(self.local.used.get() & !(1 << index));
+    }
+
+    /// Whether it holds any lock other than record `index`.
+    #[inline]
+    #[must_use]
+    pub fn holds_others(&self, index: u8) -> bool {
+        self.local.used.get() & !(1 << index) != 0
+    }
+}

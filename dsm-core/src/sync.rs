@@ -1,0 +1,39 @@
+//! The one door to atomics: the real ones, or loom's under `cfg(loom)`.
+//!
+//! Every module of the three cores takes its atomics, fences and spin hints from here, so that a
+//! model explores exactly the code that ships. Shared structures are built in place by
+//! constructors (`ptr.write(AtomicU64::new(0))`): a loom atomic is an index into the model's
+//! tables and has neither the size nor the zero value of an integer.
+
+#[cfg(loom)]
+pub use loom::{
+    hint::spin_loop,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence},
+    thread::yield_now,
+};
+
+#[cfg(not(loom))]
+pub use core::{
+    hint::spin_loop,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence},
+};
+
+/// Gives way to another thread where the model needs it; a spin hint elsewhere.
+#[cfg(not(loom))]
+#[inline]
+pub fn yield_now() {
+    core::hint::spin_loop();
+}
+
+pub use core::sync::atomic::Ordering;
+
+/// Keeps the compiler from moving stores across this point.
+///
+/// Intents are read only after their writer's death, when the whole machine agrees on what was
+/// written: program order is all that counts, and this costs no instruction. A no-op under loom,
+/// which has no notion of a compiler fence (each of its atomics is an opaque call).
+#[inline(always)]
+pub fn compiler_fence() {
+    #[cfg(not(loom))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
