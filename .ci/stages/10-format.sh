@@ -1,0 +1,4 @@
+# The sources are formatted as rustfmt.toml says.
+# limit: 60
+source "$CI_ROOT/.ci/lib.sh"
+say cargo fmt --all --check

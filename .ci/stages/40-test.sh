@@ -1,0 +1,7 @@
+# The README's second command. Built first, so that no compiler competes with processes whose
+# waits and deaths are being tested; then nothing may be left behind.
+# limit: 1200
+source "$CI_ROOT/.ci/lib.sh"
+say cargo test --workspace --no-run
+say cargo test --workspace
+say .ci/leftovers.sh check
