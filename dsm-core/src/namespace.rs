@@ -7,7 +7,7 @@ use crate::error::ProviderFailure;
 use crate::handle::{LockAddress, ParticipantId, SegmentHandle};
 use crate::participant::{Participant, ParticipantLocal, Peers};
 use crate::provider::{ErasedProvider, Root};
-use crate::segment::Segment;
+use crate::segment::{Blank, Segment};
 use crate::sync::AtomicU64;
 
 /// The platform a namespace lives on, both halves erased.
@@ -170,6 +170,37 @@ impl<'a> Namespace<'a> {
     /// Undoes `pin_segment`, by handle, attached or not; may destroy the segment.
     #[doc(alias = "dsm_unpin_segment")]
     pub fn unpin_segment(&self, handle: SegmentHandle) -> Result<(), Error> {
+        todo!()
+    }
+
+    /// Pins the segment for as long as the segment `parent` exists: it survives its own last
+    /// detach, and goes together with `parent`, however that one ends (last detach, unpin,
+    /// reaping of the dead). `unpin_segment` ends it sooner. The segments that an area grows by
+    /// are kept under its first one, so that they can neither go early nor leak.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pinned`] if it is pinned already; a parent that is gone is
+    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound).
+    pub fn pin_segment_under(
+        &self,
+        handle: SegmentHandle,
+        parent: SegmentHandle,
+    ) -> Result<(), Error> {
+        todo!()
+    }
+
+    /// How many processes have the segment attached; `None` if there is no such segment.
+    pub fn attached_processes(&self, handle: SegmentHandle) -> Option<u32> {
+        todo!()
+    }
+
+    /// Gives back the address range that [`Segment::detach_to_blank`] left behind.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may read the range any more.
+    pub unsafe fn release_blank(&self, blank: Blank) {
         todo!()
     }
 

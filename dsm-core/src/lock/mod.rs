@@ -262,9 +262,7 @@ impl<'l, L: RawLock> LockRef<'l, L> {
     {
         // SAFETY: as in `exclusive`.
         match unsafe { L::acquire_shared(self.at, self.address, participant, patience) }? {
-            SharedOutcome::Held(token) => {
-                Ok(Some(SharedGuard { at: self.at, participant, token }))
-            }
+            SharedOutcome::Held(token) => Ok(Some(SharedGuard { at: self.at, participant, token })),
             SharedOutcome::NeedsRecovery => Ok(None),
         }
     }
