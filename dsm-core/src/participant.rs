@@ -245,6 +245,36 @@ impl<'n> Participant<'n> {
         self.local.used.set(self.local.used.get() & !(1 << index));
     }
 
+    /// The strongest mode in which it holds any of the locks in `len` bytes from `first` on;
+    /// `None` if it holds none of them. One load when it holds no lock at all.
+    ///
+    /// A structure with many locks side by side asks this before it takes one of them, so that a
+    /// second call under a guard of the first is refused whichever two locks are concerned.
+    #[inline]
+    #[must_use]
+    pub fn held_within(&self, first: LockAddress, len: u64) -> Option<HeldMode> {
+        let used = self.local.used.get();
+        if used == 0 { None } else { self.search_within(used, first, len) }
+    }
+
+    #[cold]
+    fn search_within(&self, used: u32, first: LockAddress, len: u64) -> Option<HeldMode> {
+        let slot = self.slot()?;
+        let mut found = None;
+        for index in (0..MAX_HELD).filter(|i| used & 1 << i != 0) {
+            let entry = slot.held[index].load(Ordering::Relaxed);
+            let address = entry & HeldMode::ADDRESS_MASK;
+            if address.wrapping_sub(first.get()) >= len {
+                continue;
+            }
+            if entry & !HeldMode::ADDRESS_MASK != HeldMode::Shared.tag() {
+                return Some(HeldMode::Exclusive);
+            }
+            found = Some(HeldMode::Shared);
+        }
+        found
+    }
+
     /// Whether it holds any lock other than record `index`.
     #[inline]
     #[must_use]
