@@ -5,6 +5,22 @@
 //! read-modify-write. The *local* half, [`ParticipantLocal`], is the tenant's own memory; the
 //! platform puts it into pages that are wiped on fork, and all zero means "not registered", so
 //! that a fork child (however it was made) finds itself a stranger instead of a second self.
+//!
+//! The list of held locks, `held[]`, is the intent record of every lock: an entry is stored
+//! before the lock's word is touched and cleared after it was let go, so that at any moment each
+//! word that carries the participant's mark is named by an entry. (Not the reverse: an entry may
+//! name a lock that has no mark yet, or none any more; sweeping it is harmless.) Whoever sweeps a
+//! dead participant clears its bits in the locks that the entries name, before the slot is given
+//! out anew. Entries that say *exclusive* are not swept: the owner's word names its owner, and
+//! the next to want the lock takes over.
+//!
+//! The last entry is kept for the control lock. It is the innermost lock of all and is needed to
+//! evict a dead reader from any other, so a participant that holds as many locks as it may can
+//! still wait for one to drain.
+//!
+//! An embedder that wants the locks without a namespace implements [`Peers`] over slots made by
+//! [`ParticipantSlot::new`] and gives each thread a [`ParticipantLocal`] with a number of its
+//! own; models do the same.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -14,7 +30,7 @@ use crate::handle::{LockAddress, ParticipantId};
 use crate::lock::{HeldMode, LockError};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// How many different locks a participant can hold at once.
+/// How many different locks a participant can hold at once, one of them the control lock.
 pub const MAX_HELD: usize = 16;
 
 /// The shared half of a participant; see the module's essay.
@@ -35,6 +51,33 @@ pub struct ParticipantSlot {
     /// The locks the tenant holds or is about to hold: `mode << 60 | address`, 0 for none. An
     /// entry is stored before the lock's word is touched and cleared after it was let go.
     pub(crate) held: [AtomicU64; MAX_HELD],
+}
+
+impl ParticipantSlot {
+    /// A slot without a tenant, for building one in place.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            process: AtomicU64::new(0),
+            tid: AtomicU64::new(0),
+            thread_start: AtomicU64::new(0),
+            waits_for: AtomicU64::new(0),
+            _reserved: core::array::from_fn(|_| AtomicU32::new(0)),
+            held: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// The locks that the tenant holds or may have a mark in, for the sweep and for tools.
+    pub fn held(&self) -> impl Iterator<Item = (LockAddress, HeldMode)> + '_ {
+        self.held.iter().filter_map(|entry| HeldMode::parse(entry.load(Ordering::Acquire)))
+    }
+}
+
+impl Default for ParticipantSlot {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// The process-local half of a participant; see the module's essay.
@@ -101,14 +144,27 @@ impl Default for ParticipantLocal {
 }
 
 /// What a lock needs to know of the others: implemented by the namespace, and by models.
+///
+/// All of it is called while waiting only, about every 8 ms, never by an acquisition that finds
+/// the lock free.
 pub trait Peers: Sync {
     /// Whether that tenant of the slot is proven dead (the slot has a new tenant, or the process
-    /// or thread is gone).
+    /// or thread is gone). Once true it must stay true for this id.
+    ///
+    /// Called by waiters for any lock, the control lock included: must not take a lock.
     fn is_dead(&self, who: ParticipantId) -> bool;
 
     /// Clears `bit` of a lock's reader `word` if the present tenant of participant slot `index`
     /// is dead, keeping the slot from being given out anew meanwhile (else the bit of its next
     /// tenant might be cleared). Returns whether the bit is clear now.
+    ///
+    /// Called by a claimant for every bit that keeps it waiting, most of which belong to the
+    /// living: look first whether the tenant is dead, and only then keep the slot and look
+    /// again. The change must be an atomic read-modify-write, sequentially consistent. If the
+    /// slot is kept by a lock, that lock must be of an address in the control segment
+    /// ([`LockAddress::CONTROL`]), must never be held shared (its own dead readers could not be
+    /// evicted), and be acquired with bounded patience; false is always a safe answer, upon which
+    /// the claimant asks again later.
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool;
 
     /// Participant slots of the namespace; sets the length of every lock's reader bitmap.
@@ -178,7 +234,8 @@ impl<'n> Participant<'n> {
     /// # Errors
     ///
     /// [`LockError::WouldDeadlock`] if the lock is held already and not shared beside shared,
-    /// [`LockError::TooManyLocks`], [`LockError::NotRegistered`].
+    /// [`LockError::TooManyLocks`] (of which the control lock may be one more),
+    /// [`LockError::NotRegistered`]. Nothing has changed then.
     #[inline]
     pub fn hold(&self, address: LockAddress, mode: HeldMode) -> Result<(u8, bool), LockError> {
         let Some(slot) = self.slot() else { return Err(LockError::NotRegistered) };
@@ -189,7 +246,9 @@ impl<'n> Participant<'n> {
             }
         }
         let index = (!used).trailing_zeros();
-        if index as usize >= MAX_HELD {
+        if index as usize >= MAX_HELD - 1
+            && (index as usize >= MAX_HELD || address.slot() != LockAddress::CONTROL)
+        {
             return Err(LockError::TooManyLocks);
         }
         self.local.used.set(used | 1 << index);
@@ -207,7 +266,10 @@ impl<'n> Participant<'n> {
         address: LockAddress,
         mode: HeldMode,
     ) -> Result<Option<u8>, LockError> {
-        for index in (0..MAX_HELD).filter(|i| used & 1 << i != 0) {
+        let mut left = used;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
             let entry = slot.held[index].load(Ordering::Relaxed);
             if entry & HeldMode::ADDRESS_MASK != address.get() {
                 continue;

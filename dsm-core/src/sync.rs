@@ -37,3 +37,14 @@ pub fn compiler_fence() {
     #[cfg(not(loom))]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
+
+/// Stands between a sequentially consistent read-modify-write and a sequentially consistent load
+/// of *another* location that must not see an older moment (Dekker's pattern).
+///
+/// The language orders the two already, so this is nothing outside models; loom treats
+/// sequentially consistent accesses as acquire and release only, and needs to be told.
+#[inline(always)]
+pub fn dekker_fence() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}

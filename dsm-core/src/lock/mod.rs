@@ -4,6 +4,8 @@
 //! death, [`SpinLock`](spin::SpinLock) the one for bare metal and single processes. Both are used
 //! through [`LockRef`], which knows where the lock lies and hands out guards.
 
+pub mod rw;
+
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -34,6 +36,17 @@ impl HeldMode {
             Self::Exclusive => 2 << 60,
         }
     }
+
+    /// Reads an entry; `None` if it is empty (or nonsense).
+    #[must_use]
+    pub const fn parse(entry: u64) -> Option<(LockAddress, Self)> {
+        let mode = match entry >> 60 {
+            1 => Self::Shared,
+            2 => Self::Exclusive,
+            _ => return None,
+        };
+        Some((LockAddress::from_raw(entry & Self::ADDRESS_MASK), mode))
+    }
 }
 
 /// Why a lock was not acquired. Nothing is held or changed then.
@@ -46,7 +59,8 @@ pub enum LockError {
     TimedOut,
     /// This participant holds the lock already, and not both times shared.
     WouldDeadlock,
-    /// This participant holds [`MAX_HELD`](crate::participant::MAX_HELD) locks.
+    /// This participant holds as many locks as it can: one less than
+    /// [`MAX_HELD`](crate::participant::MAX_HELD).
     TooManyLocks,
     /// The participant is not registered in this process: after a fork, open the namespace anew.
     NotRegistered,

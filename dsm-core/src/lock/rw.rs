@@ -1,0 +1,381 @@
+//! The reader-writer lock that survives the death of whoever holds it.
+//!
+//! # Layout
+//!
+//! ```text
+//! byte 0   owner       u64   0..48 ParticipantId::pack(), 48.. flags; 0: nobody, data clean
+//!      8   wake        u32   what waiters sleep on; its value means nothing, only that it moves
+//!      12  extension   u32   reader words behind this line; written once, by `init`
+//!      16  readers     6 u64 bit p: participant p holds the lock shared, or is about to look
+//!      64  ..          8 u64 a line, for participants 384 and above
+//! ```
+//!
+//! Flags: `CLAIMED` (the owner waits for readers to leave, the data is untouched by it) or
+//! `ENTERED` (the owner may have changed the data); `WAITERS` (somebody sleeps until the owner
+//! goes); `DRAINING` (the claimant sleeps until the readers go); `DIRTY` (a dead owner had
+//! entered, and nobody has said `mark_recovered` since).
+//!
+//! # Protocol
+//!
+//! The *owner word* and the *reader bits* are the truth; there is nothing else to rebuild. Every
+//! change to either is an atomic read-modify-write, so that a load of the owner word always
+//! synchronises with the last release, however many flags were set since. Readers and writers
+//! exclude each other as in Dekker's algorithm, which is why those accesses are sequentially
+//! consistent:
+//!
+//! - a reader sets its bit, *then* looks at the owner word. If an owner is there it takes the bit
+//!   back and waits;
+//! - a writer sets the owner word to `ENTERED`, *then* looks at the bits. If a reader is there it
+//!   steps back to `CLAIMED`, waits until the bits are clear, and enters (and looks) again.
+//!
+//! A writer therefore changes the data only after a moment at which the word said `ENTERED` and
+//! no bit was set; every reader whose bit came later sees `ENTERED`. Both cycles cost two
+//! read-modify-writes when nobody else is there.
+//!
+//! A reader that holds another lock does not wait for a mere claimant: it may be the one that
+//! some other claimant waits for, and the four of them would wait in a circle. It passes while
+//! the word says `CLAIMED`; the claimant's second look at the bits finds it. (Where the data is
+//! `DIRTY` as well, it cannot pass, and is told so instead of waiting.) So nobody ever waits for
+//! a claimant while holding a lock shared, and to wait for an `ENTERED` owner is to wait for
+//! somebody at work.
+//!
+//! # Death
+//!
+//! The participant's `held[]` names the lock before its word is touched and until after it was
+//! let go, so whoever sweeps the dead finds every bit (`clear_reader`). What each point of death
+//! leaves, and who repairs it:
+//!
+//! | died | left | repaired by |
+//! |---|---|---|
+//! | reader, before or after its bit was set, holding or backing out | a bit | a draining claimant, through [`Peers::evict_reader`]; or the sweep |
+//! | claimant | `{dead, CLAIMED}` | any waiter: a reader clears the word, a writer takes it over. Data clean |
+//! | owner, from its first compare-and-swap to its last | `{dead, ENTERED}` | the next writer: `{me, ENTERED, DIRTY}`, `FromDead`. Readers get `NeedsRecovery` |
+//! | recoverer | the same with `DIRTY` | the same |
+//! | anybody, between a release and its wake | sleepers | their own timeouts |
+//!
+//! A take-over is one compare-and-swap from the exact word, in which id and generation are never
+//! used again: of two recoverers one wins, and a stale one cannot hit a later owner. Every sleep
+//! is bounded by 8 ms, and who wakes up to the same owner asks whether it lives.
+//!
+//! # What waits cost
+//!
+//! Waiters spin for about a microsecond, then sleep. There is no queue: whoever comes first
+//! after a release gets the lock. A claimant keeps new readers out, so writers do not starve;
+//! a stream of writers can starve readers.
+//!
+//! [`Peers::evict_reader`]: crate::participant::Peers::evict_reader
+
+mod contended;
+
+use core::mem::size_of;
+use core::ptr::NonNull;
+
+use super::{Acquired, HeldMode, LockError, Patience, RawLock, SharedOutcome, Token};
+use crate::handle::{LockAddress, ParticipantId};
+use crate::participant::Participant;
+use crate::sync::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    dekker_fence,
+};
+
+/// Reader words in the first line. One in models, to keep them small.
+const BASE_WORDS: usize = if cfg!(loom) { 1 } else { 6 };
+/// Reader words in an extension line.
+const LINE_WORDS: usize = 8;
+
+const OWNER: u64 = (1 << 48) - 1;
+const CLAIMED: u64 = 1 << 48;
+const ENTERED: u64 = 1 << 49;
+const WAITERS: u64 = 1 << 50;
+const DRAINING: u64 = 1 << 51;
+const DIRTY: u64 = 1 << 52;
+
+/// The recoverable reader-writer lock; see the module's essay. Used through
+/// [`LockRef`](super::LockRef).
+#[doc(alias = "LWLock")]
+#[repr(C, align(64))]
+pub struct RwLock {
+    owner: AtomicU64,
+    wake: AtomicU32,
+    extension: AtomicU32,
+    readers: [AtomicU64; BASE_WORDS],
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<RwLock>() == 64);
+    assert!(core::mem::offset_of!(RwLock, readers) == 16);
+};
+
+/// What a lock looks like at one moment, for tools and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RwLockState {
+    /// Who has the owner word.
+    pub owner: Option<ParticipantId>,
+    /// Whether that owner is inside; if not it waits for readers to leave.
+    pub entered: bool,
+    /// Whether a dead owner's damage is still to be repaired.
+    pub dirty: bool,
+    /// Whether somebody sleeps until the owner goes.
+    pub waiters: bool,
+    /// How many participants hold it shared (or are just looking, or died doing so).
+    pub readers: u32,
+}
+
+/// A lock together with the extension lines behind it.
+#[derive(Clone, Copy)]
+struct Lines<'l> {
+    base: &'l RwLock,
+    at: NonNull<RwLock>,
+}
+
+impl<'l> Lines<'l> {
+    /// # Safety
+    ///
+    /// `at` must be an initialised lock, mapped for `'l`.
+    #[inline]
+    unsafe fn new(at: NonNull<RwLock>) -> Self {
+        // SAFETY: the caller promises an initialised lock, which consists of atomics.
+        Self { base: unsafe { at.as_ref() }, at }
+    }
+
+    /// The reader words behind the first line.
+    #[inline]
+    fn extension(self) -> &'l [AtomicU64] {
+        let words = self.base.extension.load(Relaxed) as usize;
+        // SAFETY: `init` built this many words behind the first line and wrote down their number.
+        unsafe { core::slice::from_raw_parts(extension_of(self.at), words) }
+    }
+
+    /// The word that has participant `index`'s bit, and the bit; `None` if the lock was made for
+    /// fewer participants.
+    #[inline]
+    fn reader(self, index: u16) -> Option<(&'l AtomicU64, u64)> {
+        let word = index as usize / 64;
+        let bit = 1 << (index % 64);
+        match self.base.readers.get(word) {
+            Some(word) => Some((word, bit)),
+            None => self.extension().get(word - BASE_WORDS).map(|word| (word, bit)),
+        }
+    }
+
+    fn words(self) -> impl Iterator<Item = &'l AtomicU64> {
+        self.base.readers.iter().chain(self.extension())
+    }
+
+    /// Whether anybody's bit is set. Sequentially consistent.
+    #[inline]
+    fn any_reader(self) -> bool {
+        let mut bits = 0;
+        for word in &self.base.readers {
+            bits |= word.load(SeqCst);
+        }
+        for word in self.extension() {
+            bits |= word.load(SeqCst);
+        }
+        bits != 0
+    }
+}
+
+/// Index of the participant with this packed id.
+#[inline]
+const fn index_of(packed: u64) -> u16 {
+    packed as u16
+}
+
+impl RwLock {
+    /// What the lock looks like now, for tools.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be an initialised lock.
+    #[must_use]
+    pub unsafe fn state(at: NonNull<Self>) -> RwLockState {
+        // SAFETY: the caller promises an initialised lock; it is used within this call only.
+        let lines = unsafe { Lines::new(at) };
+        let word = lines.base.owner.load(SeqCst);
+        RwLockState {
+            owner: ParticipantId::unpack(word & OWNER),
+            entered: word & ENTERED != 0,
+            dirty: word & DIRTY != 0,
+            waiters: word & WAITERS != 0,
+            readers: lines.words().map(|w| w.load(SeqCst).count_ones()).sum(),
+        }
+    }
+
+    /// Clears the bit of participant slot `index`, for the sweep of a dead tenant. Returns
+    /// whether it was set. Idempotent. Waking a claimant is left to its timeout.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be an initialised lock; the slot's tenant must be dead and the slot be kept
+    /// from being given out anew until this returns.
+    pub unsafe fn clear_reader(at: NonNull<Self>, index: u16) -> bool {
+        // SAFETY: the caller promises an initialised lock; it is used within this call only.
+        let lines = unsafe { Lines::new(at) };
+        match lines.reader(index) {
+            Some((word, bit)) => word.fetch_and(!bit, SeqCst) & bit != 0,
+            None => false,
+        }
+    }
+}
+
+// SAFETY: the module's essay: a writer proceeds only after a moment when the word said ENTERED
+// with its id and no reader bit was set, and a reader only after a moment when its bit was set
+// and the word did not say ENTERED; releases are read-modify-writes with release semantics that
+// the next acquisition's acquire loads read from.
+unsafe impl RawLock for RwLock {
+    fn size_for(max_participants: u32) -> usize {
+        size_of::<Self>() + extension_words(max_participants) * size_of::<AtomicU64>()
+    }
+
+    unsafe fn init(at: NonNull<Self>, max_participants: u32) {
+        let words = extension_words(max_participants);
+        let lock = Self {
+            owner: AtomicU64::new(0),
+            wake: AtomicU32::new(0),
+            extension: AtomicU32::new(words as u32),
+            readers: core::array::from_fn(|_| AtomicU64::new(0)),
+        };
+        // SAFETY: the caller promises room for the lock, aligned and unused.
+        unsafe { at.write(lock) };
+        for word in 0..words {
+            let place = extension_of(at).wrapping_add(word);
+            // SAFETY: the caller promises `size_for` bytes, which has this word behind the line,
+            // aligned since the line's size is a multiple of its alignment.
+            unsafe { place.write(AtomicU64::new(0)) };
+        }
+    }
+
+    #[inline]
+    unsafe fn acquire_exclusive(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+        patience: Patience,
+    ) -> Result<(Token, Acquired), LockError> {
+        let (held, _) = participant.hold(address, HeldMode::Exclusive)?;
+        let me = participant.packed();
+        // SAFETY: the caller promises an initialised lock that stays mapped.
+        let lines = unsafe { Lines::new(at) };
+        let acquired = match lines.base.owner.compare_exchange(0, me | ENTERED, SeqCst, SeqCst) {
+            Ok(_) => {
+                dekker_fence();
+                if lines.any_reader() {
+                    contended::enter(lines, participant, patience)
+                } else {
+                    Ok(Acquired::Clean)
+                }
+            }
+            Err(_) => contended::exclusive(lines, participant, patience),
+        };
+        match acquired {
+            Ok(acquired) => Ok((Token { held, owner: me }, acquired)),
+            Err(error) => {
+                participant.unhold(held);
+                Err(error)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
+        if token.owner != participant.packed() {
+            return; // a fork child with its parent's guard
+        }
+        // SAFETY: the caller holds the lock, so it is initialised and mapped.
+        let base = unsafe { at.as_ref() };
+        let quiet = token.owner | ENTERED;
+        if base.owner.compare_exchange(quiet, 0, SeqCst, SeqCst).is_err() {
+            contended::let_go(base, participant);
+        }
+        participant.unhold(token.held);
+    }
+
+    unsafe fn mark_recovered(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
+        if token.owner != participant.packed() {
+            return;
+        }
+        // SAFETY: the caller holds the lock, so it is initialised and mapped.
+        let base = unsafe { at.as_ref() };
+        base.owner.fetch_and(!DIRTY, SeqCst);
+    }
+
+    #[inline]
+    unsafe fn acquire_shared(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+        patience: Patience,
+    ) -> Result<SharedOutcome, LockError> {
+        let (held, again) = participant.hold(address, HeldMode::Shared)?;
+        let token = Token { held, owner: participant.packed() };
+        if again {
+            return Ok(SharedOutcome::Held(token));
+        }
+        // SAFETY: the caller promises an initialised lock that stays mapped.
+        let lines = unsafe { Lines::new(at) };
+        let Some(reader) = lines.reader(index_of(token.owner)) else {
+            participant.unhold(held);
+            return Err(LockError::NotRegistered);
+        };
+        reader.0.fetch_or(reader.1, SeqCst);
+        dekker_fence();
+        if lines.base.owner.load(SeqCst) == 0 {
+            return Ok(SharedOutcome::Held(token));
+        }
+        match contended::shared(lines, reader, participant, held, patience) {
+            Ok(true) => Ok(SharedOutcome::Held(token)),
+            Ok(false) => {
+                participant.unhold(held);
+                Ok(SharedOutcome::NeedsRecovery)
+            }
+            Err(error) => {
+                participant.unhold(held);
+                Err(error)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
+        if token.owner != participant.packed() || !participant.release_count(token.held) {
+            return;
+        }
+        // SAFETY: the caller holds the lock, so it is initialised and mapped.
+        let lines = unsafe { Lines::new(at) };
+        if let Some(reader) = lines.reader(index_of(token.owner)) {
+            leave(lines, reader, participant);
+        }
+        participant.unhold(token.held);
+    }
+
+    unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {
+        // SAFETY: the caller promises an initialised lock.
+        let word = unsafe { at.as_ref() }.owner.load(SeqCst);
+        if word & ENTERED == 0 { None } else { ParticipantId::unpack(word & OWNER) }
+    }
+}
+
+/// Takes the reader's bit back, and wakes a claimant that sleeps until it is the last.
+#[inline]
+fn leave(lines: Lines<'_>, (word, bit): (&AtomicU64, u64), participant: &Participant<'_>) {
+    word.fetch_and(!bit, SeqCst);
+    dekker_fence();
+    if lines.base.owner.load(SeqCst) & DRAINING != 0 {
+        contended::wake_claimant(lines, participant);
+    }
+}
+
+/// Where the extension of the lock at `at` begins.
+#[inline]
+const fn extension_of(at: NonNull<RwLock>) -> *mut AtomicU64 {
+    at.as_ptr().wrapping_add(1).cast()
+}
+
+/// Reader words needed behind the first line, in whole lines.
+const fn extension_words(max_participants: u32) -> usize {
+    let words = max_participants.div_ceil(64) as usize;
+    words.saturating_sub(BASE_WORDS).div_ceil(LINE_WORDS) * LINE_WORDS
+}

@@ -1,0 +1,284 @@
+//! What the reader-writer lock does when somebody else is there: wait, probe, take over.
+//!
+//! All of it is out of line, and all that costs a look at the environment or at the peers
+//! happens here. The rules are in the essay of the parent module.
+
+use core::time::Duration;
+
+use super::{
+    CLAIMED, DIRTY, DRAINING, ENTERED, Lines, OWNER, RwLock, SeqCst, WAITERS, dekker_fence, leave,
+};
+use crate::env::Environment;
+use crate::handle::ParticipantId;
+use crate::lock::{Acquired, LockError, Patience};
+use crate::participant::Participant;
+use crate::sync::{AtomicU64, spin_loop};
+
+/// Looks at the word before sleeping: about a microsecond, what a sleep and a wake cost.
+const SPINS: u32 = if cfg!(loom) { 0 } else { 64 };
+/// The first sleep; each further one is twice as long.
+const FIRST_SLEEP: Duration = Duration::from_millis(2);
+/// The longest sleep: how long a lost wake or a death can go unnoticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(8);
+/// A wait that is woken although the owner is the same has no reason to suspect it; it does so
+/// every so many times nevertheless, lest frequent wakes hide a death.
+const TRUST: u32 = 8;
+
+/// One acquisition's waiting: spin, then bounded sleeps, then doubt.
+struct Waiter<'a> {
+    env: &'a dyn Environment,
+    patience: Patience,
+    /// Spins left.
+    spins: u32,
+    sleeps: u32,
+    /// The last sleep ended without a wake, or there is no time to sleep at all: before giving
+    /// up or sleeping on, ask whether those waited for live.
+    doubt: bool,
+}
+
+impl<'a> Waiter<'a> {
+    /// For a wait behind an owner. A try does not spin: the owner has no reason to be quick.
+    fn for_owner(participant: &Participant<'a>, patience: Patience) -> Self {
+        let spins = if patience == Patience::Try { 0 } else { SPINS };
+        Self { spins, ..Self::for_readers(participant, patience) }
+    }
+
+    /// For a wait behind reader bits. A try spins as well, because a bit may be that of a reader
+    /// about to back out: of a reader and a writer that try at the same moment one gets in.
+    fn for_readers(participant: &Participant<'a>, patience: Patience) -> Self {
+        Self { env: participant.peers().env(), patience, spins: SPINS, sleeps: 0, doubt: false }
+    }
+
+    /// Waits a little for something that `wake` announces. `still` is called after the wake
+    /// word was read and tells whether there is still a reason to sleep.
+    ///
+    /// Errors only when the last doubt was cleared by the caller and the reason still holds.
+    fn pause(&mut self, lock: &RwLock, still: impl FnOnce() -> bool) -> Result<(), LockError> {
+        if self.spins > 0 {
+            self.spins -= 1;
+            spin_loop();
+            return Ok(());
+        }
+        let doubted = core::mem::replace(&mut self.doubt, false);
+        let step = (FIRST_SLEEP * (1 << self.sleeps.min(4))).min(LONGEST_SLEEP);
+        let step = match self.patience {
+            Patience::Forever => step,
+            Patience::Try if doubted => return Err(LockError::WouldBlock),
+            Patience::Try => Duration::ZERO,
+            Patience::Until(deadline) => {
+                let left = deadline.saturating_sub(self.env.now());
+                if left.is_zero() && doubted {
+                    return Err(LockError::TimedOut);
+                }
+                step.min(left)
+            }
+        };
+        if step.is_zero() {
+            self.doubt = true;
+            return Ok(());
+        }
+        let seen = lock.wake.load(SeqCst);
+        if still() {
+            self.env.wait(&lock.wake, seen, step);
+            self.sleeps = self.sleeps.wrapping_add(1);
+            self.doubt = lock.wake.load(SeqCst) == seen || self.sleeps % TRUST == 0;
+        }
+        Ok(())
+    }
+
+    /// Waits for the owner word to be something else than `word`.
+    fn behind_owner(&mut self, lock: &RwLock, word: u64) -> Result<(), LockError> {
+        self.pause(lock, || {
+            if word & WAITERS != 0 {
+                lock.owner.load(SeqCst) == word
+            } else {
+                lock.owner.compare_exchange(word, word | WAITERS, SeqCst, SeqCst).is_ok()
+            }
+        })
+    }
+
+    /// Whether there is reason to ask and the owner in `word` is proven dead.
+    fn finds_dead(&self, participant: &Participant<'_>, word: u64) -> bool {
+        self.doubt
+            && ParticipantId::unpack(word & OWNER)
+                .is_some_and(|owner| participant.peers().is_dead(owner))
+    }
+}
+
+/// Wakes all sleepers. The word moves first, so that who is about to sleep does not.
+fn wake_all(lock: &RwLock, participant: &Participant<'_>) {
+    lock.wake.fetch_add(1, SeqCst);
+    participant.peers().env().wake_all(&lock.wake);
+}
+
+/// The last reader out wakes the claimant; the others have no news for it.
+#[cold]
+pub(super) fn wake_claimant(lines: Lines<'_>, participant: &Participant<'_>) {
+    if !lines.any_reader() {
+        wake_all(lines.base, participant);
+    }
+}
+
+/// Gives the owner word up, keeping `DIRTY`, and wakes whoever waits for that. Only its owner
+/// changes `DIRTY`, so the load is exact.
+#[cold]
+pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
+    let dirty = lock.owner.load(SeqCst) & DIRTY;
+    if lock.owner.swap(dirty, SeqCst) & WAITERS != 0 {
+        wake_all(lock, participant);
+    }
+}
+
+/// Acquires exclusively behind an owner, living or dead, or over a dead one's damage.
+#[cold]
+pub(super) fn exclusive(
+    lines: Lines<'_>,
+    participant: &Participant<'_>,
+    patience: Patience,
+) -> Result<Acquired, LockError> {
+    let me = participant.packed();
+    let lock = lines.base;
+    let mut waiter = Waiter::for_owner(participant, patience);
+    loop {
+        let word = lock.owner.load(SeqCst);
+        let mine = if word & OWNER == 0 {
+            me | ENTERED | word & (DIRTY | WAITERS)
+        } else if !waiter.finds_dead(participant, word) {
+            waiter.behind_owner(lock, word)?;
+            continue;
+        } else if word & ENTERED != 0 {
+            me | ENTERED | DIRTY | word & WAITERS
+        } else {
+            me | ENTERED | word & (DIRTY | WAITERS)
+        };
+        if lock.owner.compare_exchange(word, mine, SeqCst, SeqCst).is_ok() {
+            return enter(lines, participant, patience);
+        }
+    }
+}
+
+/// The owner word says `{me, ENTERED}`: waits until no reader is inside. On failure the word is
+/// let go of.
+#[cold]
+pub(super) fn enter(
+    lines: Lines<'_>,
+    participant: &Participant<'_>,
+    patience: Patience,
+) -> Result<Acquired, LockError> {
+    let lock = lines.base;
+    loop {
+        dekker_fence();
+        if !lines.any_reader() {
+            let dirty = lock.owner.load(SeqCst) & DIRTY != 0;
+            return Ok(if dirty { Acquired::FromDead } else { Acquired::Clean });
+        }
+        // Back to CLAIMED, where readers that hold other locks may pass: wake them.
+        if lock.owner.fetch_xor(ENTERED | CLAIMED, SeqCst) & WAITERS != 0 {
+            wake_all(lock, participant);
+        }
+        if let Err(error) = drain(lines, participant, patience) {
+            let_go(lock, participant);
+            return Err(error);
+        }
+        // Nobody else changes these bits, so that each flips as meant.
+        let draining = lock.owner.load(SeqCst) & DRAINING;
+        lock.owner.fetch_xor(ENTERED | CLAIMED | draining, SeqCst);
+    }
+}
+
+/// The owner word says `{me, CLAIMED}`: waits until the reader bits were seen clear.
+fn drain(
+    lines: Lines<'_>,
+    participant: &Participant<'_>,
+    patience: Patience,
+) -> Result<(), LockError> {
+    let lock = lines.base;
+    let mut waiter = Waiter::for_readers(participant, patience);
+    while lines.any_reader() {
+        if waiter.doubt {
+            evict_dead(lines, participant);
+            if !lines.any_reader() {
+                break;
+            }
+        }
+        waiter.pause(lock, || {
+            if lock.owner.load(SeqCst) & DRAINING == 0 {
+                lock.owner.fetch_or(DRAINING, SeqCst);
+            }
+            dekker_fence();
+            lines.any_reader()
+        })?;
+    }
+    Ok(())
+}
+
+/// Clears the bits of readers that are proven dead.
+fn evict_dead(lines: Lines<'_>, participant: &Participant<'_>) {
+    for (base, word) in (0..).step_by(64).zip(lines.words()) {
+        let mut bits = word.load(SeqCst);
+        while bits != 0 {
+            let index = base + bits.trailing_zeros() as u16;
+            let bit = bits & bits.wrapping_neg();
+            participant.peers().evict_reader(participant, index, word, bit);
+            bits &= !bit;
+        }
+    }
+}
+
+/// Acquires shared where an owner, or damage, was seen after the reader's bit was set. Returns
+/// true with the bit set (held), or false with it clear (needs recovery).
+#[cold]
+pub(super) fn shared(
+    lines: Lines<'_>,
+    reader: (&AtomicU64, u64),
+    participant: &Participant<'_>,
+    held: u8,
+    patience: Patience,
+) -> Result<bool, LockError> {
+    let lock = lines.base;
+    let nested = participant.holds_others(held);
+    let mut waiter = Waiter::for_owner(participant, patience);
+    loop {
+        // The bit is set here.
+        let word = lock.owner.load(SeqCst);
+        if passes(word, nested) && word & DIRTY == 0 {
+            return Ok(true);
+        }
+        leave(lines, reader, participant);
+        if !wait_out(lock, participant, nested, &mut waiter)? {
+            return Ok(false);
+        }
+        reader.0.fetch_or(reader.1, SeqCst);
+        dekker_fence();
+    }
+}
+
+/// Waits, with no bit set, until a reader may try again; false if the data needs recovery.
+fn wait_out(
+    lock: &RwLock,
+    participant: &Participant<'_>,
+    nested: bool,
+    waiter: &mut Waiter<'_>,
+) -> Result<bool, LockError> {
+    loop {
+        let word = lock.owner.load(SeqCst);
+        if passes(word, nested) {
+            return Ok(word & DIRTY == 0);
+        }
+        if !waiter.finds_dead(participant, word) {
+            waiter.behind_owner(lock, word)?;
+        } else if word & ENTERED != 0 {
+            return Ok(false);
+        } else if lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst).is_ok()
+            && word & WAITERS != 0
+        {
+            wake_all(lock, participant);
+        }
+    }
+}
+
+/// Whether a reader need not wait for the word's owner: there is none, or a mere claimant that
+/// a reader with other locks passes.
+const fn passes(word: u64, nested: bool) -> bool {
+    word & OWNER == 0 || nested && word & ENTERED == 0
+}
