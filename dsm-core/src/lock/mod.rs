@@ -5,6 +5,7 @@
 //! through [`LockRef`], which knows where the lock lies and hands out guards.
 
 pub mod rw;
+pub mod spin;
 
 use core::fmt;
 use core::marker::PhantomData;

@@ -1,18 +1,15 @@
 //! The recoverable reader-writer lock among threads, some of which are declared dead.
-#![cfg(not(loom))]
-
-mod locks_support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Boxed, Crowd};
 use dsm_core::env::Clock;
 use dsm_core::handle::LockAddress;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::lock::{Acquired, HeldMode, LockError, Patience, RawLock};
 use dsm_core::participant::{MAX_HELD, ParticipantLocal};
-use locks_support::{Boxed, Crowd};
 
 const FOREVER: Patience = Patience::Forever;
 

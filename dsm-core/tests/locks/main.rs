@@ -1,0 +1,6 @@
+//! The locks among threads, without a namespace.
+#![cfg(not(loom))]
+
+mod rw;
+mod spin;
+mod support;
