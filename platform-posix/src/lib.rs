@@ -1,1 +1,36 @@
-//! platform-posix
+//! POSIX backends for [`dsm_core`]: where segments come from, and who is alive.
+//!
+//! | provider | memory | how another process finds it |
+//! |---|---|---|
+//! | [`Shm`] | `shm_open` | by name, in `/dev/shm` on Linux |
+//! | [`File`] | files of a directory | by name, in that directory |
+//!
+//! Each gives segments ([`SegmentProvider`](dsm_core::provider::SegmentProvider)), the control
+//! object of a namespace ([`Root`](dsm_core::provider::Root)) and an environment ([`Posix`])
+//! that waits, tells the time, draws random numbers, and proves who is dead.
+#![cfg(unix)]
+
+mod clock;
+mod entropy;
+mod error;
+mod file;
+pub mod fork;
+mod liveness;
+mod lock;
+mod name;
+mod object;
+mod options;
+mod process;
+mod provide;
+mod root;
+mod shm;
+mod sys;
+mod wait;
+
+pub use error::Error;
+pub use file::File;
+pub use liveness::Posix;
+pub use name::NamespaceName;
+pub use options::{Numa, Options, Owners};
+pub use root::PosixElection;
+pub use shm::Shm;

@@ -1,0 +1,148 @@
+//! [`File`]: files of a directory, mapped.
+
+use std::ffi::{CString, c_int};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::liveness::Posix;
+use crate::name::{NamespaceName, Style, split};
+use crate::object::{Named, Place};
+use crate::options::Options;
+use crate::provide::provide_named;
+use crate::sys::{self, Errno};
+
+/// Segments in files of a directory, one file each.
+///
+/// Any file system that can be mapped shared will do; on one that lies on a disk, changed
+/// pages are written back now and then, which costs time but preserves nothing: this is memory, not
+/// a database. The directory stays open, so that it may be renamed and relative paths are safe.
+/// Removing other people's files must be forbidden in it, as it is in `/tmp` (sticky) or in a
+/// directory of one's own.
+#[derive(Clone, Debug)]
+pub struct File(Named);
+
+provide_named!(File);
+
+impl File {
+    /// The files of a namespace in `directory`, mode 0600.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](dsm_core::error::ErrorKind::InvalidName), see [`NamespaceName::new`];
+    /// [`NotFound`](dsm_core::error::ErrorKind::NotFound) and others if the directory can't be
+    /// opened.
+    pub fn new(directory: impl AsRef<Path>, namespace: &str) -> Result<Self, Error> {
+        Self::with_options(directory, namespace, Options::new())
+    }
+
+    /// The files of a namespace in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_options(
+        directory: impl AsRef<Path>,
+        namespace: &str,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let place = Arc::new(Directory::open(directory.as_ref())?);
+        Ok(Self(Named::new(place, namespace, options)?))
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &NamespaceName {
+        self.0.namespace()
+    }
+
+    /// Waits, liveness, time and entropy for the processes of this namespace.
+    #[must_use]
+    pub fn environment(&self) -> Posix {
+        Posix::new(self.0.clone().into_control())
+    }
+
+    /// Names of all namespaces of which a file exists in `directory`, sorted.
+    ///
+    /// # Errors
+    ///
+    /// As the system says of the directory.
+    pub fn namespaces(directory: impl AsRef<Path>) -> Result<Vec<NamespaceName>, Error> {
+        namespaces(&Directory::open(directory.as_ref())?)
+    }
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    label: String,
+}
+
+impl Directory {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let label = path.display().to_string();
+        let fail = |e| Error::os(e, "open", &*label);
+        let name =
+            CString::new(path.as_os_str().as_bytes()).map_err(|_| fail(Errno(libc::EINVAL)))?;
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let descriptor = sys::open_at(None, &name, flags, 0).map_err(fail)?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { descriptor, path, label })
+    }
+}
+
+impl Place for Directory {
+    fn open(&self, name: &str, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
+        let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
+        sys::open_at(Some(self.descriptor.as_fd()), &name, flags, mode)
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), Errno> {
+        let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
+        sys::unlink_at(self.descriptor.as_fd(), &name)
+    }
+
+    fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
+        list_directory(&self.path, found)
+    }
+
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn style(&self) -> Style {
+        Style::Full
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn on_disk(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) fn list_directory(path: &Path, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
+    let errno = |e: std::io::Error| Errno(e.raw_os_error().unwrap_or(libc::EIO));
+    for entry in std::fs::read_dir(path).map_err(errno)? {
+        if let Some(name) = entry.map_err(errno)?.file_name().to_str() {
+            found(name);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn namespaces(place: &dyn Place) -> Result<Vec<NamespaceName>, Error> {
+    let mut names = Vec::new();
+    let listed = place.list(&mut |file| {
+        if let Some((namespace, _)) = split(file) {
+            names.push(namespace.to_owned());
+        }
+    });
+    listed.map_err(|e| Error::os(e, "listing", place.label()))?;
+    names.sort_unstable();
+    names.dedup();
+    names.iter().map(|name| NamespaceName::new(name)).collect()
+}

@@ -1,0 +1,414 @@
+//! Named objects that are opened, sized and mapped through a descriptor: what `Shm` and `File`
+//! have in common.
+//!
+//! A [`Place`] says how a name is opened, removed and listed (`shm_open`, or a directory); all
+//! else is here, once.
+//!
+//! # Creation
+//!
+//! open (exclusive) → mode → size → map → hints → backing → close
+//!
+//! The descriptor is needed no longer once the object is mapped. Until creation has succeeded the
+//! object is [`Unfinished`], whose drop removes it; a creator that is *killed* in between
+//! leaves an object whose handle was recorded in the control segment beforehand, so that the
+//! reaper finds and destroys it. Hints precede the backing because that is when pages are chosen.
+//!
+//! # Removal
+//!
+//! Nothing is unlinked by name without a look at what the name means: it is opened without
+//! following links and without the right to read (`O_PATH`), and device and inode are compared.
+//! No system offers to unlink "if it is this inode"; what protects the remaining moment
+//! is that a handle's name is not given out again while its slot is being freed.
+//!
+//! # Backing later
+//!
+//! `reserve` has a mapping and no descriptor. It opens the object again by name and compares the
+//! inode with the one kept in the mapping's token. Where the name is gone (somebody cleaned up
+//! behind our back) the mapping itself is populated instead.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dsm_core::error::ErrorKind;
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
+
+use crate::error::Error;
+use crate::name::{NamespaceName, Role, Style};
+use crate::options::Options;
+use crate::root::{self, ControlObject, PosixElection, check_size, set_mode};
+use crate::sys::{self, Errno, Stat};
+
+/// Where named objects live.
+pub(crate) trait Place: Send + Sync + fmt::Debug {
+    fn open(&self, name: &str, flags: c_int, mode: u32) -> Result<OwnedFd, Errno>;
+    fn unlink(&self, name: &str) -> Result<(), Errno>;
+    fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno>;
+    /// The directory, for messages.
+    fn label(&self) -> &str;
+    fn style(&self) -> Style;
+    /// Whether objects are files on a disk.
+    #[cfg(not(target_os = "linux"))]
+    fn on_disk(&self) -> bool;
+}
+
+/// Opens for a look only, which not even a device or a pipe notices.
+#[cfg(target_os = "linux")]
+const LOOK: c_int = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+#[cfg(not(target_os = "linux"))]
+const LOOK: c_int = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+
+/// Never blocks on a pipe that somebody put in the object's place.
+const USE: c_int = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+
+/// The objects of one namespace in one place.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    place: Arc<dyn Place>,
+    namespace: NamespaceName,
+    options: Options,
+    control: String,
+}
+
+/// An object that is removed unless its creation succeeds.
+struct Unfinished<'a> {
+    owner: &'a Named,
+    name: &'a str,
+    id: ObjectId,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // There is an error to be reported already; what else can fail here leaves a name whose
+        // handle is recorded.
+        let _ = self.owner.remove(self.name, self.id);
+    }
+}
+
+impl Named {
+    pub(crate) fn new(
+        place: Arc<dyn Place>,
+        namespace: &str,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let namespace = NamespaceName::new(namespace)?;
+        let control = namespace.object(place.style(), Role::Control);
+        Ok(Self { place, namespace, options, control })
+    }
+
+    pub(crate) fn namespace(&self) -> &NamespaceName {
+        &self.namespace
+    }
+
+    pub(crate) fn into_control(self) -> Arc<dyn ControlObject> {
+        Arc::new(self)
+    }
+
+    fn segment_name(&self, handle: SegmentHandle) -> String {
+        self.namespace.object(self.place.style(), Role::Segment(handle))
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.place.label())
+    }
+
+    fn open(&self, name: &str, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
+        let fail = |e, step| Error::os(e, step, self.path(name));
+        let fd = self.place.open(name, flags, 0).map_err(|e| fail(e, "open"))?;
+        let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
+        Ok((fd, stat))
+    }
+
+    /// Looks at what a name means; `None` if nothing.
+    fn look(&self, name: &str) -> Result<Option<Stat>, Error> {
+        match self.open(name, LOOK) {
+            Ok((_, stat)) => Ok(Some(stat)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes a name if it means `id` (all zero: whatever is there) and its owner is trusted.
+    fn remove(&self, name: &str, id: ObjectId) -> Result<(), Error> {
+        let Some(stat) = self.look(name)? else { return Ok(()) };
+        let path = self.path(name);
+        if !stat.regular || (id != ObjectId::default() && stat.id != id) {
+            let why = format!("{path} is another object by now; it was left alone");
+            return Err(Error::new(ErrorKind::Foreign, "removal", why));
+        }
+        self.options.accept_owner(stat.owner, &path)?;
+        match self.place.unlink(name) {
+            Ok(()) | Err(Errno(libc::ENOENT)) => Ok(()),
+            Err(e) => Err(Error::os(e, "unlink", path)),
+        }
+    }
+
+    pub(crate) fn create(
+        &self,
+        handle: SegmentHandle,
+        size: usize,
+        reserved: usize,
+    ) -> Result<(Mapping, ObjectId), Error> {
+        check_size(size, reserved)?;
+        let name = &*self.segment_name(handle);
+        let fail = |e, step| Error::os(e, step, self.path(name));
+        let flags = USE | libc::O_CREAT | libc::O_EXCL;
+        let fd =
+            self.place.open(name, flags, self.options.mode | 0o600).map_err(|e| fail(e, "open"))?;
+        let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
+        let unfinished = Unfinished { owner: self, name, id: stat.id };
+        if stat.mode & 0o777 != self.options.mode {
+            set_mode(fd.as_fd(), self.options.mode).map_err(|e| fail(e, "fchmod"))?;
+        }
+        let space = |e, step, asked: usize| {
+            fail(e, step).with_space(asked as u64, fd.as_fd(), self.place.label())
+        };
+        sys::set_len(fd.as_fd(), size as u64).map_err(|e| space(e, "ftruncate", size))?;
+        #[cfg(not(target_os = "linux"))]
+        if self.place.on_disk() {
+            sys::write_zeros(fd.as_fd(), size as u64).map_err(|e| space(e, "write", size))?;
+        }
+        let base = sys::map(fd.as_fd(), size, true).map_err(|e| fail(e, "mmap"))?;
+        self.options.advise(base, size);
+        #[cfg(target_os = "linux")]
+        if let Err(e) = sys::back(fd.as_fd(), 0, reserved as u64) {
+            // SAFETY: mapped above, and nobody has seen it.
+            unsafe { sys::unmap(base, size) };
+            return Err(space(e, "posix_fallocate", reserved));
+        }
+        std::mem::forget(unfinished);
+        Ok((Mapping { base, len: size, token: token(stat.id) }, stat.id))
+    }
+
+    pub(crate) fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Error> {
+        let name = self.segment_name(handle);
+        let (fd, stat) = self.open(&name, USE)?;
+        let path = || self.path(&name);
+        if id != ObjectId::default() && stat.id != id {
+            let why = format!("{} is not the object it was when it was created", path());
+            return Err(Error::new(ErrorKind::Foreign, "attaching", why));
+        }
+        self.options.accept(&stat, &path())?;
+        let len = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        if len == 0 {
+            let why = format!("{} is empty: its creation was never completed", path());
+            return Err(Error::new(ErrorKind::InvalidSize, "attaching", why));
+        }
+        let base = sys::map(fd.as_fd(), len, true).map_err(|e| Error::os(e, "mmap", path()))?;
+        self.options.advise(base, len);
+        Ok(Mapping { base, len, token: token(stat.id) })
+    }
+
+    pub(crate) fn reserve(
+        &self,
+        handle: SegmentHandle,
+        mapping: &Mapping,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        check_range(mapping, &range)?;
+        let name = self.segment_name(handle);
+        let (fd, stat) = match self.open(&name, USE) {
+            Ok(opened) => opened,
+            Err(e) if e.kind() == ErrorKind::NotFound => return populate(mapping, range),
+            Err(e) => return Err(e),
+        };
+        let path = || self.path(&name);
+        if token(stat.id) != mapping.token {
+            let why = format!("{} is another object than the one that is mapped", path());
+            return Err(Error::new(ErrorKind::Foreign, "reserving", why));
+        }
+        #[cfg(target_os = "linux")]
+        sys::back(fd.as_fd(), range.start as u64, range.len() as u64).map_err(|e| {
+            Error::os(e, "posix_fallocate", path()).with_space(
+                range.len() as u64,
+                fd.as_fd(),
+                self.place.label(),
+            )
+        })?;
+        // Elsewhere an object was backed as a whole when it was created.
+        drop(fd);
+        Ok(())
+    }
+
+    pub(crate) fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
+        self.remove(&self.segment_name(handle), id)
+    }
+
+    pub(crate) fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Error> {
+        let (_, stat) = self.open(&self.segment_name(handle), LOOK)?;
+        Ok(info(Some(handle), &stat))
+    }
+
+    pub(crate) fn enumerate(&self, found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> {
+        let mut names = Vec::new();
+        let listed = self.place.list(&mut |name| {
+            if let Some(role) = self.namespace.role(name) {
+                names.push((name.to_owned(), role));
+            }
+        });
+        listed.map_err(|e| Error::os(e, "listing", self.place.label()))?;
+        for (name, role) in names {
+            // What went meanwhile is not there.
+            let Ok(Some(stat)) = self.look(&name) else { continue };
+            let handle = match role {
+                Role::Control => None,
+                Role::Segment(handle) => Some(handle),
+            };
+            found(&info(handle, &stat));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn elect(
+        &self,
+        create: bool,
+        patience: Duration,
+    ) -> Result<PosixElection<'_>, Error> {
+        root::elect(self, create, patience)
+    }
+
+    pub(crate) fn peek(&self) -> Result<Mapping, Error> {
+        root::peek(self)
+    }
+}
+
+impl ControlObject for Named {
+    fn open(&self, create: bool) -> Result<OwnedFd, Error> {
+        let path = self.path(&self.control);
+        loop {
+            // Not simply O_CREAT: that is refused for somebody else's object in a sticky
+            // directory (fs.protected_regular), and would not say who made it.
+            match Named::open(self, &self.control, USE) {
+                Ok((fd, stat)) => {
+                    self.options.accept(&stat, &path)?;
+                    return Ok(fd);
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound && create => {}
+                Err(e) => return Err(e),
+            }
+            let flags = USE | libc::O_CREAT | libc::O_EXCL;
+            match self.place.open(&self.control, flags, self.options.mode | 0o600) {
+                Ok(fd) => {
+                    let fail = |e, step| Error::os(e, step, &*path);
+                    let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
+                    if stat.mode & 0o777 != self.options.mode {
+                        set_mode(fd.as_fd(), self.options.mode).map_err(|e| fail(e, "fchmod"))?;
+                    }
+                    return Ok(fd);
+                }
+                Err(Errno(libc::EEXIST)) => {}
+                Err(e) => return Err(Error::os(e, "open", path)),
+            }
+        }
+    }
+
+    fn open_to_read(&self) -> Result<OwnedFd, Error> {
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let (fd, stat) = Named::open(self, &self.control, flags)?;
+        self.options.accept(&stat, &self.path(&self.control))?;
+        Ok(fd)
+    }
+
+    fn current(&self) -> Result<Option<ObjectId>, Error> {
+        Ok(self.look(&self.control)?.map(|stat| stat.id))
+    }
+
+    fn remove(&self, id: ObjectId) -> Result<(), Error> {
+        Named::remove(self, &self.control, id)
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn label(&self) -> String {
+        self.path(&self.control)
+    }
+
+    fn place(&self) -> &str {
+        self.place.label()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn on_disk(&self) -> bool {
+        self.place.on_disk()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn lock_files(&self) -> String {
+        format!("{}/dsm.{}.lock.", self.options.lock_directory.display(), self.namespace)
+    }
+}
+
+/// What a mapping remembers of its object's identity.
+fn token(id: ObjectId) -> usize {
+    id.object as usize
+}
+
+fn info(handle: Option<SegmentHandle>, stat: &Stat) -> ObjectInfo {
+    ObjectInfo {
+        handle,
+        size: stat.size,
+        reserved: stat.backed,
+        owner: stat.owner,
+        mode: stat.mode,
+        id: stat.id,
+    }
+}
+
+/// Refuses ranges that leave the mapping.
+pub(crate) fn check_range(mapping: &Mapping, range: &Range<usize>) -> Result<(), Error> {
+    if range.start <= range.end && range.end <= mapping.len {
+        return Ok(());
+    }
+    let why = format!("bytes {range:?} do not lie in a mapping of {}", mapping.len);
+    Err(Error::new(ErrorKind::InvalidSize, "reserving", why))
+}
+
+/// Backs a range through its mapping; see the module's essay.
+#[cfg(target_os = "linux")]
+pub(crate) fn populate(mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
+    let page = sys::page_size();
+    let start = range.start & !(page - 1);
+    let end = range.end.next_multiple_of(page).min(mapping.len.next_multiple_of(page));
+    if start >= end {
+        return Ok(());
+    }
+    // SAFETY: `check_range` has held the range against the mapping's length.
+    let base = unsafe { mapping.base.add(start) };
+    sys::populate(base, end - start).map_err(|e| match e {
+        // What would have been a bus error on touch.
+        Errno(libc::EFAULT) => Error::os(Errno(libc::ENOSPC), "MADV_POPULATE_WRITE", ""),
+        e => Error::os(e, "MADV_POPULATE_WRITE", ""),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn populate(_mapping: &Mapping, _range: Range<usize>) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Unmaps; see [`SegmentProvider::detach`](dsm_core::provider::SegmentProvider::detach).
+///
+/// # Safety
+///
+/// Nothing may use the mapping any more.
+pub(crate) unsafe fn detach(mapping: Mapping) {
+    // SAFETY: the caller's promise.
+    unsafe { sys::unmap(mapping.base, mapping.len) };
+}
+
+/// Puts zeros in place of a mapping; see
+/// [`SegmentProvider::blank`](dsm_core::provider::SegmentProvider::blank).
+///
+/// # Safety
+///
+/// Nothing may rely on the contents any more.
+pub(crate) unsafe fn blank(mapping: &Mapping) {
+    // SAFETY: the caller's promise; the mapping is one of ours, so the range is its to replace.
+    unsafe { sys::map_blank(mapping.base, mapping.len) };
+}

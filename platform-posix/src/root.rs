@@ -1,0 +1,302 @@
+//! The control object: election, creation, removal.
+//!
+//! # Protocol
+//!
+//! Whoever wants to set up, enter, or remove a namespace opens the control object (creating an
+//! empty one if there is none), locks byte 0 of it, and then compares what was locked with what
+//! the name means *now*. If they differ, somebody removed the object between the opening and the
+//! locking, and one starts over; if they agree they stay so, since only the holder of byte 0
+//! removes. The lock goes with its holder, at whatever instruction:
+//!
+//! | killed | leaves | and then |
+//! |---|---|---|
+//! | after creating | an object of size 0, perhaps with too few permissions | the next holder sees size 0: it initialises, and its `create` sets the permissions |
+//! | while backing it | size 0 still: the size is set by the call that backs it, at its end | as above |
+//! | after backing, before it is initialised | zeros | the cores see no magic number, and initialise again |
+//! | after removing the name | nothing | |
+//!
+//! On Linux an existing object never shrinks while anybody may look at it ([`peek`]): a tool must not
+//! fault because a namespace is set up again.
+//!
+//! Waiting for the election is polling with growing pauses, as the lock has no timed form that a
+//! signal could not disturb.
+//!
+//! [`peek`]: dsm_core::provider::Root::peek
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use dsm_core::error::ErrorKind;
+use dsm_core::handle::ObjectId;
+use dsm_core::provider::{Election, Mapping};
+
+use crate::clock::monotonic;
+use crate::error::Error;
+use crate::fork;
+use crate::lock::{ELECTION, Locks};
+use crate::options::Options;
+use crate::sys::{self, Errno};
+
+/// What the election and liveness need to know of a provider's control object.
+pub(crate) trait ControlObject: Send + Sync {
+    /// Opens it for reading and writing through a description of its own, after a check of owner
+    /// and mode; creates it empty if there is none and `create` is set.
+    fn open(&self, create: bool) -> Result<OwnedFd, Error>;
+
+    /// Opens it for reading only, after the same check.
+    fn open_to_read(&self) -> Result<OwnedFd, Error>;
+
+    /// What the name means now.
+    fn current(&self) -> Result<Option<ObjectId>, Error>;
+
+    /// Removes the name, if it still means that object. Under the election.
+    fn remove(&self, id: ObjectId) -> Result<(), Error>;
+
+    fn options(&self) -> &Options;
+
+    /// How to call it in messages.
+    fn label(&self) -> String;
+
+    /// The file system it lies on.
+    fn place(&self) -> &str;
+
+    /// Whether it is a file on a disk, which must be written to be backed where there is no
+    /// `posix_fallocate`.
+    #[cfg(not(target_os = "linux"))]
+    fn on_disk(&self) -> bool;
+
+    /// Path of the lock files but for the number at the end.
+    #[cfg(not(target_os = "linux"))]
+    fn lock_files(&self) -> String;
+}
+
+/// The right to set up or remove a control object; see
+/// [`Root::elect`](dsm_core::provider::Root::elect). Ends when dropped.
+pub struct PosixElection<'a> {
+    control: &'a dyn ControlObject,
+    /// `None` only while being dropped.
+    locks: Option<Locks>,
+    size: usize,
+}
+
+/// Wins the election, waiting at most `patience`.
+pub(crate) fn elect(
+    control: &dyn ControlObject,
+    create: bool,
+    patience: Duration,
+) -> Result<PosixElection<'_>, Error> {
+    let start = monotonic();
+    loop {
+        let mut locks = Locks::open(control, create, &fork::lock())?;
+        if !await_lock(control, &locks, start, patience)? {
+            continue;
+        }
+        let no_fork = fork::lock();
+        match locks.settle(control, create, &no_fork) {
+            Ok(true) => drop(no_fork),
+            Ok(false) => {
+                release(locks, &no_fork);
+                continue;
+            }
+            Err(e) => {
+                release(locks, &no_fork);
+                return Err(e);
+            }
+        }
+        let mut election = PosixElection { control, locks: Some(locks), size: 0 };
+        let stat = sys::stat(election.descriptor()?).map_err(|e| election.fail(e, "fstat"))?;
+        election.size = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        return Ok(election);
+    }
+}
+
+/// Locks byte 0. False if the name means another object by now, or none: then the old object's
+/// lock is worth nothing, and its holder is not to be waited for.
+fn await_lock(
+    control: &dyn ControlObject,
+    locks: &Locks,
+    start: Duration,
+    patience: Duration,
+) -> Result<bool, Error> {
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if locks.try_lock(ELECTION, &fork::lock())? {
+            return Ok(true);
+        }
+        let left = patience.saturating_sub(monotonic().saturating_sub(start));
+        if left.is_zero() {
+            let why = format!(
+                "another process has been setting up or leaving {} for {patience:?}; it may be \
+                 stopped, or in the initialisation of a large namespace: try again, or allow more \
+                 time",
+                control.label()
+            );
+            return Err(Error::new(ErrorKind::TimedOut, "election", why));
+        }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(5));
+        if control.current()? != Some(locks.id()) {
+            return Ok(false);
+        }
+    }
+}
+
+fn release(locks: Locks, no_fork: &fork::NoFork) {
+    locks.unlock(ELECTION, no_fork);
+    locks.close_under(no_fork);
+}
+
+impl PosixElection<'_> {
+    fn descriptor(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.locks.as_ref().and_then(Locks::control).ok_or_else(|| {
+            let why = "this is a fork child: the election is its parent's";
+            Error::new(ErrorKind::Other, "election", why)
+        })
+    }
+
+    fn fail(&self, errno: Errno, step: &'static str) -> Error {
+        Error::os(errno, step, self.control.label())
+    }
+
+    fn map_len(&self, len: usize) -> Result<Mapping, Error> {
+        let base = sys::map(self.descriptor()?, len, true).map_err(|e| self.fail(e, "mmap"))?;
+        Ok(Mapping { base, len, token: 0 })
+    }
+
+    /// Zeros, of at least `size` bytes, all of them backed.
+    #[cfg(target_os = "linux")]
+    fn renew(&self, size: usize) -> Result<(), Error> {
+        let fd = self.descriptor()?;
+        if self.size != 0 {
+            sys::punch(fd, 0, self.size as u64).map_err(|e| self.fail(e, "fallocate"))?;
+        }
+        sys::back(fd, 0, size as u64).map_err(|e| {
+            let error = self.fail(e, "posix_fallocate");
+            let error = error.with_space(size as u64, fd, self.control.place());
+            // Of size 0 again, should the file system have extended it first.
+            let _ = sys::set_len(fd, 0);
+            error
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn renew(&self, size: usize) -> Result<(), Error> {
+        let fd = self.descriptor()?;
+        let space = |error: Error| error.with_space(size as u64, fd, self.control.place());
+        if self.control.on_disk() {
+            let zeros = sys::set_len(fd, 0).and_then(|()| sys::write_zeros(fd, size as u64));
+            return zeros.map_err(|e| {
+                let _ = sys::set_len(fd, 0);
+                space(self.fail(e, "write"))
+            });
+        }
+        // Shared memory can be sized once on macOS.
+        if self.size < size {
+            sys::set_len(fd, size as u64).map_err(|e| space(self.fail(e, "ftruncate")))?;
+        }
+        if self.size != 0 {
+            let old = self.map_len(self.size.min(size))?;
+            // SAFETY: mapped for writing just now; the election says that nobody else uses it.
+            unsafe { old.base.as_ptr().write_bytes(0, old.len) };
+            // SAFETY: mapped above, used by nobody.
+            unsafe { sys::unmap(old.base, old.len) };
+        }
+        Ok(())
+    }
+}
+
+impl Election for PosixElection<'_> {
+    type Error = Error;
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn id(&self) -> ObjectId {
+        self.locks.as_ref().map_or(ObjectId::default(), Locks::id)
+    }
+
+    fn create(&mut self, size: usize) -> Result<Mapping, Error> {
+        check_size(size, size)?;
+        let fd = self.descriptor()?;
+        let stat = sys::stat(fd).map_err(|e| self.fail(e, "fstat"))?;
+        let mode = self.control.options().mode;
+        if stat.owner == sys::effective_user() && stat.mode & 0o777 != mode {
+            set_mode(fd, mode).map_err(|e| self.fail(e, "fchmod"))?;
+        }
+        let renewed = self.renew(size);
+        let stat = sys::stat(self.descriptor()?).map_err(|e| self.fail(e, "fstat"))?;
+        self.size = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        renewed?;
+        self.map_len(size)
+    }
+
+    fn map(&mut self) -> Result<Mapping, Error> {
+        if self.size == 0 {
+            let why = format!("{} is empty: it was never set up", self.control.label());
+            return Err(Error::new(ErrorKind::InvalidSize, "mapping of the control object", why));
+        }
+        self.map_len(self.size)
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        // A fork child has inherited the value but not the right.
+        self.descriptor()?;
+        self.control.remove(self.id())
+    }
+}
+
+impl Drop for PosixElection<'_> {
+    fn drop(&mut self) {
+        if let Some(locks) = self.locks.take() {
+            release(locks, &fork::lock());
+        }
+    }
+}
+
+/// Maps the control object for reading.
+pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
+    use std::os::fd::AsFd;
+
+    let fd = control.open_to_read()?;
+    let fail = |e, step| Error::os(e, step, control.label());
+    let size = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?.size;
+    let len = usize::try_from(size).map_err(|_| fail(Errno(libc::EFBIG), "mmap"))?;
+    if len == 0 {
+        let why = format!("{} is empty: it is being set up", control.label());
+        return Err(Error::new(ErrorKind::NotFound, "mapping of the control object", why));
+    }
+    let base = sys::map(fd.as_fd(), len, false).map_err(|e| fail(e, "mmap"))?;
+    Ok(Mapping { base, len, token: 0 })
+}
+
+/// Refuses sizes that no object can have.
+pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
+    const STEP: &str = "check of the size";
+    let refuse = |why: String| Err(Error::new(ErrorKind::InvalidSize, STEP, why));
+    if size == 0 {
+        return refuse("an object needs at least one byte".into());
+    }
+    if isize::try_from(size).is_err() {
+        return refuse(format!("{size} bytes are more than can be mapped"));
+    }
+    if reserved > size {
+        return refuse(format!("{reserved} bytes to reserve of an object of {size}"));
+    }
+    if size as u64 > sys::file_size_limit() {
+        return refuse(format!(
+            "{size} bytes are more than this process may write ({} bytes); raise `ulimit -f`",
+            sys::file_size_limit()
+        ));
+    }
+    Ok(())
+}
+
+/// `fchmod`, where the system has it for this kind of object.
+pub(crate) fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    match sys::set_mode(fd, mode) {
+        // macOS has no fchmod for shared memory.
+        Err(Errno(libc::EINVAL)) if cfg!(target_os = "macos") => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,118 @@
+//! [`Shm`]: POSIX shared memory (`shm_open`).
+
+use std::ffi::{CString, c_int};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::liveness::Posix;
+use crate::name::{NamespaceName, Style};
+use crate::object::{Named, Place};
+use crate::options::Options;
+use crate::provide::provide_named;
+use crate::sys::{self, Errno};
+
+/// Segments in POSIX shared memory, one object each.
+///
+/// On Linux the objects are files `dsm.<namespace>.*` of the tmpfs in `/dev/shm`, whose memory is
+/// reserved at creation so that touching it can't fault. On macOS and the BSDs memory is backed
+/// by swap and can't be reserved; names are shortened on macOS, where they have 31 bytes.
+#[doc(alias = "shm_open")]
+#[derive(Clone, Debug)]
+pub struct Shm(Named);
+
+provide_named!(Shm);
+
+impl Shm {
+    /// The objects of a namespace, mode 0600.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](dsm_core::error::ErrorKind::InvalidName), see [`NamespaceName::new`].
+    pub fn new(namespace: &str) -> Result<Self, Error> {
+        Self::with_options(namespace, Options::new())
+    }
+
+    /// The objects of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_options(namespace: &str, options: Options) -> Result<Self, Error> {
+        Ok(Self(Named::new(Arc::new(SharedMemory), namespace, options)?))
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &NamespaceName {
+        self.0.namespace()
+    }
+
+    /// Waits, liveness, time and entropy for the processes of this namespace.
+    #[must_use]
+    pub fn environment(&self) -> Posix {
+        Posix::new(self.0.clone().into_control())
+    }
+
+    /// Names of all namespaces of which an object exists, sorted.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](dsm_core::error::ErrorKind::Unsupported) on systems that don't list shared
+    /// memory (all but Linux).
+    pub fn namespaces() -> Result<Vec<NamespaceName>, Error> {
+        crate::file::namespaces(&SharedMemory)
+    }
+}
+
+/// The place of POSIX shared memory.
+#[derive(Debug)]
+pub(crate) struct SharedMemory;
+
+/// Names begin with a slash and contain no other.
+fn slashed(name: &str) -> Result<CString, Errno> {
+    CString::new(format!("/{name}")).map_err(|_| Errno(libc::EINVAL))
+}
+
+impl Place for SharedMemory {
+    fn open(&self, name: &str, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
+        let name = slashed(name)?;
+        // macOS takes nothing but these, and the system adds close-on-exec by itself.
+        #[cfg(any(target_os = "macos", target_os = "ios"))]
+        let flags = flags & (libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC);
+        // FreeBSD refuses flags it has no use for.
+        #[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "ios")))]
+        let flags = flags & !(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        sys::restart(|| sys::shm_open(&name, flags, mode))
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), Errno> {
+        sys::shm_unlink(&slashed(name)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
+        crate::file::list_directory(std::path::Path::new("/dev/shm"), found)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn list(&self, _found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
+        Err(Errno(libc::EOPNOTSUPP))
+    }
+
+    fn label(&self) -> &str {
+        if cfg!(target_os = "linux") { "/dev/shm" } else { "shared memory" }
+    }
+
+    fn style(&self) -> Style {
+        #[cfg(any(target_os = "macos", target_os = "ios"))]
+        return Style::Short;
+        #[cfg(not(any(target_os = "macos", target_os = "ios")))]
+        return Style::Full;
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn on_disk(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,349 @@
+//! System calls as plain functions: one call each, errors as [`Errno`], nothing remembered.
+//!
+//! All `unsafe` of the providers that is a mere call into the C library is here, so that the
+//! modules above read as protocol. Nothing here knows names, namespaces or policies.
+
+use std::ffi::{CStr, c_int};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+
+use dsm_core::handle::ObjectId;
+
+/// A system's error code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Errno(pub(crate) i32);
+
+impl Errno {
+    /// What the last failing call left.
+    pub(crate) fn last() -> Self {
+        Self(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    fn check(result: c_int) -> Result<c_int, Self> {
+        if result < 0 { Err(Self::last()) } else { Ok(result) }
+    }
+}
+
+/// Runs `call` until it ends for another reason than a signal.
+pub(crate) fn restart<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno(libc::EINTR)) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The descriptor a call returned.
+fn owned(result: c_int) -> Result<OwnedFd, Errno> {
+    let raw: RawFd = Errno::check(result)?;
+    // SAFETY: the call that returned `raw` just created it; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// What `fstat` says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub(crate) id: ObjectId,
+    pub(crate) size: u64,
+    pub(crate) backed: u64,
+    pub(crate) owner: u32,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// Whether it is a regular file (or a shared-memory object, which some systems give no type).
+    pub(crate) regular: bool,
+}
+
+#[expect(
+    clippy::unnecessary_cast,
+    reason = "the fields of stat differ in width and sign between systems"
+)]
+pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
+    let mut raw = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `raw` is writable and of the type that fstat fills; the descriptor is open.
+    Errno::check(unsafe { libc::fstat(fd.as_raw_fd(), raw.as_mut_ptr()) })?;
+    // SAFETY: fstat succeeded and filled it (it is also valid as zeros).
+    let raw = unsafe { raw.assume_init() };
+    let kind = raw.st_mode as u32 & libc::S_IFMT as u32;
+    Ok(Stat {
+        id: ObjectId { device: raw.st_dev as u64, object: raw.st_ino as u64 },
+        size: u64::try_from(raw.st_size).unwrap_or(0),
+        backed: u64::try_from(raw.st_blocks).unwrap_or(0).saturating_mul(512),
+        owner: raw.st_uid as u32,
+        mode: raw.st_mode as u32 & 0o7777,
+        regular: kind == libc::S_IFREG as u32 || kind == 0,
+    })
+}
+
+/// `shm_open`.
+pub(crate) fn shm_open(name: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    // SAFETY: `name` is a C string; shm_open keeps no pointer to it.
+    let result = unsafe { libc::shm_open(name.as_ptr(), flags, mode as std::ffi::c_uint) };
+    #[cfg(not(any(target_os = "macos", target_os = "ios")))]
+    // SAFETY: `name` is a C string; shm_open keeps no pointer to it.
+    let result = unsafe { libc::shm_open(name.as_ptr(), flags, mode as libc::mode_t) };
+    owned(result)
+}
+
+/// `shm_unlink`.
+pub(crate) fn shm_unlink(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: `name` is a C string.
+    Errno::check(unsafe { libc::shm_unlink(name.as_ptr()) }).map(drop)
+}
+
+/// `openat`; `None` is the current directory.
+pub(crate) fn open_at(
+    dir: Option<BorrowedFd<'_>>,
+    name: &CStr,
+    flags: c_int,
+    mode: u32,
+) -> Result<OwnedFd, Errno> {
+    let dir = dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: `name` is a C string, the directory is open, the mode is passed as the promoted
+    // type that the variadic call reads.
+    restart(|| owned(unsafe { libc::openat(dir, name.as_ptr(), flags, mode as std::ffi::c_uint) }))
+}
+
+/// `unlinkat`.
+pub(crate) fn unlink_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    // SAFETY: `name` is a C string, the directory is open.
+    Errno::check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
+}
+
+/// `fchmod`.
+pub(crate) fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    // SAFETY: the descriptor is open.
+    Errno::check(unsafe { libc::fchmod(fd.as_raw_fd(), mode as libc::mode_t) }).map(drop)
+}
+
+/// A length or offset as the C library wants it.
+pub(crate) fn offset(bytes: u64) -> Result<libc::off_t, Errno> {
+    libc::off_t::try_from(bytes).map_err(|_| Errno(libc::EFBIG))
+}
+
+/// `ftruncate`.
+pub(crate) fn set_len(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
+    let len = offset(len)?;
+    // SAFETY: the descriptor is open.
+    restart(|| Errno::check(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }).map(drop))
+}
+
+/// All signals that can be blocked are, until this is dropped; then the caller's mask is back.
+///
+/// Signals by which a fault reports itself stay as they are: blocking them would turn a fault
+/// into a silent kill, and they don't interrupt a system call.
+struct SignalsBlocked {
+    before: libc::sigset_t,
+}
+
+impl SignalsBlocked {
+    fn new() -> Self {
+        let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: `all` is writable.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGSYS,
+        ] {
+            // SAFETY: `all` was filled above, the signals exist.
+            unsafe { libc::sigdelset(all.as_mut_ptr(), signal) };
+        }
+        let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SIG_BLOCK adds to the mask: what the caller had blocked stays blocked.
+        // SAFETY: both sets are valid; the call fails for a bad first argument only.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr()) };
+        // SAFETY: pthread_sigmask filled it (it is also valid as zeros).
+        Self { before: unsafe { before.assume_init() } }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: `before` is what pthread_sigmask stored.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut())
+        };
+    }
+}
+
+/// Backs `len` bytes from `start` with memory, and extends the file to their end.
+///
+/// `posix_fallocate` on tmpfs gives up and undoes all its work on any pending signal, so that a
+/// process with an interval timer would never finish: signals wait meanwhile. Its error is its
+/// return value. On failure nothing of the range is backed that was not before.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
+    if len == 0 {
+        return Ok(());
+    }
+    let (start, len) = (offset(start)?, offset(len)?);
+    let _blocked = SignalsBlocked::new();
+    // SAFETY: the descriptor is open.
+    restart(|| match unsafe { libc::posix_fallocate(fd.as_raw_fd(), start, len) } {
+        0 => Ok(()),
+        code => Err(Errno(code)),
+    })
+}
+
+/// Backs a *new* file with storage by writing zeros.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn write_zeros(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
+    let _blocked = SignalsBlocked::new();
+    let zeros = vec![0u8; 1 << 16];
+    let mut done = 0;
+    while done < len {
+        let step = usize::try_from(len - done).unwrap_or(usize::MAX).min(zeros.len());
+        let at = offset(done)?;
+        let wrote = restart(|| {
+            // SAFETY: `zeros` has at least `step` bytes.
+            let n = unsafe { libc::pwrite(fd.as_raw_fd(), zeros.as_ptr().cast(), step, at) };
+            if n < 0 { Err(Errno::last()) } else { Ok(n as u64) }
+        })?;
+        if wrote == 0 {
+            // A short write without an error means that the device is full.
+            return Err(Errno(libc::ENOSPC));
+        }
+        done += wrote;
+    }
+    Ok(())
+}
+
+/// Gives a range back to the system; it reads as zeros afterwards. The size stays.
+#[cfg(target_os = "linux")]
+pub(crate) fn punch(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
+    let (start, len) = (offset(start)?, offset(len)?);
+    let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the descriptor is open.
+    restart(|| Errno::check(unsafe { libc::fallocate(fd.as_raw_fd(), how, start, len) }).map(drop))
+}
+
+/// The largest file this process may make (`ulimit -f`): going beyond it would raise SIGXFSZ.
+pub(crate) fn file_size_limit() -> u64 {
+    let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
+    // SAFETY: `limit` is writable and of the type asked for.
+    if unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } != 0 {
+        return u64::MAX;
+    }
+    // SAFETY: getrlimit filled it.
+    let limit = unsafe { limit.assume_init() };
+    #[expect(clippy::unnecessary_cast, reason = "rlim_t is signed on some systems")]
+    let soft = limit.rlim_cur as u64;
+    soft
+}
+
+/// (free, all) bytes of the file system of a descriptor; zeros if unknown or unlimited.
+#[expect(
+    clippy::unnecessary_cast,
+    reason = "the fields of statvfs differ in width between systems"
+)]
+pub(crate) fn space(fd: BorrowedFd<'_>) -> (u64, u64) {
+    let mut raw = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `raw` is writable and of the type asked for; the descriptor is open.
+    if unsafe { libc::fstatvfs(fd.as_raw_fd(), raw.as_mut_ptr()) } != 0 {
+        return (0, 0);
+    }
+    // SAFETY: fstatvfs filled it.
+    let raw = unsafe { raw.assume_init() };
+    let unit = raw.f_frsize as u64;
+    ((raw.f_bavail as u64).saturating_mul(unit), (raw.f_blocks as u64).saturating_mul(unit))
+}
+
+/// Maps `len` bytes of a file, shared; `writable` or for reading only.
+pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> Result<NonNull<u8>, Errno> {
+    let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+    // SAFETY: a new mapping at an address of the system's choice affects no other memory.
+    let base = unsafe {
+        libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+    };
+    mapped(base)
+}
+
+/// Maps `len` bytes of private zeros.
+pub(crate) fn map_private(len: usize) -> Result<NonNull<u8>, Errno> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+    // SAFETY: a new mapping at an address of the system's choice affects no other memory.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+    mapped(base)
+}
+
+fn mapped(base: *mut libc::c_void) -> Result<NonNull<u8>, Errno> {
+    if base == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    NonNull::new(base.cast::<u8>()).ok_or(Errno(libc::ENOMEM))
+}
+
+/// Replaces a mapping in place by private zeros that can only be read. Where the system refuses,
+/// the mapping stays what it is.
+///
+/// # Safety
+///
+/// The range must be a mapping of the caller's whose contents nobody relies on.
+pub(crate) unsafe fn map_blank(base: NonNull<u8>, len: usize) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the caller's promise: the range is its own to replace.
+    unsafe { libc::mmap(base.as_ptr().cast(), len, libc::PROT_READ, flags, -1, 0) };
+}
+
+/// `munmap`; what cannot be unmapped stays.
+///
+/// # Safety
+///
+/// Nothing may use the range any more.
+pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(base.as_ptr().cast(), len) };
+}
+
+/// Backs a range of a shared mapping with memory, leaving its contents alone.
+///
+/// Linux 5.14 and later; `EINVAL` before that, `EFAULT` where touching would have been a fault.
+#[cfg(target_os = "linux")]
+pub(crate) fn populate(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    restart(|| {
+        // SAFETY: populating changes no contents, and a range that is not mapped is an error.
+        let result = unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
+        Errno::check(result).map(drop)
+    })
+}
+
+/// Bytes of a page.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// The effective user.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: no preconditions; never fails.
+    unsafe { libc::geteuid() }
+}
+
+/// The process.
+pub(crate) fn process_id() -> u32 {
+    // SAFETY: no preconditions; never fails.
+    let pid = unsafe { libc::getpid() };
+    pid as u32
+}
+
+/// Whether the system is certain that there is no such process in this pid namespace.
+pub(crate) fn no_such_process(pid: u64) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    if pid <= 0 {
+        return false;
+    }
+    // SAFETY: signal 0 is never delivered.
+    let result = unsafe { libc::kill(pid, 0) };
+    result != 0 && Errno::last() == Errno(libc::ESRCH)
+}
