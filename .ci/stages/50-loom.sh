@@ -7,8 +7,9 @@ export RUSTFLAGS="--cfg loom"
 export CARGO_TARGET_DIR="$CI_ROOT/target/loom"
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 for crate in dsm-core dsa-core dshash-core; do
-    models=("$crate"/tests/loom*.rs)
+    models=("$crate"/tests/loom*)
     if [ -e "${models[0]}" ]; then
         say cargo test --release -p "$crate" --test 'loom*'
     fi
 done
+say cargo run --release -p dsm-registry --example loom_embedder
