@@ -29,7 +29,7 @@
 use std::ffi::c_int;
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +100,11 @@ impl Named {
         Ok(Self { place, namespace, options, control })
     }
 
+    /// The same with another name for the control object.
+    pub(crate) fn with_control(self, control: String) -> Self {
+        Self { control, ..self }
+    }
+
     pub(crate) fn namespace(&self) -> &NamespaceName {
         &self.namespace
     }
@@ -161,46 +166,28 @@ impl Named {
             self.place.open(name, flags, self.options.mode | 0o600).map_err(|e| fail(e, "open"))?;
         let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
         let unfinished = Unfinished { owner: self, name, id: stat.id };
-        if stat.mode & 0o777 != self.options.mode {
-            set_mode(fd.as_fd(), self.options.mode).map_err(|e| fail(e, "fchmod"))?;
-        }
-        let space = |e, step, asked: usize| {
-            fail(e, step).with_space(asked as u64, fd.as_fd(), self.place.label())
-        };
-        sys::set_len(fd.as_fd(), size as u64).map_err(|e| space(e, "ftruncate", size))?;
-        #[cfg(not(target_os = "linux"))]
-        if self.place.on_disk() {
-            sys::write_zeros(fd.as_fd(), size as u64).map_err(|e| space(e, "write", size))?;
-        }
-        let base = sys::map(fd.as_fd(), size, true).map_err(|e| fail(e, "mmap"))?;
-        self.options.advise(base, size);
-        #[cfg(target_os = "linux")]
-        if let Err(e) = sys::back(fd.as_fd(), 0, reserved as u64) {
-            // SAFETY: mapped above, and nobody has seen it.
-            unsafe { sys::unmap(base, size) };
-            return Err(space(e, "posix_fallocate", reserved));
-        }
+        let mapping = furnish(
+            &Subject {
+                fd: fd.as_fd(),
+                stat: &stat,
+                name: &|| self.path(name),
+                place: &*self.place,
+            },
+            size,
+            reserved,
+            &self.options,
+        )?;
         std::mem::forget(unfinished);
-        Ok((Mapping { base, len: size, token: token(stat.id) }, stat.id))
+        Ok((mapping, stat.id))
     }
 
     pub(crate) fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Error> {
         let name = self.segment_name(handle);
         let (fd, stat) = self.open(&name, USE)?;
-        let path = || self.path(&name);
-        if id != ObjectId::default() && stat.id != id {
-            let why = format!("{} is not the object it was when it was created", path());
-            return Err(Error::new(ErrorKind::Foreign, "attaching", why));
-        }
+        let path = &|| self.path(&name);
         self.options.accept(&stat, &path())?;
-        let len = usize::try_from(stat.size).unwrap_or(usize::MAX);
-        if len == 0 {
-            let why = format!("{} is empty: its creation was never completed", path());
-            return Err(Error::new(ErrorKind::InvalidSize, "attaching", why));
-        }
-        let base = sys::map(fd.as_fd(), len, true).map_err(|e| Error::os(e, "mmap", path()))?;
-        self.options.advise(base, len);
-        Ok(Mapping { base, len, token: token(stat.id) })
+        let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
+        map_existing(&subject, id, &self.options)
     }
 
     pub(crate) fn reserve(
@@ -216,22 +203,9 @@ impl Named {
             Err(e) if e.kind() == ErrorKind::NotFound => return populate(mapping, range),
             Err(e) => return Err(e),
         };
-        let path = || self.path(&name);
-        if token(stat.id) != mapping.token {
-            let why = format!("{} is another object than the one that is mapped", path());
-            return Err(Error::new(ErrorKind::Foreign, "reserving", why));
-        }
-        #[cfg(target_os = "linux")]
-        sys::back(fd.as_fd(), range.start as u64, range.len() as u64).map_err(|e| {
-            Error::os(e, "posix_fallocate", path()).with_space(
-                range.len() as u64,
-                fd.as_fd(),
-                self.place.label(),
-            )
-        })?;
-        // Elsewhere an object was backed as a whole when it was created.
-        drop(fd);
-        Ok(())
+        let path = &|| self.path(&name);
+        let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
+        back_mapped(&subject, mapping, range)
     }
 
     pub(crate) fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
@@ -295,7 +269,7 @@ impl ControlObject for Named {
                 Ok(fd) => {
                     let fail = |e, step| Error::os(e, step, &*path);
                     let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
-                    if stat.mode & 0o777 != self.options.mode {
+                    if stat.mode != self.options.mode {
                         set_mode(fd.as_fd(), self.options.mode).map_err(|e| fail(e, "fchmod"))?;
                     }
                     return Ok(fd);
@@ -344,18 +318,102 @@ impl ControlObject for Named {
     }
 }
 
+/// An open object, and how to speak of it.
+pub(crate) struct Subject<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    pub(crate) stat: &'a Stat,
+    pub(crate) name: &'a dyn Fn() -> String,
+    pub(crate) place: &'a dyn Place,
+}
+
+impl Subject<'_> {
+    fn fail(&self, errno: Errno, step: &'static str, asked: usize) -> Error {
+        let error = Error::os(errno, step, (self.name)());
+        error.with_space(asked as u64, self.fd, self.place.label())
+    }
+}
+
+/// Gives a new object its mode and size, maps it, and backs the first `reserved` bytes.
+pub(crate) fn furnish(
+    subject: &Subject<'_>,
+    size: usize,
+    reserved: usize,
+    options: &Options,
+) -> Result<Mapping, Error> {
+    let fd = subject.fd;
+    if subject.stat.mode != options.mode {
+        set_mode(fd, options.mode).map_err(|e| subject.fail(e, "fchmod", 0))?;
+    }
+    sys::set_len(fd, size as u64).map_err(|e| subject.fail(e, "ftruncate", size))?;
+    #[cfg(not(target_os = "linux"))]
+    if subject.place.on_disk() {
+        sys::write_zeros(fd, size as u64).map_err(|e| subject.fail(e, "write", size))?;
+    }
+    let base = sys::map(fd, size, true).map_err(|e| subject.fail(e, "mmap", size))?;
+    options.advise(base, size);
+    #[cfg(target_os = "linux")]
+    if let Err(e) = sys::back(fd, 0, reserved as u64) {
+        // SAFETY: mapped above, and nobody has seen it.
+        unsafe { sys::unmap(base, size) };
+        return Err(subject.fail(e, "posix_fallocate", reserved));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = reserved;
+    Ok(Mapping { base, len: size, token: token(subject.stat.id) })
+}
+
+/// Maps an object at its present size, provided it is `id`.
+pub(crate) fn map_existing(
+    subject: &Subject<'_>,
+    id: ObjectId,
+    options: &Options,
+) -> Result<Mapping, Error> {
+    let stat = subject.stat;
+    if id != ObjectId::default() && stat.id != id {
+        let why = format!("{} is not the object it was when it was created", (subject.name)());
+        return Err(Error::new(ErrorKind::Foreign, "attaching", why));
+    }
+    let len = usize::try_from(stat.size).unwrap_or(usize::MAX);
+    if len == 0 {
+        let why = format!("{} is empty: its creation was never completed", (subject.name)());
+        return Err(Error::new(ErrorKind::InvalidSize, "attaching", why));
+    }
+    let base = sys::map(subject.fd, len, true).map_err(|e| subject.fail(e, "mmap", len))?;
+    options.advise(base, len);
+    Ok(Mapping { base, len, token: token(stat.id) })
+}
+
+/// Backs a range of a mapped object through a descriptor of it.
+pub(crate) fn back_mapped(
+    subject: &Subject<'_>,
+    mapping: &Mapping,
+    range: Range<usize>,
+) -> Result<(), Error> {
+    if token(subject.stat.id) != mapping.token {
+        let why = format!("{} is another object than the one that is mapped", (subject.name)());
+        return Err(Error::new(ErrorKind::Foreign, "reserving", why));
+    }
+    #[cfg(target_os = "linux")]
+    sys::back(subject.fd, range.start as u64, range.len() as u64)
+        .map_err(|e| subject.fail(e, "posix_fallocate", range.len()))?;
+    // Elsewhere an object was backed as a whole when it was created.
+    #[cfg(not(target_os = "linux"))]
+    drop(range);
+    Ok(())
+}
+
 /// What a mapping remembers of its object's identity.
 fn token(id: ObjectId) -> usize {
     id.object as usize
 }
 
-fn info(handle: Option<SegmentHandle>, stat: &Stat) -> ObjectInfo {
+pub(crate) fn info(handle: Option<SegmentHandle>, stat: &Stat) -> ObjectInfo {
     ObjectInfo {
         handle,
         size: stat.size,
         reserved: stat.backed,
         owner: stat.owner,
-        mode: stat.mode,
+        mode: stat.mode & 0o777,
         id: stat.id,
     }
 }

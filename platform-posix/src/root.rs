@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::fork;
 use crate::lock::{ELECTION, Locks};
 use crate::options::Options;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, Stat};
 
 /// What the election and liveness need to know of a provider's control object.
 pub(crate) trait ControlObject: Send + Sync {
@@ -51,6 +51,11 @@ pub(crate) trait ControlObject: Send + Sync {
 
     /// Removes the name, if it still means that object. Under the election.
     fn remove(&self, id: ObjectId) -> Result<(), Error>;
+
+    /// Whether the object was removed, where it has no name that could go.
+    fn was_removed(&self, _stat: &Stat) -> bool {
+        false
+    }
 
     fn options(&self) -> &Options;
 
@@ -105,7 +110,9 @@ pub(crate) fn elect(
         }
         let mut election = PosixElection { control, locks: Some(locks), size: 0 };
         let stat = sys::stat(election.descriptor()?).map_err(|e| election.fail(e, "fstat"))?;
-        election.size = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        if !control.was_removed(&stat) {
+            election.size = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        }
         return Ok(election);
     }
 }
@@ -167,8 +174,9 @@ impl PosixElection<'_> {
     #[cfg(target_os = "linux")]
     fn renew(&self, size: usize) -> Result<(), Error> {
         let fd = self.descriptor()?;
-        if self.size != 0 {
-            sys::punch(fd, 0, self.size as u64).map_err(|e| self.fail(e, "fallocate"))?;
+        let old = sys::stat(fd).map_err(|e| self.fail(e, "fstat"))?.size;
+        if old != 0 {
+            sys::punch(fd, 0, old).map_err(|e| self.fail(e, "fallocate"))?;
         }
         sys::back(fd, 0, size as u64).map_err(|e| {
             let error = self.fail(e, "posix_fallocate");
@@ -221,7 +229,7 @@ impl Election for PosixElection<'_> {
         let fd = self.descriptor()?;
         let stat = sys::stat(fd).map_err(|e| self.fail(e, "fstat"))?;
         let mode = self.control.options().mode;
-        if stat.owner == sys::effective_user() && stat.mode & 0o777 != mode {
+        if stat.owner == sys::effective_user() && stat.mode != mode {
             set_mode(fd, mode).map_err(|e| self.fail(e, "fchmod"))?;
         }
         let renewed = self.renew(size);
@@ -260,9 +268,9 @@ pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
 
     let fd = control.open_to_read()?;
     let fail = |e, step| Error::os(e, step, control.label());
-    let size = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?.size;
-    let len = usize::try_from(size).map_err(|_| fail(Errno(libc::EFBIG), "mmap"))?;
-    if len == 0 {
+    let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
+    let len = usize::try_from(stat.size).map_err(|_| fail(Errno(libc::EFBIG), "mmap"))?;
+    if len == 0 || control.was_removed(&stat) {
         let why = format!("{} is empty: it is being set up", control.label());
         return Err(Error::new(ErrorKind::NotFound, "mapping of the control object", why));
     }

@@ -50,7 +50,7 @@ pub(crate) struct Stat {
     pub(crate) size: u64,
     pub(crate) backed: u64,
     pub(crate) owner: u32,
-    /// Permission bits.
+    /// Permission bits, and the three above them.
     pub(crate) mode: u32,
     /// Whether it is a regular file (or a shared-memory object, which some systems give no type).
     pub(crate) regular: bool,
@@ -180,7 +180,7 @@ impl Drop for SignalsBlocked {
 /// `posix_fallocate` on tmpfs gives up and undoes all its work on any pending signal, so that a
 /// process with an interval timer would never finish: signals wait meanwhile. Its error is its
 /// return value. On failure nothing of the range is backed that was not before.
-#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+#[cfg(target_os = "linux")]
 pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
     if len == 0 {
         return Ok(());
@@ -290,7 +290,7 @@ fn mapped(base: *mut libc::c_void) -> Result<NonNull<u8>, Errno> {
 ///
 /// The range must be a mapping of the caller's whose contents nobody relies on.
 pub(crate) unsafe fn map_blank(base: NonNull<u8>, len: usize) {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED;
     // SAFETY: the caller's promise: the range is its own to replace.
     unsafe { libc::mmap(base.as_ptr().cast(), len, libc::PROT_READ, flags, -1, 0) };
 }

@@ -1,0 +1,3 @@
+//! Random bits: `ProcessPrng`, which never fails.
+//!
+//! Not implemented yet: [`dsm_core::env::Entropy`] has no implementation here.
