@@ -1,67 +1,174 @@
 //! A segment attached by this process.
 
 use core::ops::Range;
+use core::pin::Pin;
 use core::ptr::NonNull;
 
+use crate::detach::DetachCallback;
 use crate::handle::{LockAddress, SegmentHandle};
-use crate::namespace::{Error, Namespace};
+use crate::namespace::{Error, LeaveBehind, Namespace};
+use crate::provider::Mapping;
+use crate::sync::Ordering;
 
 /// A handle to a mapped segment: detaches when dropped (the mapping goes with the last handle of
 /// the process, the segment with the last process). `Send + Sync`.
+///
+/// Detaching never fails, and does nothing in a fork child.
+#[doc(alias = "dsm_segment")]
+#[doc(alias = "dsm_detach")]
 pub struct Segment<'n> {
     namespace: &'n Namespace<'n>,
+    handle: SegmentHandle,
+    base: NonNull<u8>,
+    len: usize,
 }
 
-#[expect(unused_variables, reason = "bodies follow")]
+// SAFETY: the pointer is to shared memory, whose accesses its users order; the table that the
+// handle is counted in has a mutex.
+unsafe impl Send for Segment<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Segment<'_> {}
+
 impl<'n> Segment<'n> {
+    pub(crate) fn new(
+        namespace: &'n Namespace<'_>,
+        handle: SegmentHandle,
+        base: NonNull<u8>,
+        len: usize,
+    ) -> Self {
+        Self { namespace, handle, base, len }
+    }
+
     /// The handle, to be given to other processes.
+    #[doc(alias = "dsm_segment_handle")]
+    #[must_use]
     pub fn handle(&self) -> SegmentHandle {
-        todo!()
+        self.handle
     }
-    /// First byte.
+
+    /// First byte; aligned to a page.
+    #[doc(alias = "dsm_segment_address")]
+    #[must_use]
     pub fn base(&self) -> NonNull<u8> {
-        todo!()
+        self.base
     }
-    /// Length in bytes.
+
+    /// Length in bytes: what was asked for at its creation.
+    #[doc(alias = "dsm_segment_map_length")]
     #[expect(clippy::len_without_is_empty, reason = "a segment is never empty")]
+    #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.len
     }
-    /// The address of a lock at `offset`, for `LockRef::new`.
+
+    /// The address of a lock at `offset`, for [`LockRef::new`](crate::lock::LockRef::new).
+    #[must_use]
     pub fn lock_address(&self, offset: u64) -> LockAddress {
-        todo!()
+        LockAddress::new(self.handle.slot(), offset)
     }
-    /// Backs a range with memory.
+
+    /// Backs a range with memory, and raises the recorded watermark to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSize`] if the range is not within the segment; [`Error::Provider`] if
+    /// memory is short; [`Error::Forked`].
     pub fn reserve(&self, range: Range<usize>) -> Result<(), Error> {
-        todo!()
+        if range.start > range.end || range.end > self.len {
+            return Err(Error::InvalidSize(range.end as u64));
+        }
+        let end = range.end as u64;
+        if !self.handle.is_main_region() {
+            let mapping = {
+                let record = self.namespace.record_of(self.handle).ok_or(Error::Forked)?;
+                Mapping { base: self.base, len: record.mapped_len, token: record.token }
+            };
+            self.namespace.platform().provider.reserve(self.handle, &mapping, range)?;
+        }
+        if let Some(slot) = self.namespace.control.segment(self.handle.slot()) {
+            slot.record.reserved.fetch_max(end, Ordering::Relaxed);
+        }
+        Ok(())
     }
-    /// Keeps this process's mapping until the process leaves the namespace.
+
+    /// Bytes from the start that are recorded as backed by memory.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        let slot = self.namespace.control.segment(self.handle.slot());
+        slot.map_or(0, |slot| slot.record.reserved.load(Ordering::Relaxed) as usize)
+    }
+
+    /// Keeps this process's mapping, also without a handle, until the process leaves the
+    /// namespace or [`Namespace::unpin_mapping`].
     #[doc(alias = "dsm_pin_mapping")]
     pub fn pin_mapping(&self) {
-        todo!()
+        self.namespace.set_mapping_pinned(self.handle, true);
     }
+
+    /// Calls `callback` before this process unmaps the segment: when its last handle goes, the
+    /// latest callback first. Returns false if the callback is registered already, with whatever
+    /// segment, or the process has forked.
+    ///
+    /// # Safety
+    ///
+    /// The callback must stay where it is until it began to run, was cancelled, or the namespace
+    /// was left; and it must be fit to be run by any thread of the process.
+    #[doc(alias = "on_dsm_detach")]
+    pub unsafe fn on_detach(&self, callback: Pin<&DetachCallback>) -> bool {
+        self.namespace.record_of(self.handle).is_some_and(|mut mapped| mapped.push(callback))
+    }
+
+    /// Takes a callback back. Returns false if it was not registered with this segment (any
+    /// more).
+    #[doc(alias = "cancel_on_dsm_detach")]
+    pub fn cancel_on_detach(&self, callback: Pin<&DetachCallback>) -> bool {
+        self.namespace.cancel(self.handle, callback)
+    }
+
     /// Gives up the handle without detaching: plain data for tables of mappings.
+    #[must_use]
     pub fn into_raw(self) -> RawSegment {
-        todo!()
+        let raw = RawSegment { handle: self.handle, base: self.base, len: self.len };
+        core::mem::forget(self);
+        raw
     }
+
     /// Takes back what `into_raw` gave.
     ///
     /// # Safety
+    ///
     /// Once for each `into_raw`, with the same namespace.
+    #[must_use]
     pub unsafe fn from_raw(namespace: &'n Namespace<'n>, raw: RawSegment) -> Self {
-        todo!()
+        Self { namespace, handle: raw.handle, base: raw.base, len: raw.len }
     }
-    /// Detaches but leaves zeros mapped in place (reads by late optimistic readers find zeros).
-    /// The address range returns with `release_blank`.
+
+    /// Detaches but leaves zeros mapped in place, so that late optimistic readers find zeros
+    /// instead of a fault. The address range returns with [`Namespace::release_blank`].
+    ///
+    /// `None` if the range stays mapped as it is: another handle of this process or a pinned
+    /// mapping needs it, it lies in the main region, or the process has forked.
     ///
     /// # Safety
+    ///
     /// Only reads may still touch the range.
-    pub unsafe fn detach_to_blank(self) -> Blank {
-        todo!()
+    #[must_use]
+    pub unsafe fn detach_to_blank(self) -> Option<Blank> {
+        let (namespace, handle) = (self.namespace, self.handle);
+        core::mem::forget(self);
+        namespace.let_go(handle, LeaveBehind::Zeros)
     }
+
     /// The namespace.
+    #[must_use]
     pub fn namespace(&self) -> &'n Namespace<'n> {
         self.namespace
+    }
+}
+
+impl Drop for Segment<'_> {
+    fn drop(&mut self) {
+        let _nothing = self.namespace.let_go(self.handle, LeaveBehind::Nothing);
     }
 }
 
@@ -76,11 +183,43 @@ pub struct RawSegment {
     pub len: usize,
 }
 
+// SAFETY: plain data; whoever uses the pointer says why that is sound.
+unsafe impl Send for RawSegment {}
+// SAFETY: as above.
+unsafe impl Sync for RawSegment {}
+
 /// An address range of zeros left by a detached segment.
 #[derive(Debug)]
+#[must_use = "the address range stays taken until `Namespace::release_blank`"]
 pub struct Blank {
+    mapping: Mapping,
+    len: usize,
+}
+
+// SAFETY: the range is this process's private zeros, to be read by anyone.
+unsafe impl Send for Blank {}
+// SAFETY: as above.
+unsafe impl Sync for Blank {}
+
+impl Blank {
+    pub(crate) fn new(mapping: Mapping, len: usize) -> Self {
+        Self { mapping, len }
+    }
+
     /// First byte.
-    pub base: NonNull<u8>,
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.mapping.base
+    }
+
     /// Length in bytes.
-    pub len: usize,
+    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn into_mapping(self) -> Mapping {
+        self.mapping
+    }
 }

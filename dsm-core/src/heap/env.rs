@@ -1,0 +1,113 @@
+//! A simulated process, as an environment: waits, liveness, time, entropy.
+
+use core::time::Duration;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64 as StdU64, Ordering as StdOrdering};
+
+use super::HeapProcess;
+use crate::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
+use crate::error::{ErrorKind, ProviderFailure};
+use crate::sync::{AtomicU32, Ordering};
+
+impl Wait for HeapProcess {
+    fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
+        if cfg!(loom) {
+            crate::sync::yield_now();
+            return;
+        }
+        let guard = self.machine.inner.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if word.load(Ordering::Acquire) != expected {
+            return;
+        }
+        // A wake comes under the same mutex, so that it cannot fall between the load and the wait.
+        let waited = self.machine.inner.wakes.wait_timeout(guard, timeout);
+        drop(waited);
+    }
+
+    fn wake_all(&self, _word: &AtomicU32) {
+        if cfg!(loom) {
+            return;
+        }
+        drop(self.machine.inner.waiters.lock().unwrap_or_else(PoisonError::into_inner));
+        self.machine.inner.wakes.notify_all();
+    }
+}
+
+impl Liveness for HeapProcess {
+    fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
+        self.call("claim").map_err(|error| error.0)?;
+        let mut state = self.machine.state();
+        match state.tokens.get(&slot) {
+            Some(_) => Err(ProviderFailure::new(ErrorKind::AlreadyExists, "claim")),
+            None => {
+                state.tokens.insert(slot, self.pid);
+                Ok(())
+            }
+        }
+    }
+
+    fn release(&self, slot: u32) {
+        if self.call("release").is_err() {
+            return;
+        }
+        let mut state = self.machine.state();
+        if state.tokens.get(&slot) == Some(&self.pid) {
+            state.tokens.remove(&slot);
+        }
+    }
+
+    fn process_proof(&self) -> ProcessProof {
+        ProcessProof { pid: self.pid, start_time: self.pid, pid_namespace: 1, user: 0 }
+    }
+
+    fn thread_proof(&self) -> ThreadProof {
+        // Under loom all model threads run on one real thread: unknown, never found dead.
+        let tid = if cfg!(loom) { 0 } else { thread_number() };
+        ThreadProof { tid, start_time: tid }
+    }
+
+    fn process_is_dead(&self, slot: u32, proof: &ProcessProof) -> bool {
+        let state = self.machine.state();
+        !state.living.contains(&proof.pid) || state.tokens.get(&slot) != Some(&proof.pid)
+    }
+
+    fn thread_is_dead(&self, _process: &ProcessProof, thread: &ThreadProof) -> bool {
+        self.machine.state().ended_threads.contains(&thread.tid)
+    }
+}
+
+/// A number for the calling thread, never reused.
+fn thread_number() -> u64 {
+    static NEXT: StdU64 = StdU64::new(1);
+    std::thread_local! {
+        static NUMBER: u64 = NEXT.fetch_add(1, StdOrdering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
+}
+
+impl Clock for HeapProcess {
+    fn now(&self) -> Duration {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        START.get_or_init(std::time::Instant::now).elapsed()
+    }
+}
+
+impl Entropy for HeapProcess {
+    fn next_u64(&self) -> u64 {
+        let mut state = self.machine.state();
+        if let Some(forced) = state.entropy.pop_front() {
+            return forced;
+        }
+        let drawn = self.drawn.fetch_add(1, StdOrdering::Relaxed);
+        mix(state.seed ^ mix(self.pid) ^ mix(drawn.wrapping_add(0x1234_5678)))
+    }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", OOPSLA 2014).
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

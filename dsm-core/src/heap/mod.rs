@@ -1,0 +1,364 @@
+//! A simulated machine over the heap: the platform of tests, models and fuzzers.
+//!
+//! [`HeapMachine`] is what an operating system is to a namespace: named objects, one control
+//! object with its election lock, tokens of life, and the knowledge of who lives.
+//! [`HeapProcess`] is one simulated process on it and implements every trait a namespace asks of
+//! its platform. All processes share one address space, so that a test can hold several of them in
+//! one function, kill any without unwinding it ([`HeapProcess::kill`]), and look at what is left.
+//!
+//! # Structure
+//!
+//! The machine's table of objects is ordinary process memory behind one mutex; nothing in it is
+//! shared memory. The *bytes* of an object are a reference-counted allocation: the name holds one
+//! count, each mapping another, so that an unlinked object lives until it is unmapped, as on a
+//! real system. A killed process keeps its counts until its [`HeapProcess`] is dropped: a test
+//! thread that still runs inside it touches memory that is there. What counts against
+//! [`HeapMachine::set_capacity`] is what is reserved of each live allocation.
+//!
+//! # Faults
+//!
+//! Allocations can fail on demand ([`HeapMachine::fail_allocation`]), run out
+//! ([`HeapMachine::set_capacity`]), or come filled with a byte ([`HeapMachine::fill_new`]).
+//! [`HeapMachine::on_call`] runs a closure before every call of the platform; together with
+//! [`HeapMachine::snapshot`], a deep copy, it shows what a kill at that point would leave: take
+//! the copy, kill the caller in it, and open the namespace from a new process of the copy.
+//!
+//! # Limits
+//!
+//! Two mappings of one object have the same address here, so that a stored address is not caught;
+//! [`blank`](crate::provider::SegmentProvider::blank) leaves the bytes as they are; memory that
+//! was never reserved can be touched.
+
+use core::ptr::NonNull;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64 as StdU64, Ordering as StdOrdering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+use crate::error::{ErrorKind, ProviderFailure};
+use crate::handle::{ObjectId, SegmentHandle};
+use crate::provider::{ObjectInfo, ProviderError};
+use crate::sync::{AtomicU32, Ordering};
+
+mod env;
+mod memory;
+mod process;
+mod root;
+
+use memory::Memory;
+pub use process::HeapProcess;
+pub use root::HeapElection;
+
+/// Granularity of mapping and reservation in bytes.
+pub const PAGE: usize = 4096;
+
+/// A failure on the simulated machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeapError(pub ProviderFailure);
+
+impl HeapError {
+    fn new(kind: ErrorKind, step: &'static str) -> Self {
+        Self(ProviderFailure::new(kind, step))
+    }
+}
+
+impl core::fmt::Display for HeapError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl core::error::Error for HeapError {}
+
+impl ProviderError for HeapError {
+    fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+    fn failure(&self) -> ProviderFailure {
+        self.0
+    }
+}
+
+/// What runs before each call of the platform; see [`HeapMachine::on_call`].
+pub type CallHook = Arc<dyn Fn(&HeapMachine, &'static str) + Send + Sync>;
+
+/// A named object: its bytes and what the machine says of it.
+#[derive(Clone)]
+struct Object {
+    memory: Arc<Memory>,
+    id: ObjectId,
+}
+
+/// What the machine knows; behind its mutex.
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<u64, Object>,
+    /// The control object; `None` inside while it exists at size zero.
+    control: Option<(Option<Arc<Memory>>, ObjectId)>,
+    living: BTreeSet<u64>,
+    ended_threads: BTreeSet<u64>,
+    /// Token of life of each process slot: the process that holds it.
+    tokens: BTreeMap<u32, u64>,
+    next_pid: u64,
+    next_object: u64,
+    seed: u64,
+    capacity: Option<u64>,
+    fill: u8,
+    /// Allocations until one fails, and how.
+    fault: Option<(u32, ErrorKind)>,
+    /// Values the entropy source gives before its own.
+    entropy: VecDeque<u64>,
+    hook: Option<CallHook>,
+}
+
+impl State {
+    fn fresh_id(&mut self) -> ObjectId {
+        self.next_object += 1;
+        ObjectId { device: 1, object: self.next_object }
+    }
+}
+
+struct Inner {
+    state: Mutex<State>,
+    /// Bytes reserved in live allocations.
+    used: Arc<StdU64>,
+    /// The process that holds the election; 0 if none does. An atomic of the model, so that loom
+    /// sees what the election orders.
+    election: AtomicU32,
+    /// What waiting threads sleep on.
+    waiters: Mutex<()>,
+    wakes: Condvar,
+}
+
+/// A simulated machine. Cheap to clone: clones are the same machine.
+#[derive(Clone)]
+pub struct HeapMachine {
+    inner: Arc<Inner>,
+}
+
+impl Default for HeapMachine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HeapMachine {
+    /// A machine with nothing on it and the default seed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_seed(0x5eed)
+    }
+
+    /// A machine whose entropy is a function of `seed` alone.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Self {
+        Self::from_state(State { seed, ..State::default() }, Arc::default())
+    }
+
+    fn from_state(state: State, used: Arc<StdU64>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                used,
+                election: AtomicU32::new(0),
+                waiters: Mutex::new(()),
+                wakes: Condvar::new(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a process.
+    #[must_use]
+    pub fn process(&self) -> HeapProcess {
+        let pid = {
+            let mut state = self.state();
+            state.next_pid += 1;
+            let pid = state.next_pid;
+            state.living.insert(pid);
+            pid
+        };
+        HeapProcess::new(self.clone(), pid)
+    }
+
+    /// A deep copy of memory, names, tokens and the living, as a machine of its own. The copied
+    /// processes live on as far as anyone can tell, but run nothing: kill those that should be
+    /// dead. Faults and hooks are not copied. Nothing may write to the objects meanwhile.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let used = Arc::default();
+        let state = self.state();
+        let copy = |memory: &Arc<Memory>| Arc::new(memory.copy(&used));
+        let objects = state
+            .objects
+            .iter()
+            .map(|(handle, object)| {
+                (*handle, Object { memory: copy(&object.memory), id: object.id })
+            })
+            .collect();
+        let control = state.control.as_ref().map(|(memory, id)| (memory.as_ref().map(copy), *id));
+        let state = State {
+            objects,
+            control,
+            living: state.living.clone(),
+            ended_threads: state.ended_threads.clone(),
+            tokens: state.tokens.clone(),
+            next_pid: state.next_pid,
+            next_object: state.next_object,
+            seed: state.seed.wrapping_add(1),
+            ..State::default()
+        };
+        let machine = Self::from_state(state, used);
+        let holder = self.inner.election.load(Ordering::Acquire);
+        machine.inner.election.store(holder, Ordering::Release);
+        machine
+    }
+
+    /// Declares a process dead: its tokens and its election are let go of, nothing is cleaned.
+    pub fn kill_pid(&self, pid: u64) {
+        let mut state = self.state();
+        state.living.remove(&pid);
+        state.tokens.retain(|_, holder| *holder != pid);
+        drop(state);
+        let _ = self.inner.election.compare_exchange(
+            pid as u32,
+            0,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        self.inner.wakes.notify_all();
+    }
+
+    /// Kills every process of the machine.
+    pub fn kill_all(&self) {
+        let living = self.state().living.clone();
+        living.into_iter().for_each(|pid| self.kill_pid(pid));
+    }
+
+    /// Declares a thread ended, as named by [`ThreadProof`](crate::env::ThreadProof)`::tid`.
+    pub fn end_thread(&self, tid: u64) {
+        self.state().ended_threads.insert(tid);
+    }
+
+    /// Bytes that may be reserved in all; `None` for no limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Makes an allocation fail once: the next one if `after` is 0, and so on. A create and a
+    /// reserve each count as one.
+    pub fn fail_allocation(&self, after: u32, kind: ErrorKind) {
+        self.state().fault = Some((after, kind));
+    }
+
+    /// Fills the bytes of new segments (not of control objects, which are zero by contract).
+    pub fn fill_new(&self, byte: u8) {
+        self.state().fill = byte;
+    }
+
+    /// Values that the entropy sources give next, before their own.
+    pub fn force_entropy(&self, values: &[u64]) {
+        self.state().entropy.extend(values);
+    }
+
+    /// Runs `hook` before every call of the platform, naming it; `None` to stop.
+    pub fn on_call(&self, hook: Option<CallHook>) {
+        self.state().hook = hook;
+    }
+
+    /// Bytes reserved by all objects that have a name or a mapping.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.inner.used.load(StdOrdering::Relaxed)
+    }
+
+    /// What names there are, the control object included (with no handle).
+    #[must_use]
+    pub fn objects(&self) -> Vec<ObjectInfo> {
+        let state = self.state();
+        let control = state.control.as_ref().map(|(memory, id)| match memory {
+            Some(memory) => memory.info(None, *id),
+            None => ObjectInfo { id: *id, mode: 0o600, ..ObjectInfo::default() },
+        });
+        let segments = state
+            .objects
+            .iter()
+            .map(|(raw, object)| object.memory.info(SegmentHandle::from_raw(*raw), object.id));
+        control.into_iter().chain(segments).collect()
+    }
+
+    /// The bytes of the control object, to be damaged or looked at; `None` if there is none.
+    #[must_use]
+    pub fn control_bytes(&self) -> Option<(NonNull<u8>, usize)> {
+        let state = self.state();
+        let memory = state.control.as_ref()?.0.as_ref()?;
+        Some((memory.base(), memory.len()))
+    }
+
+    /// Puts other bytes in the control object's place. With `keep_identity` it stays the same
+    /// object, else it is a new one, as when a file is copied or its name is taken by another.
+    pub fn replace_control(&self, bytes: &[u8], keep_identity: bool) {
+        let memory = (!bytes.is_empty()).then(|| {
+            let memory = Memory::new(bytes.len(), bytes.len(), 0, &self.inner.used);
+            memory.write(bytes);
+            Arc::new(memory)
+        });
+        let mut state = self.state();
+        let id = match &state.control {
+            Some((_, id)) if keep_identity => *id,
+            _ => state.fresh_id(),
+        };
+        state.control = Some((memory, id));
+    }
+
+    /// Removes the control object's name, as a hand from outside might.
+    pub fn unlink_control(&self) {
+        self.state().control = None;
+    }
+
+    /// Removes a segment's name, as a hand from outside might.
+    pub fn unlink(&self, handle: SegmentHandle) -> bool {
+        self.state().objects.remove(&handle.get()).is_some()
+    }
+
+    fn called(&self, what: &'static str) {
+        let hook = self.state().hook.clone();
+        if let Some(hook) = hook {
+            hook(self, what);
+        }
+    }
+
+    /// New bytes, or the fault that was asked for, or no room.
+    fn allocate(&self, size: usize, reserved: usize, fill: u8) -> Result<Arc<Memory>, HeapError> {
+        self.admit(Memory::pages(reserved) as u64)?;
+        Ok(Arc::new(Memory::new(size, reserved, fill, &self.inner.used)))
+    }
+
+    /// Whether so many more bytes may be reserved.
+    fn admit(&self, bytes: u64) -> Result<(), HeapError> {
+        let mut state = self.state();
+        let total = state.capacity.unwrap_or(u64::MAX);
+        let available = total.saturating_sub(self.used());
+        let full = |kind| {
+            HeapError(ProviderFailure {
+                requested: bytes,
+                available,
+                total,
+                ..ProviderFailure::new(kind, "allocate")
+            })
+        };
+        if let Some((left, kind)) = state.fault {
+            state.fault = left.checked_sub(1).map(|left| (left, kind));
+            if left == 0 {
+                return Err(full(kind));
+            }
+        }
+        if bytes > available {
+            return Err(full(ErrorKind::NoSpace));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Why a namespace could not be opened, or an operation on it failed.
+
+use core::fmt;
+
+use crate::error::ProviderFailure;
+use crate::handle::SegmentHandle;
+use crate::lock::LockError;
+
+/// Why a namespace could not be opened or an operation on it failed. Nothing was changed, and no
+/// object is left behind, unless the variant says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The platform refused.
+    Provider(ProviderFailure),
+    /// The control object is not one of ours (magic).
+    Foreign,
+    /// It is of another layout version: (its, ours).
+    Version(u32, u32),
+    /// Same version, other pointer width, endianness or slot sizes: (its, ours).
+    Fingerprint(u64, u64),
+    /// It is shorter than its header says: (bytes there, bytes needed).
+    Truncated(u64, u64),
+    /// A field is out of its range; names the field.
+    Corrupt(&'static str),
+    /// It is a copy: its recorded identity is not the object's.
+    Copied,
+    /// A number of the configuration is out of its range; names the builder call.
+    InvalidConfig(&'static str),
+    /// All process slots are taken; raise `max_processes`.
+    TooManyProcesses(u32),
+    /// All participant slots are taken; raise `max_participants`.
+    TooManyParticipants(u32),
+    /// All segment slots are taken; raise `max_segments`.
+    TooManySegments(u32),
+    /// The local table is too short for the namespace: (has, needs).
+    LocalTooSmall(u32, u32),
+    /// The process-local memory belongs to another open namespace, or was left so by a fork.
+    LocalInUse,
+    /// The participant is registered already.
+    AlreadyRegistered,
+    /// There is no such segment (any more).
+    NoSuchSegment(SegmentHandle),
+    /// The segment is pinned already, or not pinned.
+    Pinned(bool),
+    /// A size of zero or beyond what can be mapped, or a range beyond the segment's end.
+    InvalidSize(u64),
+    /// A lock of the control segment.
+    Lock(LockError),
+    /// The process has forked since it opened the namespace; open it anew in the child.
+    Forked,
+    /// The entropy source gave nothing usable.
+    Entropy,
+}
+
+impl From<ProviderFailure> for Error {
+    fn from(failure: ProviderFailure) -> Self {
+        Self::Provider(failure)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(failure) => failure.fmt(f),
+            Self::Foreign => f.write_str(
+                "the control object was not made by this library; choose another name or remove it",
+            ),
+            Self::Version(theirs, ours) if theirs < ours => write!(
+                f,
+                "the namespace was made by an older build (layout {theirs}, this one has {ours}); \
+                 let its processes end, then remove it"
+            ),
+            Self::Version(theirs, ours) => write!(
+                f,
+                "the namespace was made by a newer build (layout {theirs}, this one has {ours}); \
+                 upgrade this program"
+            ),
+            Self::Fingerprint(theirs, ours) => write!(
+                f,
+                "the namespace was made by a build for another machine or with other slot sizes \
+                 (fingerprint {theirs:016x}, this one has {ours:016x})"
+            ),
+            Self::Truncated(has, needs) => write!(
+                f,
+                "the control object has {has} bytes but needs {needs}: it was cut off; remove it"
+            ),
+            Self::Corrupt(field) => {
+                write!(f, "the control segment is damaged: {field} is out of range; remove it")
+            }
+            Self::Copied => {
+                f.write_str("the control object is a copy of another namespace's; remove the copy")
+            }
+            Self::InvalidConfig(call) => {
+                write!(f, "the value given to `{call}` is out of range")
+            }
+            Self::TooManyProcesses(most) => write!(
+                f,
+                "all {most} process slots are taken; create the namespace with a higher \
+                 `max_processes`"
+            ),
+            Self::TooManyParticipants(most) => write!(
+                f,
+                "all {most} participant slots are taken; create the namespace with a higher \
+                 `max_participants`"
+            ),
+            Self::TooManySegments(most) => write!(
+                f,
+                "all {most} segment slots are taken; create the namespace with a higher \
+                 `max_segments`"
+            ),
+            Self::LocalTooSmall(has, needs) => write!(
+                f,
+                "the process-local table has room for {has} segments, the namespace has {needs}"
+            ),
+            Self::LocalInUse => {
+                f.write_str("the process-local memory belongs to another open namespace")
+            }
+            Self::AlreadyRegistered => f.write_str("this thread is registered already"),
+            Self::NoSuchSegment(handle) => write!(f, "there is no segment {handle}"),
+            Self::Pinned(true) => f.write_str("the segment is pinned already"),
+            Self::Pinned(false) => f.write_str("the segment is not pinned"),
+            Self::InvalidSize(size) => write!(f, "a size or range of {size} bytes is invalid"),
+            Self::Lock(error) => error.fmt(f),
+            Self::Forked => f.write_str(
+                "the process has forked since it opened the namespace; open it anew in the child",
+            ),
+            Self::Entropy => f.write_str("the source of random numbers gives nothing usable"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,125 @@
+//! What a process keeps of a namespace in its own memory, supplied by the caller.
+//!
+//! One record a segment slot, because a process maps a segment once however many handles it has:
+//! where it is mapped, how many handles there are, and what is to be called before it goes. Each
+//! record has a mutex of its own, held while that segment is mapped or unmapped, so that threads
+//! wait for each other's system calls only when they want the same segment.
+//!
+//! Lock order within the process: a record, then the process's participant (and with it the
+//! control lock). Nothing waits for a record while it holds the participant.
+//!
+//! The token word says that all of this is this process's: it is zero before the namespace is
+//! opened and after it is left, and the platform puts it into memory that is wiped on fork. A
+//! child therefore finds zero, and touches neither records (whose mutexes may have been held by
+//! threads it does not have) nor shared memory.
+
+use core::ptr;
+
+use crate::detach::DetachCallback;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Stands in the token word while a namespace is being opened.
+const OPENING: u64 = u64::MAX;
+
+/// A process's record of one segment slot.
+pub struct LocalSegment {
+    pub(crate) mapped: spin::Mutex<Mapped>,
+}
+
+/// A mapping; all zero if there is none.
+pub(crate) struct Mapped {
+    /// The segment's handle; 0 if it is not mapped here.
+    pub(crate) handle: u64,
+    pub(crate) base: *mut u8,
+    /// Length of the segment.
+    pub(crate) len: usize,
+    /// Length and token of the provider's mapping; both 0 in the main region.
+    pub(crate) mapped_len: usize,
+    pub(crate) token: usize,
+    /// Handles of this process.
+    pub(crate) handles: u32,
+    /// Whether the mapping stays without a handle.
+    pub(crate) pinned: bool,
+    /// The latest callback; each knows the one before.
+    pub(crate) callbacks: *const DetachCallback,
+}
+
+// SAFETY: the pointers are to mapped shared memory and to callbacks that `on_detach` made its
+// caller promise to be usable from any thread; both are used under the record's mutex.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    pub(crate) const NONE: Self = Self {
+        handle: 0,
+        base: ptr::null_mut(),
+        len: 0,
+        mapped_len: 0,
+        token: 0,
+        handles: 0,
+        pinned: false,
+        callbacks: ptr::null(),
+    };
+}
+
+impl LocalSegment {
+    /// An empty record.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { mapped: spin::Mutex::new(Mapped::NONE) }
+    }
+}
+
+impl Default for LocalSegment {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Process-local memory of a namespace, supplied by the caller (no `alloc` here).
+pub struct ProcessLocal<'a> {
+    token: &'a AtomicU64,
+    pub(crate) segments: &'a [LocalSegment],
+}
+
+impl<'a> ProcessLocal<'a> {
+    /// Process-local memory made of a token word and one record a segment slot of the namespace
+    /// (`max_segments`, of the namespace as it exists).
+    ///
+    /// The token must be zero, and should lie in memory that is wiped on fork: otherwise a child
+    /// that uses its parent's namespace is not told [`Error::Forked`](super::Error::Forked), and
+    /// harms its parent's state.
+    #[must_use]
+    pub const fn new(token: &'a AtomicU64, segments: &'a [LocalSegment]) -> Self {
+        Self { token, segments }
+    }
+
+    /// Whether the token says so.
+    #[inline]
+    pub(crate) fn is_open(&self, as_token: u64) -> bool {
+        self.token.load(Ordering::Relaxed) == as_token
+    }
+
+    /// Claims the memory for one `open`; false if it is in use.
+    pub(crate) fn begin(&self) -> bool {
+        let won =
+            self.token.compare_exchange(0, OPENING, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let empty = || {
+            self.segments
+                .iter()
+                .all(|record| record.mapped.try_lock().is_some_and(|mapped| mapped.handle == 0))
+        };
+        if won && !empty() {
+            self.reset();
+            return false;
+        }
+        won
+    }
+
+    pub(crate) fn commit(&self, token: u64) {
+        self.token.store(token, Ordering::Release);
+    }
+
+    pub(crate) fn reset(&self) {
+        self.token.store(0, Ordering::Release);
+    }
+}

@@ -1,0 +1,288 @@
+//! A namespace, as one process sees it.
+//!
+//! # Structure
+//!
+//! A [`Namespace`] is a process's mapping of the control segment ([`control`](crate::control)),
+//! its records of the segments it has mapped ([`ProcessLocal`]), and a participant of its own, by
+//! which it takes the control lock for the process as a whole: creating and dropping segments
+//! happens wherever handles go out of scope, and must not ask for the calling thread's
+//! participant. That participant is behind a mutex of the process, held no longer than the control
+//! lock itself.
+//!
+//! # What happens where
+//!
+//! - [`open`](Namespace::open) and [`leave`](Namespace::leave): the election and the process slot.
+//! - [`segments`](self): create, attach, detach, pin; the truth about a segment.
+//! - [`reap`](crate::reap): sweeping what the dead left.
+
+use core::time::Duration;
+
+use crate::control::process;
+use crate::control::{Control, participant_state};
+use crate::env::{Environment, ThreadProof};
+use crate::handle::ParticipantId;
+use crate::lock::Patience;
+use crate::participant::{Participant, ParticipantLocal, Peers};
+use crate::provider::{ErasedProvider, Mapping};
+use crate::reap::{self, Actor};
+use crate::sync::{AtomicU64, Ordering};
+
+mod error;
+mod local;
+mod open;
+mod release;
+mod segments;
+
+pub use crate::control::header::ROOTS;
+pub use error::Error;
+pub(crate) use local::Mapped;
+pub use local::{LocalSegment, ProcessLocal};
+pub(crate) use release::LeaveBehind;
+
+/// The platform a namespace lives on, both halves erased.
+#[derive(Clone, Copy)]
+pub struct Platform<'a> {
+    /// Memory.
+    pub provider: &'a dyn ErasedProvider,
+    /// Waits, liveness, time, entropy.
+    pub env: &'a dyn Environment,
+}
+
+/// What a namespace is created with; ignored (but for checks) when it exists already.
+#[derive(Clone, Debug)]
+pub struct NamespaceConfig {
+    /// Processes that can be attached at once, at most 4096.
+    pub max_processes: u32,
+    /// Participants that can be attached at once: one a thread, one more a process, and one for
+    /// the namespace itself; up to 384 a lock is one cache line. At least 3, at most 65535.
+    pub max_participants: u32,
+    /// Segments that can exist at once; at most 4096.
+    pub max_segments: u32,
+    /// Bytes of the preallocated main region, 0 for none. Segments are made there while it has
+    /// room, without a system call.
+    #[doc(alias = "min_dynamic_shared_memory")]
+    pub main_region: usize,
+    /// Whether it outlives the last process that leaves.
+    pub persistent: bool,
+    /// How long `open` and `leave` wait for another process that is opening or leaving.
+    pub patience: Duration,
+}
+
+impl Default for NamespaceConfig {
+    fn default() -> Self {
+        Self {
+            max_processes: 128,
+            max_participants: 384,
+            max_segments: 1024,
+            main_region: 0,
+            persistent: false,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What `open` found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opened {
+    /// A fresh namespace.
+    Created,
+    /// An existing one with living processes.
+    Joined,
+    /// A persistent one with no living process in it.
+    Resumed,
+    /// What a crash of all its processes left was removed first.
+    Recreated,
+}
+
+/// The process's own participant, and its supply of handles for the main region.
+struct Me {
+    participant: ParticipantLocal,
+    random: u64,
+}
+
+// SAFETY: the participant is used by whoever has the mutex, one thread at a time; its slot is
+// shared memory, which has no thread.
+unsafe impl Send for Me {}
+
+/// One process's view of a namespace. `Send + Sync`: shared by its threads.
+///
+/// Dropping it does nothing: the process stays in the namespace, as far as others can tell, until
+/// it ends. [`leave`](Self::leave) is the way out.
+pub struct Namespace<'a> {
+    platform: Platform<'a>,
+    pub(crate) control: Control<'a>,
+    mapping: Mapping,
+    pub(crate) local: &'a ProcessLocal<'a>,
+    /// Process slot and its generation.
+    pub(crate) process: (u32, u32),
+    me: spin::Mutex<Me>,
+    patience: Duration,
+}
+
+// SAFETY: the mapping is shared memory, and everything else is `Send + Sync` by itself.
+unsafe impl Send for Namespace<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Namespace<'_> {}
+
+impl<'a> Namespace<'a> {
+    /// Registers the calling thread. At most once for each `local`, which must be unregistered
+    /// again before [`leave`](Self::leave).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyParticipants`] when all slots are taken, also after reaping the dead;
+    /// [`Error::AlreadyRegistered`], [`Error::Forked`].
+    pub fn register(&self, local: &ParticipantLocal) -> Result<ParticipantId, Error> {
+        if local.is_registered() {
+            return Err(Error::AlreadyRegistered);
+        }
+        let thread = self.platform.env.thread_proof();
+        if let Some(id) = self.try_register(local, thread)? {
+            return Ok(id);
+        }
+        self.reap()?;
+        let most = self.control.layout.max_participants;
+        self.try_register(local, thread)?.ok_or(Error::TooManyParticipants(most))
+    }
+
+    fn try_register(
+        &self,
+        local: &ParticipantLocal,
+        thread: ThreadProof,
+    ) -> Result<Option<ParticipantId>, Error> {
+        let claimed = self.with_control(|| self.control.claim_participant(self.process, thread))?;
+        Ok(claimed.map(|(id, slot)| {
+            // SAFETY: the slot was claimed for this local, and the control segment stays mapped
+            // while participants of the process are registered, also after `leave`.
+            unsafe { local.register(id, slot) };
+            id
+        }))
+    }
+
+    /// Unregisters. Returns false, and keeps the slot until the process leaves or dies, if a
+    /// guard of the thread was leaked: the lock it holds must stay held.
+    pub fn unregister(&self, local: &ParticipantLocal) -> bool {
+        let participant = self.participant(local);
+        let (Some(id), true) = (participant.id(), self.is_open()) else {
+            local.clear();
+            return true;
+        };
+        let state =
+            if local.holds_any() { participant_state::ORPHANED } else { participant_state::FREE };
+        // A control lock that cannot be had leaves the slot to the end of the process.
+        let done = self.with_control(|| {
+            let slot = &self.control.participants[id.index as usize];
+            slot.state.store(process::pack(id.generation, state), Ordering::Release);
+        });
+        local.clear();
+        done.is_ok() && state == participant_state::FREE
+    }
+
+    /// A participant value for a registered local.
+    pub fn participant<'p>(&'p self, local: &'p ParticipantLocal) -> Participant<'p> {
+        Participant::new(self, local)
+    }
+
+    /// Sweeps what dead processes and threads left; returns how many participants were freed.
+    /// Linear in the number of slots.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`], [`Error::Forked`]; what could not be swept yet is left for later.
+    pub fn reap(&self) -> Result<u32, Error> {
+        reap::reap(self)
+    }
+
+    /// Words for embedders' root pointers (handles of areas, tables); zero at creation. There
+    /// are [`ROOTS`].
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`ROOTS`].
+    pub fn root(&self, index: usize) -> &AtomicU64 {
+        &self.control.header.roots[index]
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> Platform<'a> {
+        self.platform
+    }
+
+    /// Whether the namespace outlives its last process.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.control.header.flags.load(Ordering::Relaxed) & crate::control::header::PERSISTENT != 0
+    }
+
+    /// Index of this process's slot.
+    #[must_use]
+    pub fn process_slot(&self) -> u32 {
+        self.process.0
+    }
+
+    /// Makes a fork child a stranger at once, where the platform has no memory that is wiped on
+    /// fork: all operations fail with [`Error::Forked`], drops change nothing, callbacks are
+    /// forgotten. The parent's counts are left alone.
+    #[doc(alias = "reset_on_dsm_detach")]
+    pub fn reset_after_fork(&self) {
+        self.local.reset();
+    }
+
+    /// The token word's value while this process has the namespace open.
+    fn token(&self) -> u64 {
+        process::pack(self.process.1, self.process.0)
+    }
+
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.local.is_open(self.token())
+    }
+
+    /// Does `work` under the control lock, as the process's participant.
+    #[inline]
+    pub(crate) fn with_control<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        self.with_random(|_| work())
+    }
+
+    /// As `with_control`, with the state of the process's random numbers.
+    #[inline]
+    pub(crate) fn with_random<T>(&self, work: impl FnOnce(&mut u64) -> T) -> Result<T, Error> {
+        if !self.is_open() {
+            return Err(Error::Forked);
+        }
+        let mut me = self.me.lock();
+        let Me { participant, random } = &mut *me;
+        let participant = Participant::new(&self.control, participant);
+        self.control.locked(&participant, Patience::Forever, || work(random))
+    }
+}
+
+impl Actor for Namespace<'_> {
+    fn control(&self) -> &Control<'_> {
+        &self.control
+    }
+    fn provider(&self) -> &dyn ErasedProvider {
+        self.platform.provider
+    }
+    fn local(&self) -> &ProcessLocal<'_> {
+        self.local
+    }
+    fn locked<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        self.with_control(work)
+    }
+}
+
+impl Peers for Namespace<'_> {
+    fn is_dead(&self, who: ParticipantId) -> bool {
+        self.control.is_dead(who)
+    }
+    fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {
+        self.control.evict_reader(me, index, word, bit)
+    }
+    fn max_participants(&self) -> u32 {
+        self.control.max_participants()
+    }
+    fn env(&self) -> &dyn Environment {
+        self.platform.env
+    }
+}

@@ -1,0 +1,416 @@
+//! Opening and leaving a namespace.
+//!
+//! Both happen under the election, which one process at a time can hold. To take the control lock
+//! before it has a participant of its own, its holder acts as participant 0, with a generation
+//! that is new in each election: what an elector that was killed left locked is found to be a
+//! dead one's.
+//!
+//! # Opening
+//!
+//! 1. The election. An object without a size or a magic is built from nothing.
+//! 2. One that is there is judged. If nobody in it lives and it is not persistent, all segments
+//!    it lists are destroyed, then the object itself, and the election starts anew: killed in
+//!    between, there is still a list, or nothing at all.
+//! 3. A token of life, before anything says that the process is there. If the slot it belongs to
+//!    has a tenant, that one is dead: nobody else could let go of the token.
+//! 4. The dead are swept, that tenant among them.
+//! 5. The process slot, then the process's participant. Killed in between: a dead process in a
+//!    slot.
+//!
+//! # Leaving
+//!
+//! 1. What threads left in locks is swept, while their segments are still attached. Then all is
+//!    detached, callbacks first. Both without the election: callbacks are the user's code.
+//! 2. The election. The process marks itself dead and sweeps: leaving is dying in good order, and
+//!    a kill at any point is the same as one a moment later.
+//! 3. If nobody else lives, and the namespace is not persistent: as in step 2 of opening.
+//! 4. The token of life.
+
+use core::time::Duration;
+
+use super::{Error, Me, Namespace, NamespaceConfig, Opened, Platform, ProcessLocal};
+use crate::control::header::{Layout, PERSISTENT};
+use crate::control::process::{self, ProcessSlot};
+use crate::control::segment::State;
+use crate::control::{Control, ELECTOR, Found, initialise, participant_state, validate};
+use crate::env::ThreadProof;
+use crate::error::ErrorKind;
+use crate::handle::{ObjectId, ParticipantId};
+use crate::lock::Patience;
+use crate::participant::{Participant, ParticipantLocal};
+use crate::provider::{Election, ErasedProvider, Mapping, ProviderError, Root};
+use crate::reap::{self, Actor};
+use crate::sync::Ordering;
+
+fn platform_error<E: ProviderError>(error: E) -> Error {
+    Error::Provider(error.failure())
+}
+
+/// Unmaps a control object, unless its mapping is taken out.
+struct Unmap<'r, R: Root> {
+    root: &'r R,
+    mapping: Option<Mapping>,
+}
+
+impl<R: Root> Drop for Unmap<'_, R> {
+    fn drop(&mut self) {
+        if let Some(mapping) = self.mapping {
+            // SAFETY: mapped by this root; whoever keeps a view of it takes it out.
+            unsafe { self.root.unmap(mapping) };
+        }
+    }
+}
+
+/// Frees the process-local memory again unless the open succeeds.
+struct Claim<'l, 'a> {
+    local: &'l ProcessLocal<'a>,
+    kept: bool,
+}
+
+impl Drop for Claim<'_, '_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.local.reset();
+        }
+    }
+}
+
+/// The holder of the election, as an actor on the control segment.
+struct Elector<'e, 'a> {
+    control: Control<'a>,
+    platform: Platform<'a>,
+    local: &'e ProcessLocal<'a>,
+    me: ParticipantLocal,
+    generation: u32,
+    patience: Duration,
+}
+
+impl<'e, 'a> Elector<'e, 'a> {
+    /// Becomes participant 0. `slot` is the process slot whose token of life the caller holds.
+    fn enter(
+        control: Control<'a>,
+        platform: Platform<'a>,
+        local: &'e ProcessLocal<'a>,
+        slot: u32,
+        patience: Duration,
+    ) -> Self {
+        control.header.elector.store(&platform.env.process_proof());
+        control.header.elector_slot.store(u64::from(slot), Ordering::Relaxed);
+        let shared = &control.participants[ELECTOR as usize];
+        shared.held.iter().for_each(|held| held.store(0, Ordering::Relaxed));
+        let (last, _) = process::unpack(shared.state.load(Ordering::Relaxed));
+        let generation = last.wrapping_add(1).max(1);
+        let live = process::pack(generation, participant_state::LIVE);
+        shared.state.store(live, Ordering::Release);
+        let me = ParticipantLocal::new();
+        // SAFETY: the control segment is mapped for 'a, which outlives the elector, and the
+        // election makes it the slot's only writer.
+        unsafe { me.register(ParticipantId { index: ELECTOR, generation }, shared) };
+        Self { control, platform, local, me, generation, patience }
+    }
+}
+
+impl Drop for Elector<'_, '_> {
+    fn drop(&mut self) {
+        let free = process::pack(self.generation, participant_state::FREE);
+        self.control.participants[ELECTOR as usize].state.store(free, Ordering::Release);
+        self.me.clear();
+    }
+}
+
+impl Actor for Elector<'_, '_> {
+    fn control(&self) -> &Control<'_> {
+        &self.control
+    }
+    fn provider(&self) -> &dyn ErasedProvider {
+        self.platform.provider
+    }
+    fn local(&self) -> &ProcessLocal<'_> {
+        self.local
+    }
+    fn locked<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        let deadline = self.platform.env.now().saturating_add(self.patience);
+        let me = Participant::new(&self.control, &self.me);
+        self.control.locked(&me, Patience::Until(deadline), work)
+    }
+}
+
+/// What one election led to; `None` if the object was removed: start over.
+type Outcome<'a> = Option<(Namespace<'a>, Opened)>;
+
+/// What `open` was asked, and what it works with.
+struct Opening<'r, 'a, R: Root> {
+    root: &'r R,
+    platform: Platform<'a>,
+    config: &'r NamespaceConfig,
+    local: &'a ProcessLocal<'a>,
+    layout: Layout,
+}
+
+impl<'a> Namespace<'a> {
+    /// Joins the namespace behind `root`, creating it if there is none; reaps the dead.
+    ///
+    /// # Errors
+    ///
+    /// A control object that cannot be used is left as it is, and the error says which kind it
+    /// is: [`Error::Foreign`], [`Error::Version`], [`Error::Fingerprint`], [`Error::Truncated`],
+    /// [`Error::Copied`], [`Error::Corrupt`]. Besides: [`Error::InvalidConfig`],
+    /// [`Error::TooManyProcesses`], [`Error::TooManyParticipants`], [`Error::LocalTooSmall`],
+    /// [`Error::LocalInUse`], [`Error::Provider`] (with
+    /// [`TimedOut`](crate::error::ErrorKind::TimedOut) when another process holds the election
+    /// for longer than the configured patience).
+    pub fn open<R: Root>(
+        root: &R,
+        platform: Platform<'a>,
+        config: &NamespaceConfig,
+        local: &'a ProcessLocal<'a>,
+    ) -> Result<(Self, Opened), Error> {
+        let layout = Layout::of(config).map_err(Error::InvalidConfig)?;
+        if !local.begin() {
+            return Err(Error::LocalInUse);
+        }
+        let mut claim = Claim { local, kept: false };
+        let opening = Opening { root, platform, config, local, layout };
+        let mut recreated = false;
+        loop {
+            match opening.attempt(recreated)? {
+                Some((namespace, opened)) => {
+                    local.commit(namespace.token());
+                    claim.kept = true;
+                    return Ok((namespace, opened));
+                }
+                None => recreated = true,
+            }
+        }
+    }
+
+    /// Leaves; the last to leave removes everything unless persistent. Threads must have
+    /// unregistered before: if one has not, the control segment stays mapped until the process
+    /// ends, because the thread still points into it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], upon which nothing happened. [`Error::Provider`] or [`Error::Lock`]: the
+    /// process is out of the namespace, but what it could not clean is left to the next reaper.
+    pub fn leave<R: Root>(self, root: &R) -> Result<(), Error> {
+        let me = self.me.lock().participant.is_registered();
+        if !self.is_open() || !me {
+            return Err(Error::Forked);
+        }
+        let own = self.own_index();
+        let swept = self.with_control(|| reap::sweep_own(&self, self.process, own));
+        self.detach_all();
+        let result = self.resign(root);
+        self.me.lock().participant.clear();
+        self.platform.env.release(self.process.0);
+        self.local.reset();
+        if swept == Ok(0) {
+            // SAFETY: no participant of this process is registered, no segment of the main region
+            // is attached, and `self` goes.
+            unsafe { root.unmap(self.mapping) };
+        }
+        result.and(swept.map(|_| ()))
+    }
+
+    fn own_index(&self) -> u16 {
+        let me = self.me.lock();
+        let participant = Participant::new(&self.control, &me.participant);
+        participant.id().map_or(ELECTOR, |id| id.index)
+    }
+
+    /// Takes the process out of the control segment, and the namespace out of the world if it
+    /// was the last.
+    fn resign<R: Root>(&self, root: &R) -> Result<(), Error> {
+        let (slot, generation) = self.process;
+        let shared: &ProcessSlot = &self.control.processes[slot as usize];
+        let elected = root.elect_existing(self.patience).map_err(platform_error);
+        let ours = |id: ObjectId| crate::control::same_object(self.control.header.id(), id);
+        let mut election = match elected {
+            Ok(election) if ours(election.id()) => election,
+            // The name means something else, or nothing, or its lock cannot be had: the others
+            // will find this process dead and sweep it.
+            Ok(_) => {
+                shared.mark_dead(generation);
+                return Ok(());
+            }
+            Err(error) => {
+                shared.mark_dead(generation);
+                let gone = matches!(error, Error::Provider(f) if f.kind == ErrorKind::NotFound);
+                return if gone { Ok(()) } else { Err(error) };
+            }
+        };
+        let elector = Elector::enter(self.control, self.platform, self.local, slot, self.patience);
+        shared.mark_dead(generation);
+        let swept = reap::reap(&elector);
+        if self.is_persistent() || anyone_lives(&self.control) {
+            return swept.map(|_| ());
+        }
+        clear_out(&self.control, self.platform.provider)?;
+        drop(elector);
+        election.remove().map_err(platform_error)
+    }
+}
+
+/// Whether any process is not known to be dead; after [`reap::prove`].
+fn anyone_lives(control: &Control<'_>) -> bool {
+    control.processes.iter().any(|slot| slot.get().1 == process::LIVE)
+}
+
+/// Removes the object of every segment that is listed, in a namespace in which nobody lives.
+fn clear_out(control: &Control<'_>, provider: &dyn ErasedProvider) -> Result<(), Error> {
+    for slot in control.segments() {
+        let state = slot.word().state;
+        let Some(handle) = slot.handle() else { continue };
+        if state == State::Free || handle.is_main_region() {
+            continue;
+        }
+        // Nothing is known of an object that was never finished but its name.
+        let id = if state == State::Creating { ObjectId::default() } else { slot.id() };
+        match provider.destroy(handle, id) {
+            Ok(()) => {}
+            // Another's by now.
+            Err(failure) if failure.kind == ErrorKind::Foreign => {}
+            Err(failure) => return Err(Error::Provider(failure)),
+        }
+    }
+    Ok(())
+}
+
+impl<'a, R: Root> Opening<'_, 'a, R> {
+    fn attempt(&self, recreated: bool) -> Result<Outcome<'a>, Error> {
+        let mut election = self.root.elect(self.config.patience).map_err(platform_error)?;
+        if election.size() != 0 {
+            let mapping = election.map().map_err(platform_error)?;
+            let unmap = Unmap { root: self.root, mapping: Some(mapping) };
+            // SAFETY: the mapping is kept for as long as the view, see `join`.
+            let found = unsafe { validate(&mapping, election.id(), self.platform.env) }?;
+            if let Found::Valid(control) = found {
+                return self.enter(&mut election, control, unmap);
+            }
+        }
+        self.require(self.layout.max_segments)?;
+        let mapping = election.create(self.layout.total).map_err(platform_error)?;
+        let unmap = Unmap { root: self.root, mapping: Some(mapping) };
+        // SAFETY: a fresh mapping of that size, and the election is held.
+        let control = unsafe {
+            initialise(
+                &mapping,
+                self.layout,
+                self.config.persistent,
+                election.id(),
+                self.platform.env,
+            )
+        };
+        let opened = if recreated { Opened::Recreated } else { Opened::Created };
+        let joined = self.join(control, unmap, opened);
+        if joined.is_err() {
+            // Nobody else has seen it. What cannot be removed is a valid, empty namespace.
+            let _ = election.remove();
+        }
+        joined
+    }
+
+    /// Enters a namespace that is there, or removes it if nobody in it lives.
+    fn enter(
+        &self,
+        election: &mut R::Election<'_>,
+        control: Control<'a>,
+        unmap: Unmap<'_, R>,
+    ) -> Result<Outcome<'a>, Error> {
+        reap::prove(&control);
+        if anyone_lives(&control) {
+            return self.join(control, unmap, Opened::Joined);
+        }
+        if control.header.flags.load(Ordering::Relaxed) & PERSISTENT != 0 {
+            return self.join(control, unmap, Opened::Resumed);
+        }
+        clear_out(&control, self.platform.provider)?;
+        election.remove().map_err(platform_error)?;
+        Ok(None)
+    }
+
+    fn require(&self, segments: u32) -> Result<(), Error> {
+        let has = u32::try_from(self.local.segments.len()).unwrap_or(u32::MAX);
+        if has < segments { Err(Error::LocalTooSmall(has, segments)) } else { Ok(()) }
+    }
+
+    /// Takes a process slot.
+    fn join(
+        &self,
+        control: Control<'a>,
+        mut unmap: Unmap<'_, R>,
+        opened: Opened,
+    ) -> Result<Outcome<'a>, Error> {
+        self.require(control.layout.max_segments)?;
+        let env = self.platform.env;
+        for (index, slot) in control.processes.iter().enumerate() {
+            let index = index as u32;
+            match env.claim(index) {
+                Ok(()) => {}
+                Err(failure) if failure.kind == ErrorKind::AlreadyExists => continue,
+                Err(failure) => return Err(Error::Provider(failure)),
+            }
+            match self.take(control, index, slot) {
+                Ok(Some(mut namespace)) => {
+                    if let Some(mapping) = unmap.mapping.take() {
+                        namespace.mapping = mapping;
+                    }
+                    return Ok(Some((namespace, opened)));
+                }
+                Ok(None) => env.release(index),
+                Err(error) => {
+                    env.release(index);
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::TooManyProcesses(control.layout.max_processes))
+    }
+
+    /// Takes the slot whose token of life this process holds; `None` if it can't be used.
+    fn take(
+        &self,
+        control: Control<'a>,
+        index: u32,
+        slot: &ProcessSlot,
+    ) -> Result<Option<Namespace<'a>>, Error> {
+        // A tenant that let go of its token is dead, whatever else can be proven.
+        slot.mark_dead(slot.get().0);
+        let elector =
+            Elector::enter(control, self.platform, self.local, index, self.config.patience);
+        reap::reap(&elector)?;
+        let (last, state) = slot.get();
+        // Not swept yet, or at its last generation, which retires it.
+        if state != process::FREE || last == u32::MAX {
+            return Ok(None);
+        }
+        let process = (index, last + 1);
+        slot.proof.store(&self.platform.env.process_proof());
+        slot.state.store(process::pack(process.1, process::LIVE), Ordering::Release);
+        // Threads take turns with this one: it is never found dead by a thread's end.
+        let claimed = elector
+            .locked(|| control.claim_participant(process, ThreadProof::default()))
+            .and_then(|claimed| {
+                claimed.ok_or(Error::TooManyParticipants(control.layout.max_participants))
+            });
+        let (id, shared) = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                slot.state.store(process::pack(process.1, process::FREE), Ordering::Release);
+                return Err(error);
+            }
+        };
+        let participant = ParticipantLocal::new();
+        // SAFETY: claimed for this process alone, and mapped as long as the namespace.
+        unsafe { participant.register(id, shared) };
+        Ok(Some(Namespace {
+            platform: self.platform,
+            control,
+            mapping: Mapping { base: control.base, len: control.layout.total, token: 0 },
+            local: self.local,
+            process,
+            me: spin::Mutex::new(Me { participant, random: self.platform.env.next_u64() }),
+            patience: self.config.patience,
+        }))
+    }
+}

@@ -1,0 +1,169 @@
+//! Letting go of segments: the last handle, callbacks, unmapping, destruction.
+//!
+//! The order is fixed: callbacks while everything is as it was; unmap; clear the process's bit
+//! (and retire the slot, if that was the last); remove the object. The bit outlives the mapping,
+//! so that nobody frees what is still mapped. The record's mutex is held from the unmapping to the
+//! bit, so that another thread of the process that attaches meanwhile starts from nothing.
+
+use core::ptr::NonNull;
+
+use super::{Error, Mapped, Namespace};
+use crate::control::segment::SegmentSlot;
+use crate::detach::DetachCallback;
+use crate::handle::SegmentHandle;
+use crate::provider::Mapping;
+use crate::reap::{self, Retired};
+use crate::segment::Blank;
+
+/// What becomes of the address range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveBehind {
+    Nothing,
+    /// Zeros, for late readers.
+    Zeros,
+}
+
+/// Goes on with the detaching that a callback's panic interrupted.
+struct Rest<'n, 'a> {
+    namespace: &'n Namespace<'a>,
+    handle: SegmentHandle,
+    leave: LeaveBehind,
+}
+
+impl Drop for Rest<'_, '_> {
+    fn drop(&mut self) {
+        // A blank that comes out of this keeps its address range: nobody is there to take it.
+        let _blank = self.namespace.let_go(self.handle, self.leave);
+    }
+}
+
+impl Namespace<'_> {
+    /// Lets go of one handle of this process.
+    pub(crate) fn let_go(&self, handle: SegmentHandle, leave: LeaveBehind) -> Option<Blank> {
+        if !self.is_open() {
+            return None;
+        }
+        let record = &self.local.segments[handle.slot() as usize].mapped;
+        loop {
+            let mut mapped = record.lock();
+            if mapped.handle != handle.get() || mapped.handles == 0 {
+                return None;
+            }
+            if mapped.handles > 1 || mapped.pinned {
+                mapped.handles -= 1;
+                return None;
+            }
+            let Some(due) = mapped.pop() else {
+                return self.unmap(handle, mapped, leave);
+            };
+            drop(mapped);
+            let rest = Rest { namespace: self, handle, leave };
+            due.run();
+            core::mem::forget(rest);
+        }
+    }
+
+    /// Unmaps and lets go of the segment; the callbacks have run.
+    fn unmap(
+        &self,
+        handle: SegmentHandle,
+        mut record: spin::MutexGuard<'_, Mapped>,
+        leave: LeaveBehind,
+    ) -> Option<Blank> {
+        let mut blank = None;
+        let slot = self.control.segment(handle.slot())?;
+        if !handle.is_main_region() {
+            let base = NonNull::new(record.base)?;
+            let mapping = Mapping { base, len: record.mapped_len, token: record.token };
+            if leave == LeaveBehind::Zeros {
+                // SAFETY: this was the last handle, whose owner promised that only reads follow.
+                unsafe { self.platform().provider.blank(&mapping) };
+                blank = Some(Blank::new(mapping, record.len));
+            } else {
+                // SAFETY: this was the process's last handle to the mapping.
+                unsafe { self.platform().provider.detach(mapping) };
+            }
+        }
+        *record = Mapped::NONE;
+        let retired = self.with_control(|| {
+            slot.set_attached(self.process.0, false);
+            reap::retire_if_unused(&self.control, &slot)
+        });
+        drop(record);
+        // Detaching never fails: what could not be removed now is retired, and the next reaper
+        // tries again.
+        let _ = self.destroy_after(&slot, retired.unwrap_or(None));
+        blank
+    }
+
+    /// Removes the object of a slot that was retired just now, and of those that went with it.
+    pub(crate) fn destroy_after(
+        &self,
+        slot: &SegmentSlot<'_>,
+        retired: Option<Retired>,
+    ) -> Result<(), Error> {
+        match retired {
+            Some(Retired { others: true }) => reap::destroy_retired(self),
+            Some(Retired { others: false }) => reap::destroy_one(self, slot),
+            None => Ok(()),
+        }
+    }
+
+    /// Detaches everything the process has attached, whoever has handles.
+    pub(super) fn detach_all(&self) {
+        for record in self.local.segments {
+            let handle = {
+                let mut mapped = record.mapped.lock();
+                mapped.pinned = false;
+                mapped.handles = 1;
+                mapped.handle
+            };
+            if let Some(handle) = SegmentHandle::from_raw(handle) {
+                let _nothing = self.let_go(handle, LeaveBehind::Nothing);
+            }
+            *record.mapped.lock() = Mapped::NONE;
+        }
+    }
+
+    /// Keeps a mapping of this process, or ends that.
+    pub(crate) fn set_mapping_pinned(&self, handle: SegmentHandle, pinned: bool) -> bool {
+        let Some(mut mapped) = self.record_of(handle) else { return false };
+        mapped.pinned = pinned;
+        if pinned || mapped.handles > 0 {
+            return true;
+        }
+        mapped.handles = 1;
+        drop(mapped);
+        let _nothing = self.let_go(handle, LeaveBehind::Nothing);
+        true
+    }
+
+    /// Ends [`Segment::pin_mapping`](crate::segment::Segment::pin_mapping): without a handle, the
+    /// segment is detached now. Returns false if it is not mapped here.
+    ///
+    /// # Safety
+    ///
+    /// If no handle is left, nothing may use the mapping's memory any more.
+    #[doc(alias = "dsm_unpin_mapping")]
+    pub unsafe fn unpin_mapping(&self, handle: SegmentHandle) -> bool {
+        self.set_mapping_pinned(handle, false)
+    }
+
+    /// This process's record of a segment it has mapped, locked.
+    pub(crate) fn record_of(&self, handle: SegmentHandle) -> Option<spin::MutexGuard<'_, Mapped>> {
+        if !self.is_open() {
+            return None;
+        }
+        let mapped = self.local.segments.get(handle.slot() as usize)?.mapped.lock();
+        (mapped.handle == handle.get()).then_some(mapped)
+    }
+
+    /// Takes a callback back, wherever in the list it is.
+    pub(crate) fn cancel(
+        &self,
+        handle: SegmentHandle,
+        node: core::pin::Pin<&DetachCallback>,
+    ) -> bool {
+        self.record_of(handle).is_some_and(|mut mapped| mapped.cancel(node))
+    }
+}

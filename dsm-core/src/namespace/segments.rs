@@ -1,0 +1,328 @@
+//! Creating, attaching and pinning segments.
+//!
+//! Creating an object of the operating system is three steps: the slot says CREATING and names
+//! the object, the object is made, the slot says LIVE. A kill between any two leaves a record by
+//! which the object is found and removed. Making it takes hundreds of microseconds, so neither
+//! the control lock nor a mutex of the process is held meanwhile.
+//!
+//! Attaching sets the process's bit under the control lock, where the slot is seen to be LIVE:
+//! from then on the segment can't go. Then it is mapped. Only if that fails is the bit taken back
+//! (and the segment retired, if it was the last).
+
+use core::ptr::NonNull;
+
+use super::{Error, Mapped, Namespace};
+use crate::control::process;
+use crate::control::segment::{State, Word};
+use crate::error::ErrorKind;
+use crate::handle::{ObjectId, SegmentHandle};
+use crate::main_region;
+use crate::provider::Mapping;
+use crate::reap;
+use crate::segment::{Blank, Segment};
+use crate::sync::Ordering;
+
+/// Handles drawn before the source of randomness, or of names, is declared broken.
+const ATTEMPTS: u32 = 16;
+
+/// Most bytes of a segment: what an offset of a lock address can say, and what can be mapped.
+const MOST_BYTES: usize = (1 << 43) - 1;
+
+impl Namespace<'_> {
+    /// Creates a segment, the first `reserved` of its `size` bytes backed by memory now, in the
+    /// main region if that has room (where all of it is backed). Its bytes are zero, except in
+    /// the main region.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSize`]; [`Error::TooManySegments`], also after reaping the dead;
+    /// [`Error::Provider`], as when memory is short; [`Error::Entropy`]; [`Error::Forked`]. No
+    /// object is left behind.
+    #[doc(alias = "dsm_create")]
+    pub fn create_segment(&self, size: usize, reserved: usize) -> Result<Segment<'_>, Error> {
+        if size == 0 || size > MOST_BYTES {
+            return Err(Error::InvalidSize(size as u64));
+        }
+        if let Some(segment) = main_region::create(self, size)? {
+            return Ok(segment);
+        }
+        self.create_object(size, reserved)
+    }
+
+    /// As [`create_segment`](Self::create_segment), but always an object of its own, whose memory
+    /// returns to the system when it goes.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn create_object(&self, size: usize, reserved: usize) -> Result<Segment<'_>, Error> {
+        if size == 0 || size > MOST_BYTES {
+            return Err(Error::InvalidSize(size as u64));
+        }
+        let (mut handle, generation) = match self.claim_slot(size)? {
+            Some(claimed) => claimed,
+            None => {
+                self.reap()?;
+                let most = self.control.layout.max_segments;
+                self.claim_slot(size)?.ok_or(Error::TooManySegments(most))?
+            }
+        };
+        let mut attempts = 1;
+        let made = loop {
+            match self.platform.provider.create(handle, size, reserved.min(size)) {
+                Err(failure) if failure.kind == ErrorKind::AlreadyExists && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    match self.draw(handle.slot()).and_then(|other| self.rename(handle, other)) {
+                        Ok(other) => handle = other,
+                        Err(error) => break Err(error),
+                    }
+                }
+                made => break made.map_err(Error::Provider),
+            }
+        };
+        let slot = self.control.segment(handle.slot()).ok_or(Error::NoSuchSegment(handle))?;
+        let (mapping, id) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                // Nothing of that name is ours: the slot is free without a look at the system.
+                self.with_control(|| reap::free_slot(&self.control, &slot))?;
+                return Err(error);
+            }
+        };
+        slot.record.reserved.store(reserved.min(size) as u64, Ordering::Relaxed);
+        let live = self.with_control(|| {
+            slot.set_id(id);
+            slot.set_attached(self.process.0, true);
+            slot.set(Word::new(State::Live, generation));
+        });
+        if let Err(error) = live {
+            // Without the lock nobody may be told; the record says CREATING, and whoever reaps
+            // this process removes the object. The mapping is ours alone.
+            // SAFETY: mapped above, handed out to nobody.
+            unsafe { self.platform.provider.detach(mapping) };
+            return Err(error);
+        }
+        let mut record = self.local.segments[handle.slot() as usize].mapped.lock();
+        Ok(self.enter(&mut record, handle, &mapping, size))
+    }
+
+    /// Records that an object is about to be created; `None` if all slots are taken.
+    fn claim_slot(&self, size: usize) -> Result<Option<(SegmentHandle, u32)>, Error> {
+        // The slot is known under the lock only, the random bits are fetched without it.
+        let random = self.draw(0)?.get();
+        self.with_control(|| {
+            let (slot, generation) = reap::take_slot(&self.control)?;
+            let handle = SegmentHandle::compose(random, slot.index, false)?;
+            let creator = process::pack(self.process.1, self.process.0);
+            slot.record.handle.store(handle.get(), Ordering::Relaxed);
+            slot.record.size.store(size as u64, Ordering::Relaxed);
+            slot.record.reserved.store(0, Ordering::Relaxed);
+            slot.set_id(ObjectId::default());
+            slot.record.creator.store(creator, Ordering::Relaxed);
+            reap::publish(&self.control, &slot, Word::new(State::Creating, generation));
+            Some((handle, generation))
+        })
+    }
+
+    /// A fresh random handle for a slot.
+    fn draw(&self, slot: u32) -> Result<SegmentHandle, Error> {
+        (0..ATTEMPTS)
+            .find_map(|_| SegmentHandle::compose(self.platform.env.next_u64(), slot, false))
+            .ok_or(Error::Entropy)
+    }
+
+    /// Gives a CREATING record another name, before anything of that name is made.
+    fn rename(&self, handle: SegmentHandle, other: SegmentHandle) -> Result<SegmentHandle, Error> {
+        let slot = self.control.segment(handle.slot()).ok_or(Error::NoSuchSegment(handle))?;
+        self.with_control(|| slot.record.handle.store(other.get(), Ordering::Relaxed))?;
+        Ok(other)
+    }
+
+    /// Enters a mapping into the process's table.
+    fn enter(
+        &self,
+        record: &mut Mapped,
+        handle: SegmentHandle,
+        mapping: &Mapping,
+        size: usize,
+    ) -> Segment<'_> {
+        *record = Mapped {
+            handle: handle.get(),
+            base: mapping.base.as_ptr(),
+            len: size,
+            mapped_len: mapping.len,
+            token: mapping.token,
+            handles: 1,
+            ..Mapped::NONE
+        };
+        Segment::new(self, handle, mapping.base, size)
+    }
+
+    /// Attaches; `None` if there is no such segment (any more). If this process has it mapped
+    /// already, the result is another handle to the same mapping.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Provider`] if it cannot be mapped; [`Error::Truncated`] if the object is shorter
+    /// than the segment; [`Error::Forked`].
+    #[doc(alias = "dsm_attach")]
+    pub fn attach_segment(&self, handle: SegmentHandle) -> Result<Option<Segment<'_>>, Error> {
+        if !self.is_open() {
+            return Err(Error::Forked);
+        }
+        if handle.slot() >= self.control.layout.max_segments {
+            return Ok(None);
+        }
+        let mut record = self.local.segments[handle.slot() as usize].mapped.lock();
+        if let Some(segment) = self.another(handle, &mut record) {
+            return Ok(Some(segment));
+        }
+        // The slot's last tenant is still mapped here (pinned or in use): the slot is not free,
+        // so that no other segment has it.
+        if record.handle != 0 {
+            return Ok(None);
+        }
+        let attached = self.with_control(|| {
+            let slot = reap::find(&self.control, handle)?;
+            slot.set_attached(self.process.0, true);
+            Some((slot, slot.size(), slot.id()))
+        })?;
+        let Some((slot, size, id)) = attached else { return Ok(None) };
+        let mapped = if handle.is_main_region() {
+            main_region::locate(&self.control, &slot)
+        } else {
+            self.platform.provider.attach(handle, id).map_err(Error::Provider)
+        };
+        let mapped = mapped.and_then(|mapping| {
+            if handle.is_main_region() || mapping.len >= size {
+                return Ok(mapping);
+            }
+            // SAFETY: mapped just now, handed out to nobody.
+            unsafe { self.platform.provider.detach(mapping) };
+            Err(Error::Truncated(mapping.len as u64, size as u64))
+        });
+        match mapped {
+            Ok(mapping) => Ok(Some(self.enter(&mut record, handle, &mapping, size))),
+            Err(error) => {
+                let retired = self.with_control(|| {
+                    slot.set_attached(self.process.0, false);
+                    reap::retire_if_unused(&self.control, &slot)
+                })?;
+                drop(record);
+                if retired.is_some() {
+                    // What remains is left to the next reaper; the first error says more.
+                    let _ = self.destroy_after(&slot, retired);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A second handle to a mapping of this process; `None` if it is not mapped here.
+    #[doc(alias = "dsm_find_mapping")]
+    pub fn find_mapping(&self, handle: SegmentHandle) -> Option<Segment<'_>> {
+        if !self.is_open() {
+            return None;
+        }
+        let mut record = self.local.segments.get(handle.slot() as usize)?.mapped.lock();
+        self.another(handle, &mut record)
+    }
+
+    fn another(&self, handle: SegmentHandle, record: &mut Mapped) -> Option<Segment<'_>> {
+        if record.handle != handle.get() {
+            return None;
+        }
+        let base = NonNull::new(record.base)?;
+        record.handles = record.handles.checked_add(1)?;
+        Some(Segment::new(self, handle, base, record.len))
+    }
+
+    /// Keeps the segment after its last detach.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pinned`] if it is pinned already, [`Error::NoSuchSegment`], [`Error::Forked`].
+    #[doc(alias = "dsm_pin_segment")]
+    pub fn pin_segment(&self, handle: SegmentHandle) -> Result<(), Error> {
+        self.with_control(|| {
+            let slot = reap::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
+            let word = slot.word();
+            if word.pinned {
+                return Err(Error::Pinned(true));
+            }
+            slot.record.parent.store(0, Ordering::Relaxed);
+            slot.set(Word { pinned: true, ..word });
+            Ok(())
+        })?
+    }
+
+    /// Pins the segment for as long as the segment `parent` exists: it survives its own last
+    /// detach, and goes together with `parent`, however that one ends (last detach, unpin,
+    /// reaping of the dead). `unpin_segment` ends it sooner. The segments that an area grows by
+    /// are kept under its first one, so that they can neither go early nor leak.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pinned`] if it is pinned already; [`Error::NoSuchSegment`] names the one of the
+    /// two that is gone.
+    pub fn pin_segment_under(
+        &self,
+        handle: SegmentHandle,
+        parent: SegmentHandle,
+    ) -> Result<(), Error> {
+        self.with_control(|| {
+            let above = reap::find(&self.control, parent).ok_or(Error::NoSuchSegment(parent))?;
+            let slot = reap::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
+            if slot.word().pinned {
+                return Err(Error::Pinned(true));
+            }
+            // The mark first: a child without one would be missed when its parent goes.
+            above.set(Word { parent: true, ..above.word() });
+            slot.record.parent.store(parent.get(), Ordering::Relaxed);
+            slot.set(Word { pinned: true, ..slot.word() });
+            Ok(())
+        })?
+    }
+
+    /// Undoes `pin_segment`, by handle, attached or not; may destroy the segment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pinned`] if it is not pinned, [`Error::NoSuchSegment`], [`Error::Forked`];
+    /// [`Error::Provider`] if the object could not be removed: it is not pinned all the same, and
+    /// the next reaper tries again.
+    #[doc(alias = "dsm_unpin_segment")]
+    pub fn unpin_segment(&self, handle: SegmentHandle) -> Result<(), Error> {
+        let (slot, retired) = self.with_control(|| {
+            let slot = reap::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
+            let word = slot.word();
+            if !word.pinned {
+                return Err(Error::Pinned(false));
+            }
+            slot.set(Word { pinned: false, ..word });
+            Ok((slot, reap::retire_if_unused(&self.control, &slot)))
+        })??;
+        self.destroy_after(&slot, retired)
+    }
+
+    /// How many processes have the segment attached (those that died and were not swept yet
+    /// among them); `None` if there is no such segment.
+    pub fn attached_processes(&self, handle: SegmentHandle) -> Option<u32> {
+        let count = self.with_control(|| {
+            let slot = reap::find(&self.control, handle)?;
+            Some(slot.attached.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum())
+        });
+        count.unwrap_or(None)
+    }
+
+    /// Gives back the address range that [`Segment::detach_to_blank`] left behind.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may read the range any more.
+    pub unsafe fn release_blank(&self, blank: Blank) {
+        // SAFETY: the mapping was blanked, its only owner is `blank`, and the caller promises
+        // that nobody reads it.
+        unsafe { self.platform.provider.detach(blank.into_mapping()) };
+    }
+}

@@ -1,0 +1,399 @@
+//! Sweeping what dead processes and threads left.
+//!
+//! Three steps, each of which anyone may do, and do again after another's death:
+//!
+//! 1. **Prove** (no lock): a process or thread that the platform proves dead has its slot marked,
+//!    by a compare-and-swap that its next tenant's generation would defeat.
+//! 2. **Sweep** (control lock): for each marked participant, or participant of a marked process,
+//!    its bit is cleared in every lock its `held[]` says it may share, then its slot is freed.
+//!    Locks it held alone keep its id: their next owner finds the id dead and recovers. Then the
+//!    attachment bits of dead processes are cleared; then what nobody holds any more is retired:
+//!    segments without a bit or a pin, records whose creator died, pins whose parent is gone.
+//!    Only then the process slots are freed: the order is that of dependence, so that a reaper
+//!    killed anywhere leaves what the next one needs to see.
+//! 3. **Destroy** (no lock while the system works): retired segments' objects are removed, after
+//!    a look at their identity, and their slots freed under the lock.
+//!
+//! A segment that must be mapped to clear a reader's bit is mapped under the control lock; if it
+//! cannot be, its participant and process stay marked for another time. No step calls user code.
+
+use core::ptr::NonNull;
+
+use crate::control::header::{MOST_PROCESSES, PAGE};
+use crate::control::segment::{SegmentSlot, State, Word};
+use crate::control::{Control, ControlLock, lock_size, participant_state, process};
+use crate::error::{ErrorKind, ProviderFailure};
+use crate::handle::{LockAddress, ObjectId, SegmentHandle};
+use crate::lock::HeldMode;
+use crate::namespace::{Error, ProcessLocal};
+use crate::participant::ParticipantSlot;
+use crate::provider::ErasedProvider;
+use crate::sync::Ordering;
+
+/// Whoever acts on a control segment: a process in it, or the holder of the election.
+pub(crate) trait Actor {
+    fn control(&self) -> &Control<'_>;
+    fn provider(&self) -> &dyn ErasedProvider;
+    fn local(&self) -> &ProcessLocal<'_>;
+    /// Does `work` under the control lock.
+    fn locked<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error>;
+}
+
+/// All three steps. Returns the number of participants freed.
+pub(crate) fn reap<A: Actor>(actor: &A) -> Result<u32, Error> {
+    prove(actor.control());
+    let freed = actor.locked(|| sweep(actor))?;
+    destroy_retired(actor)?;
+    Ok(freed)
+}
+
+/// Marks who is proven dead.
+pub(crate) fn prove(control: &Control<'_>) {
+    for (index, slot) in control.processes.iter().enumerate() {
+        let (generation, state) = slot.get();
+        if state == process::LIVE && control.process_is_dead(index as u32, generation) {
+            slot.mark_dead(generation);
+        }
+    }
+    for slot in &control.participants[1..] {
+        let word = slot.state.load(Ordering::Acquire);
+        let (generation, state) = process::unpack(word);
+        let (process, tenancy) = Control::process_of(slot);
+        if state != participant_state::LIVE
+            || !is_live(control, process, tenancy)
+            || !control.thread_is_dead(slot, process)
+        {
+            continue;
+        }
+        let ended = process::pack(generation, participant_state::ENDED);
+        // Fails if the thread's slot changed hands since: then the proof was of another.
+        let _ = slot.state.compare_exchange(word, ended, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// Whether that tenant of a process slot is not known to be dead.
+fn is_live(control: &Control<'_>, index: u32, generation: u32) -> bool {
+    control
+        .processes
+        .get(index as usize)
+        .is_some_and(|slot| slot.get() == (generation, process::LIVE))
+}
+
+/// A set of process slots.
+struct Processes([u64; MOST_PROCESSES as usize / 64]);
+
+impl Processes {
+    fn add(&mut self, index: u32) {
+        if let Some(word) = self.0.get_mut(index as usize / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+    fn has(&self, index: u32) -> bool {
+        self.0[index as usize / 64] & 1 << (index % 64) != 0
+    }
+}
+
+/// Step 2, under the control lock.
+fn sweep<A: Actor>(actor: &A) -> u32 {
+    let control = actor.control();
+    let mut freed = 0;
+    // Processes that are alive, or whose participants could not all be swept.
+    let mut kept = Processes([0; MOST_PROCESSES as usize / 64]);
+    for slot in &control.participants[1..] {
+        let (generation, state) = process::unpack(slot.state.load(Ordering::Acquire));
+        let (process, tenancy) = Control::process_of(slot);
+        let dead = state == participant_state::ENDED || !is_live(control, process, tenancy);
+        if state == participant_state::FREE || !dead {
+            continue;
+        }
+        if sweep_participant(actor, slot, process) {
+            slot.state.store(process::pack(generation, participant_state::FREE), Ordering::Release);
+            freed += 1;
+        } else {
+            kept.add(process);
+        }
+    }
+    for (index, slot) in control.processes.iter().enumerate() {
+        if slot.get().1 == process::LIVE {
+            kept.add(index as u32);
+        }
+    }
+    sweep_segments(control, &kept);
+    for (index, slot) in control.processes.iter().enumerate() {
+        let (generation, state) = slot.get();
+        if state == process::DEAD && !kept.has(index as u32) {
+            slot.state.store(process::pack(generation, process::FREE), Ordering::Release);
+        }
+    }
+    freed
+}
+
+/// Sweeps the other participants of `process` that are registered or orphaned, as the process
+/// leaves; under the control lock. Returns how many of them were still registered.
+pub(crate) fn sweep_own<A: Actor>(actor: &A, process: (u32, u32), me: u16) -> u32 {
+    let mut registered = 0;
+    for (index, slot) in actor.control().participants.iter().enumerate().skip(1) {
+        let (generation, state) = process::unpack(slot.state.load(Ordering::Acquire));
+        let mine = Control::process_of(slot) == process && index != me as usize;
+        if !mine || state == participant_state::FREE {
+            continue;
+        }
+        registered += u32::from(state == participant_state::LIVE);
+        if sweep_participant(actor, slot, process.0) {
+            slot.state.store(process::pack(generation, participant_state::FREE), Ordering::Release);
+        }
+    }
+    registered
+}
+
+/// Clears a participant's bits in the locks it may share. False if one could not be reached.
+fn sweep_participant<A: Actor>(actor: &A, slot: &ParticipantSlot, process: u32) -> bool {
+    let index = actor.control().participants.iter().position(|other| core::ptr::eq(other, slot));
+    let Some(index) = index else { return false };
+    slot.held().filter(|(_, mode)| *mode == HeldMode::Shared).all(|(address, _)| {
+        with_lock(actor, address, process, |lock| {
+            // SAFETY: `with_lock` gives a mapped lock of this namespace; its bit belongs to a
+            // participant that is gone, and no other gets the slot under the control lock.
+            unsafe { ControlLock::clear_reader(lock, index as u16) };
+        })
+        .is_ok()
+    })
+}
+
+/// Calls `work` with the lock at `address`, mapping its segment if this process has not. Does
+/// nothing if the process did not have the segment attached: then the lock is gone.
+fn with_lock<A: Actor>(
+    actor: &A,
+    address: LockAddress,
+    process: u32,
+    work: impl FnOnce(NonNull<ControlLock>),
+) -> Result<(), ProviderFailure> {
+    let control = actor.control();
+    let Some(slot) = control.segment(address.slot()) else { return Ok(()) };
+    let Some(handle) = slot.handle() else { return Ok(()) };
+    let attached = process < control.layout.max_processes && slot.is_attached_by(process);
+    let end = address.offset() as usize + lock_size(control.layout.max_participants);
+    if slot.word().state != State::Live || !attached || end > slot.size() {
+        return Ok(());
+    }
+    let work = |base: NonNull<u8>| {
+        // SAFETY: the lock's end was found to lie within the segment.
+        let at = unsafe { base.add(address.offset() as usize) }.cast::<ControlLock>();
+        if at.is_aligned() {
+            work(at);
+        }
+    };
+    if handle.is_main_region() {
+        if let Some((page, _)) = control.pages_of(&slot) {
+            work(control.page_address(page));
+        }
+        return Ok(());
+    }
+    let record = actor.local().segments.get(address.slot() as usize);
+    // Somebody who has the record is mapping or unmapping it: a mapping of our own does as well.
+    let mapped = record.and_then(|record| record.mapped.try_lock());
+    if let Some(mapped) = mapped.filter(|mapped| mapped.handle == handle.get()) {
+        if let Some(base) = NonNull::new(mapped.base) {
+            work(base);
+            return Ok(());
+        }
+    }
+    let mapping = match actor.provider().attach(handle, slot.id()) {
+        Ok(mapping) => mapping,
+        // Removed from outside: nobody can map it any more to wait for the lock.
+        Err(failure) if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Foreign) => {
+            return Ok(());
+        }
+        Err(failure) => return Err(failure),
+    };
+    if mapping.len >= end {
+        work(mapping.base);
+    }
+    // SAFETY: mapped above, and `work` keeps nothing.
+    unsafe { actor.provider().detach(mapping) };
+    Ok(())
+}
+
+/// Clears the attachments of all processes but `kept` and retires what nobody holds.
+fn sweep_segments(control: &Control<'_>, kept: &Processes) {
+    for slot in control.segments() {
+        for (word, kept) in slot.attached.iter().zip(kept.0) {
+            let bits = word.load(Ordering::Relaxed);
+            if bits & !kept != 0 {
+                word.store(bits & kept, Ordering::Release);
+            }
+        }
+        let (generation, creator) = process::unpack(slot.record.creator.load(Ordering::Relaxed));
+        if slot.word().state == State::Creating && !is_live(control, creator, generation) {
+            // The object may exist, and nothing is known of it but its name.
+            slot.set_id(ObjectId::default());
+            retire(control, &slot);
+        }
+    }
+    // Until nothing changes, since a parent may itself be pinned under another.
+    let mut changed = true;
+    while core::mem::take(&mut changed) {
+        for slot in control.segments() {
+            let word = slot.word();
+            if word.state != State::Live {
+                continue;
+            }
+            if word.pinned && is_parent_gone(control, &slot) {
+                slot.set(Word { pinned: false, ..word });
+            }
+            changed |= retire_if_unused(control, &slot).is_some();
+        }
+    }
+}
+
+/// Whether a slot's pin depends on a segment that is gone.
+fn is_parent_gone(control: &Control<'_>, slot: &SegmentSlot<'_>) -> bool {
+    SegmentHandle::from_raw(slot.record.parent.load(Ordering::Relaxed))
+        .is_some_and(|parent| find(control, parent).is_none())
+}
+
+/// The LIVE slot of that handle; under the control lock.
+#[inline]
+pub(crate) fn find<'a>(control: &Control<'a>, handle: SegmentHandle) -> Option<SegmentSlot<'a>> {
+    let slot = control.segment(handle.slot())?;
+    let live = slot.word().state == State::Live;
+    (live && slot.record.handle.load(Ordering::Relaxed) == handle.get()).then_some(slot)
+}
+
+/// What is left to do for a slot that was retired.
+#[derive(Clone, Copy)]
+pub(crate) struct Retired {
+    /// Whether other slots were retired with it.
+    pub(crate) others: bool,
+}
+
+/// Retires a LIVE slot that nobody has attached or pinned; under the control lock.
+#[inline]
+pub(crate) fn retire_if_unused(control: &Control<'_>, slot: &SegmentSlot<'_>) -> Option<Retired> {
+    let word = slot.word();
+    if word.state != State::Live || word.pinned || slot.is_attached() {
+        return None;
+    }
+    Some(retire(control, slot))
+}
+
+/// Retires a slot, and unpins what depends on it; under the control lock.
+fn retire(control: &Control<'_>, slot: &SegmentSlot<'_>) -> Retired {
+    let word = slot.word();
+    if slot.handle().is_some_and(|handle| handle.is_main_region()) {
+        let pages = control.pages_of(slot);
+        free_slot(control, slot);
+        if let Some((page, count)) = pages {
+            control.pages_taken.fill(page as usize, count, false);
+            let hint = control.header.page_hint.load(Ordering::Relaxed).min(page as u32);
+            control.header.page_hint.store(hint, Ordering::Relaxed);
+        }
+    } else {
+        slot.set(Word::new(State::Moribund, word.generation));
+    }
+    if word.parent {
+        let parent = slot.record.handle.load(Ordering::Relaxed);
+        release_children(control, parent);
+    }
+    Retired { others: word.parent }
+}
+
+/// Unpins the children of a retired segment and retires those that nobody has attached.
+#[cold]
+fn release_children(control: &Control<'_>, parent: u64) {
+    for child in control.segments() {
+        let word = child.word();
+        let mine = child.record.parent.load(Ordering::Relaxed) == parent;
+        if mine && word.pinned && word.state == State::Live {
+            child.set(Word { pinned: false, ..word });
+            retire_if_unused(control, &child);
+        }
+    }
+}
+
+/// Frees a slot whose object is gone; under the control lock.
+pub(crate) fn free_slot(control: &Control<'_>, slot: &SegmentSlot<'_>) {
+    slot.set(Word::new(State::Free, slot.word().generation));
+    control.slots_taken.fill(slot.index as usize, 1, false);
+    let hint = control.header.slot_hint.load(Ordering::Relaxed).min(slot.index);
+    control.header.slot_hint.store(hint, Ordering::Relaxed);
+}
+
+/// Takes a free slot for a new segment, its generation raised; under the control lock. The slot
+/// is FREE until the caller says otherwise.
+#[inline]
+pub(crate) fn take_slot<'a>(control: &Control<'a>) -> Option<(SegmentSlot<'a>, u32)> {
+    let hint = control.header.slot_hint.load(Ordering::Relaxed);
+    let index = control.slots_taken.find_run(1, hint as usize)?;
+    let slot = control.segment(index as u32)?;
+    slot.clear_attached();
+    slot.record.parent.store(0, Ordering::Relaxed);
+    Some((slot, slot.word().generation.wrapping_add(1)))
+}
+
+/// Publishes a slot taken by [`take_slot`]: from here on it is not free.
+#[inline]
+pub(crate) fn publish(control: &Control<'_>, slot: &SegmentSlot<'_>, word: Word) {
+    slot.set(word);
+    control.slots_taken.fill(slot.index as usize, 1, true);
+    control.header.slot_hint.store(slot.index + 1, Ordering::Relaxed);
+}
+
+/// Takes `pages` pages of the main region; under the control lock. They count as free until the
+/// slot that names them is published and [`keep_pages`] was called.
+#[inline]
+pub(crate) fn find_pages(control: &Control<'_>, size: usize) -> Option<(u32, usize)> {
+    let pages = size.div_ceil(PAGE);
+    let hint = control.header.page_hint.load(Ordering::Relaxed);
+    let page = control.pages_taken.find_run(pages, hint as usize)?;
+    Some((page as u32, pages))
+}
+
+/// Marks pages found by [`find_pages`] as taken.
+#[inline]
+pub(crate) fn keep_pages(control: &Control<'_>, page: u32, pages: usize) {
+    control.pages_taken.fill(page as usize, pages, true);
+    if control.header.page_hint.load(Ordering::Relaxed) == page {
+        control.header.page_hint.store(page + pages as u32, Ordering::Relaxed);
+    }
+}
+
+/// Step 3, for every retired slot.
+///
+/// # Errors
+///
+/// The last one met; the others were tried all the same, and the slots stay retired.
+pub(crate) fn destroy_retired<A: Actor>(actor: &A) -> Result<(), Error> {
+    let mut result = Ok(());
+    for slot in actor.control().segments() {
+        if slot.word().state == State::Moribund {
+            if let Err(error) = destroy_one(actor, &slot) {
+                result = Err(error);
+            }
+        }
+    }
+    result
+}
+
+/// Step 3, for one slot that may be retired.
+pub(crate) fn destroy_one<A: Actor>(actor: &A, slot: &SegmentSlot<'_>) -> Result<(), Error> {
+    let word = slot.word();
+    let (handle, id) = (slot.handle(), slot.id());
+    // Read without the lock: what was read belongs together if the slot is still the same.
+    if word.state != State::Moribund || slot.word() != word {
+        return Ok(());
+    }
+    if let Some(handle) = handle {
+        match actor.provider().destroy(handle, id) {
+            Ok(()) => {}
+            // The name means something else by now, which is not ours to remove.
+            Err(failure) if failure.kind == ErrorKind::Foreign => {}
+            Err(failure) => return Err(Error::Provider(failure)),
+        }
+    }
+    actor.locked(|| {
+        if slot.word() == word {
+            free_slot(actor.control(), slot);
+        }
+    })
+}
