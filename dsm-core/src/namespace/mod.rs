@@ -29,6 +29,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 mod error;
 mod local;
+mod look;
 mod open;
 mod release;
 mod segments;
