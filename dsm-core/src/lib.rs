@@ -11,6 +11,7 @@ pub mod error;
 pub mod handle;
 #[cfg(any(test, feature = "heap", loom))]
 pub mod heap;
+pub mod inspect;
 pub mod lock;
 mod main_region;
 pub mod namespace;
