@@ -1,0 +1,13 @@
+//! Criterion group `locks`.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+#[path = "common/mod.rs"]
+mod common;
+
+fn locks(criterion: &mut Criterion) {
+    common::group(criterion, "locks", &benches::locks::works());
+}
+
+criterion_group!(group, locks);
+criterion_main!(group);

@@ -1,0 +1,3 @@
+//! Our contestants, and where they live.
+
+pub mod home;

@@ -1,0 +1,106 @@
+//! Works on segments of 1 MiB: create and destroy, attach and detach, and both in a preallocated
+//! main region.
+//!
+//! The peers are bare system calls that leave no record of who has what: `segment_create` is
+//! shm_open, posix_fallocate, mmap, munmap and shm_unlink; `segment_attach` is shm_open of the
+//! existing object, mmap and munmap. In the main region nobody calls the system; beside the bare
+//! calls stands the C library's malloc, which also hands out memory that the process has.
+
+use std::hint::black_box;
+
+use crate::measure::{Contestant, OURS, Work, repeat};
+use crate::ours::home::Home;
+use crate::syscalls::BareSegment;
+
+/// Bytes of a segment.
+const BYTES: usize = 1 << 20;
+/// Bytes of the main region: room for some segments.
+const MAIN_REGION: usize = 16 << 20;
+/// The peer's name.
+const SYSCALLS: &str = "bare system calls";
+
+/// All works of the group.
+#[must_use]
+pub fn works() -> Vec<Work> {
+    vec![
+        Work::new("segment_create", || vec![our_create(Home::new(0)), bare_create()]),
+        Work::new("segment_attach", || vec![our_attach(), bare_attach()]),
+        Work::new("segment_main_region", || {
+            vec![our_create(Home::new(MAIN_REGION)), bare_create(), glibc_malloc()]
+        }),
+    ]
+}
+
+fn our_create(home: Home) -> Contestant {
+    Contestant::new(OURS, move |operations| {
+        let namespace = home.namespace();
+        repeat(operations, || {
+            drop(black_box(namespace.create_segment(BYTES, BYTES).expect("create a segment")));
+        })
+    })
+}
+
+fn our_attach() -> Contestant {
+    let home = Home::new(0);
+    let segment = home.namespace().create_segment(BYTES, BYTES).expect("create a segment");
+    let handle = segment.handle();
+    home.namespace().pin_segment(handle).expect("pin a segment");
+    // From here on this process has it no more mapped than any other.
+    drop(segment);
+    Contestant::new(OURS, move |operations| {
+        let namespace = home.namespace();
+        repeat(operations, || {
+            let segment = namespace.attach_segment(handle).expect("attach a segment");
+            assert!(black_box(segment).is_some(), "it is pinned");
+        })
+    })
+}
+
+fn bare_create() -> Contestant {
+    let segment = BareSegment::new("create", BYTES);
+    Contestant::new(SYSCALLS, move |operations| {
+        repeat(operations, || {
+            let base = black_box(segment.create());
+            // SAFETY: created in the line above, used by nobody.
+            unsafe { segment.unmap(base) };
+            segment.unlink();
+        })
+    })
+}
+
+fn bare_attach() -> Contestant {
+    let segment = BareSegment::new("attach", BYTES);
+    let base = segment.create();
+    // SAFETY: created in the line above, used by nobody.
+    unsafe { segment.unmap(base) };
+    let segment = Unlinked(segment);
+    Contestant::new(SYSCALLS, move |operations| {
+        let segment = &segment.0;
+        repeat(operations, || {
+            let base = black_box(segment.open());
+            // SAFETY: mapped in the line above, used by nobody.
+            unsafe { segment.unmap(base) };
+        })
+    })
+}
+
+/// Removes the object's name when dropped.
+struct Unlinked(BareSegment);
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        self.0.unlink();
+    }
+}
+
+fn glibc_malloc() -> Contestant {
+    Contestant::new("glibc malloc", |operations| {
+        repeat(operations, || {
+            // SAFETY: malloc has no conditions.
+            let memory = unsafe { libc::malloc(black_box(BYTES)) };
+            assert!(!black_box(memory).is_null());
+            // SAFETY: allocated above, freed once.
+            unsafe { libc::free(memory) };
+        })
+    })
+}
