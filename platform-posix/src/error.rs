@@ -45,14 +45,20 @@ impl Error {
     }
 
     /// The same with sizes, if it says that memory ran out: `place` is where `fd` lies.
-    pub(crate) fn with_space(mut self, asked: u64, fd: BorrowedFd<'_>, place: &str) -> Self {
-        if self.0.failure.kind == ErrorKind::NoSpace {
-            let (available, total) = sys::space(fd);
-            self.0.failure.requested = asked;
-            self.0.failure.available = available;
-            self.0.failure.total = total;
-            place.clone_into(&mut self.0.subject);
+    pub(crate) fn with_space(self, asked: u64, fd: BorrowedFd<'_>, place: &str) -> Self {
+        if self.0.failure.kind != ErrorKind::NoSpace {
+            return self;
         }
+        let (available, total) = sys::space(fd);
+        self.with_sizes(asked, available, total, place)
+    }
+
+    /// The same with sizes.
+    pub(crate) fn with_sizes(mut self, asked: u64, free: u64, total: u64, place: &str) -> Self {
+        self.0.failure.requested = asked;
+        self.0.failure.available = free;
+        self.0.failure.total = total;
+        place.clone_into(&mut self.0.subject);
         self
     }
 

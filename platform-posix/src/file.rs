@@ -118,7 +118,6 @@ impl Place for Directory {
         Style::Full
     }
 
-    #[cfg(not(target_os = "linux"))]
     fn on_disk(&self) -> bool {
         true
     }

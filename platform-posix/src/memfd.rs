@@ -78,6 +78,9 @@ impl Place for Nameless {
     fn style(&self) -> Style {
         Style::Full
     }
+    fn on_disk(&self) -> bool {
+        false
+    }
 }
 
 fn label(handle: SegmentHandle) -> String {
@@ -334,5 +337,9 @@ impl ControlObject for Control {
 
     fn place(&self) -> &str {
         Nameless.label()
+    }
+
+    fn on_disk(&self) -> bool {
+        false
     }
 }

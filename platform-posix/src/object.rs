@@ -40,7 +40,7 @@ use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 use crate::error::Error;
 use crate::name::{NamespaceName, Role, Style};
 use crate::options::Options;
-use crate::root::{self, ControlObject, PosixElection, check_size, set_mode};
+use crate::root::{self, ControlObject, PosixElection, check_size, enough_memory, set_mode};
 use crate::sys::{self, Errno, Stat};
 
 /// Where named objects live.
@@ -51,8 +51,7 @@ pub(crate) trait Place: Send + Sync + fmt::Debug {
     /// The directory, for messages.
     fn label(&self) -> &str;
     fn style(&self) -> Style;
-    /// Whether objects are files on a disk.
-    #[cfg(not(target_os = "linux"))]
+    /// Whether objects may be files on a disk.
     fn on_disk(&self) -> bool;
 }
 
@@ -307,7 +306,6 @@ impl ControlObject for Named {
         self.place.label()
     }
 
-    #[cfg(not(target_os = "linux"))]
     fn on_disk(&self) -> bool {
         self.place.on_disk()
     }
@@ -341,6 +339,9 @@ pub(crate) fn furnish(
     options: &Options,
 ) -> Result<Mapping, Error> {
     let fd = subject.fd;
+    if !subject.place.on_disk() {
+        enough_memory(reserved)?;
+    }
     if subject.stat.mode != options.mode {
         set_mode(fd, options.mode).map_err(|e| subject.fail(e, "fchmod", 0))?;
     }
@@ -393,12 +394,13 @@ pub(crate) fn back_mapped(
         let why = format!("{} is another object than the one that is mapped", (subject.name)());
         return Err(Error::new(ErrorKind::Foreign, "reserving", why));
     }
+    if !subject.place.on_disk() {
+        enough_memory(range.len())?;
+    }
     #[cfg(target_os = "linux")]
     sys::back(subject.fd, range.start as u64, range.len() as u64)
         .map_err(|e| subject.fail(e, "posix_fallocate", range.len()))?;
     // Elsewhere an object was backed as a whole when it was created.
-    #[cfg(not(target_os = "linux"))]
-    drop(range);
     Ok(())
 }
 

@@ -65,9 +65,8 @@ pub(crate) trait ControlObject: Send + Sync {
     /// The file system it lies on.
     fn place(&self) -> &str;
 
-    /// Whether it is a file on a disk, which must be written to be backed where there is no
-    /// `posix_fallocate`.
-    #[cfg(not(target_os = "linux"))]
+    /// Whether it may be a file on a disk: memory doesn't limit it, and where there is no
+    /// `posix_fallocate` it must be written to be backed.
     fn on_disk(&self) -> bool;
 
     /// Path of the lock files but for the number at the end.
@@ -173,6 +172,9 @@ impl PosixElection<'_> {
     /// Zeros, of at least `size` bytes, all of them backed.
     #[cfg(target_os = "linux")]
     fn renew(&self, size: usize) -> Result<(), Error> {
+        if !self.control.on_disk() {
+            enough_memory(size)?;
+        }
         let fd = self.descriptor()?;
         let old = sys::stat(fd).map_err(|e| self.fail(e, "fstat"))?.size;
         if old != 0 {
@@ -298,6 +300,24 @@ pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Refuses to ask for more memory than the machine has left.
+///
+/// Shared memory without a limit of its own (memfd, System V, a tmpfs that is larger than the
+/// machine) doesn't say no: it would be backed page by page until the system kills somebody. Small
+/// requests are not held up by the question.
+pub(crate) fn enough_memory(asked: usize) -> Result<(), Error> {
+    if asked < 64 << 20 {
+        return Ok(());
+    }
+    match sys::memory() {
+        Some((available, total)) if asked as u64 > available => {
+            let error = Error::os(Errno(libc::ENOSPC), "reserving", "");
+            Err(error.with_sizes(asked as u64, available, total, "this machine"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `fchmod`, where the system has it for this kind of object.

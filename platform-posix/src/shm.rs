@@ -111,7 +111,6 @@ impl Place for SharedMemory {
         return Style::Full;
     }
 
-    #[cfg(not(target_os = "linux"))]
     fn on_disk(&self) -> bool {
         false
     }

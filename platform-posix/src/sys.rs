@@ -257,6 +257,17 @@ pub(crate) fn space(fd: BorrowedFd<'_>) -> (u64, u64) {
     ((raw.f_bavail as u64).saturating_mul(unit), (raw.f_blocks as u64).saturating_mul(unit))
 }
 
+/// (available, all) bytes of the machine's memory, swap included; `None` if unknown.
+pub(crate) fn memory() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    let available = field("MemAvailable:")? + field("SwapFree:")?;
+    Some((available, field("MemTotal:")? + field("SwapTotal:")?))
+}
+
 /// Maps `len` bytes of a file, shared; `writable` or for reading only.
 pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> Result<NonNull<u8>, Errno> {
     let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };

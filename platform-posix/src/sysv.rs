@@ -29,7 +29,7 @@ use crate::liveness::Posix;
 use crate::name::{NamespaceName, hash};
 use crate::object::{self, Named, check_range, populate};
 use crate::options::Options;
-use crate::root::{PosixElection, check_size};
+use crate::root::{PosixElection, check_size, enough_memory};
 use crate::sys::{self, Errno};
 
 /// `IPC_PRIVATE`, which `libc` declares with other types on other systems.
@@ -179,6 +179,7 @@ fn mark_destroyed(shmid: libc::c_int) -> Result<(), Errno> {
 
 /// Backs a range; on kernels without the call for it, by touching each page.
 fn back(mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
+    enough_memory(range.len())?;
     match populate(mapping, range.clone()) {
         Err(e) if e.os_code() == libc::EINVAL => {}
         other => return other,

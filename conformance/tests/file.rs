@@ -1,0 +1,65 @@
+//! The suite against mapped files.
+#![cfg(unix)]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use conformance::Backend;
+use dsm_core::handle::SegmentHandle;
+use platform_posix::{File, Posix};
+
+const DIRECTORY: &str = "CONFORMANCE_DIRECTORY";
+
+struct OnFile {
+    file: File,
+    directory: PathBuf,
+    _removed_at_the_end: Option<tempfile::TempDir>,
+}
+
+impl Backend for OnFile {
+    type Provider = File;
+    type Root = File;
+    type Environment = Posix;
+
+    const PROCESSES: bool = true;
+    const LISTS: bool = true;
+    const THREADS: bool = cfg!(target_os = "linux");
+    const PROOFS: bool = true;
+    // Beyond the largest file of common file systems, so that no disk is filled to find out.
+    const TOO_LARGE: usize = 1 << 62;
+
+    fn create(namespace: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::new(directory.path(), namespace).unwrap();
+        Self { file, directory: directory.path().into(), _removed_at_the_end: Some(directory) }
+    }
+
+    fn join(namespace: &str) -> Self {
+        let directory = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
+        let file = File::new(&directory, namespace).unwrap();
+        Self { file, directory, _removed_at_the_end: None }
+    }
+
+    fn provider(&self) -> &File {
+        &self.file
+    }
+
+    fn root(&self) -> &File {
+        &self.file
+    }
+
+    fn environment(&self) -> Posix {
+        self.file.environment()
+    }
+
+    fn share(&self, child: &mut Command) {
+        child.env(DIRECTORY, &self.directory);
+    }
+
+    fn unlink(&self, handle: SegmentHandle) -> bool {
+        let name = format!("dsm.{}.{handle}", self.file.namespace());
+        std::fs::remove_file(self.directory.join(name)).is_ok()
+    }
+}
+
+conformance::suite!(OnFile);
