@@ -20,3 +20,4 @@ pub mod provider;
 mod reap;
 pub mod segment;
 pub mod sync;
+pub mod toc;

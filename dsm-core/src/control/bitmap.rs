@@ -22,29 +22,29 @@ impl<'a> Bitmap<'a> {
         self.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
-    /// First bit at or after `from` that is set (or clear); `bits` if there is none.
-    fn next(&self, set: bool, from: usize) -> usize {
+    /// First bit at or after `from` that is set (or clear); `end` if there is none before it.
+    fn next(&self, set: bool, from: usize, end: usize) -> usize {
         let mut at = from;
-        while at < self.bits {
+        while at < end {
             let word = self.words[at / 64].load(Ordering::Relaxed);
             let wanted = (if set { word } else { !word }) >> (at % 64);
             if wanted != 0 {
-                return (at + wanted.trailing_zeros() as usize).min(self.bits);
+                return (at + wanted.trailing_zeros() as usize).min(end);
             }
             at = (at / 64 + 1) * 64;
         }
-        self.bits
+        end
     }
 
     /// First run of `count` clear bits at or after `from`.
     pub(crate) fn find_run(&self, count: usize, from: usize) -> Option<usize> {
-        let mut start = self.next(false, from);
+        let mut start = self.next(false, from, self.bits);
         while self.bits - start >= count {
-            let end = self.next(true, start);
-            if end - start >= count {
+            let end = self.next(true, start, start + count);
+            if end - start == count {
                 return Some(start);
             }
-            start = self.next(false, end);
+            start = self.next(false, end, self.bits);
         }
         None
     }
