@@ -8,17 +8,19 @@
 //!      8   total      u64   bytes of the whole area, a multiple of 64
 //!      16  state      u64   entries given out in the lower 24 bits, above them the chunks of
 //!                           64 bytes given out at the end
-//!      24  (unused)
-//!      32  entries    {key u64, place u64} each; place is offset + 1, 0 until it is published
+//!      24  latest     u64   number (from 1) of the entry published last, 0 for none
+//!      32  entries    {key u64, place u64} each; place is offset << 24 | number of the entry
+//!                     published before
 //!      ..  free
 //!      ..  chunks     from the end downwards
 //! ```
 //!
 //! # Rules
 //!
-//! `state` is the truth, changed by compare-and-swap alone, so that there is no lock and nothing
-//! to recover: who is killed after taking a chunk or an entry leaves it unused. An entry's `key` is
-//! written before its `place`, which publishes it; look-ups read nothing else and wait for nobody.
+//! `state` and `latest` are the truth, changed by compare-and-swap alone, so that there is no lock
+//! and nothing to recover: who is killed after taking a chunk or an entry leaves it unused. An
+//! entry is written in full, into bytes whose earlier contents mean nothing, before `latest`
+//! publishes it; it never changes after that, and look-ups follow the published ones only.
 //! Nothing is ever given back. (PostgreSQL's shm_toc does the same under a spin lock.)
 
 use core::ptr::NonNull;
@@ -30,6 +32,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub const ALIGNMENT: usize = 64;
 
 const ENTRY_BITS: u32 = 24;
+const OFFSET_BITS: u32 = 40;
 const MOST_ENTRIES: u64 = (1 << ENTRY_BITS) - 1;
 
 #[repr(C, align(32))]
@@ -37,7 +40,7 @@ struct Header {
     magic: AtomicU64,
     total: AtomicU64,
     state: AtomicU64,
-    _unused: AtomicU64,
+    latest: AtomicU64,
 }
 
 #[repr(C)]
@@ -92,14 +95,14 @@ impl Toc {
     pub unsafe fn create(magic: u64, base: NonNull<u8>, len: usize) -> Option<Self> {
         let total = len / ALIGNMENT * ALIGNMENT;
         let header = base.cast::<Header>();
-        if total < size_of::<Header>() || !header.is_aligned() || total as u64 >> 46 != 0 {
+        if total < size_of::<Header>() || !header.is_aligned() || total as u64 >> OFFSET_BITS != 0 {
             return None;
         }
         let empty = Header {
             magic: AtomicU64::new(0),
             total: AtomicU64::new(total as u64),
             state: AtomicU64::new(0),
-            _unused: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
         };
         // SAFETY: aligned, long enough, and the caller promises that it is ours to write.
         unsafe { header.write(empty) };
@@ -174,31 +177,39 @@ impl Toc {
     }
 
     /// Enters a key for an address within the area. Returns false if there is no room, the
-    /// address is not within the area, or the key is there already (of two that enter the same
-    /// key at once both may succeed: look-ups then find the same one of them, always).
+    /// address is not within the area, or the key is there already.
     #[doc(alias = "shm_toc_insert")]
     pub fn insert(&self, key: u64, address: NonNull<u8>) -> bool {
         let offset = (address.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize);
-        if offset >= self.total || self.lookup(key).is_some() {
+        let latest = &self.header().latest;
+        let mut last = latest.load(Ordering::Acquire);
+        if offset >= self.total || self.find(key, last).is_some() {
             return false;
         }
         let more = |state: State| {
             (state.entries < MOST_ENTRIES).then_some(State { entries: state.entries + 1, ..state })
         };
         let Some(state) = self.update(more) else { return false };
-        let entry = self.entry(state.entries - 1);
-        // What was in these bytes before is not known, so that they are built, place first.
-        // SAFETY: the entry was given out to this call alone, within the area.
-        unsafe { entry.write(Entry { key: AtomicU64::new(key), place: AtomicU64::new(0) }) };
-        // SAFETY: built just now.
-        let entry = unsafe { entry.as_ref() };
-        entry.place.store(offset as u64 + 1, Ordering::Release);
-        true
+        let number = state.entries;
+        loop {
+            let place = (offset as u64) << ENTRY_BITS | last;
+            let entry = Entry { key: AtomicU64::new(key), place: AtomicU64::new(place) };
+            // SAFETY: the entry was given out to this call alone, within the area, and nobody
+            // reads it before it is published.
+            unsafe { self.entry(number).write(entry) };
+            match latest.compare_exchange(last, number, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                // Others were first, perhaps with this key.
+                Err(now) if self.find(key, now).is_some() => return false,
+                Err(now) => last = now,
+            }
+        }
     }
 
-    fn entry(&self, index: u64) -> NonNull<Entry> {
-        let offset = size_of::<Header>() + index as usize * size_of::<Entry>();
-        // SAFETY: callers stay below the count in the state, which fits into the area.
+    /// The entry of that number, which the caller knows to lie within the area.
+    fn entry(&self, number: u64) -> NonNull<Entry> {
+        let offset = size_of::<Header>() + (number - 1) as usize * size_of::<Entry>();
+        // SAFETY: callers pass numbers that were given out, or checked.
         unsafe { self.base.add(offset) }.cast()
     }
 
@@ -206,20 +217,28 @@ impl Toc {
     #[doc(alias = "shm_toc_lookup")]
     #[must_use]
     pub fn lookup(&self, key: u64) -> Option<NonNull<u8>> {
-        let state = State::unpack(self.header().state.load(Ordering::Acquire));
+        self.find(key, self.header().latest.load(Ordering::Acquire))
+    }
+
+    /// Looks through the entries that were published up to number `last`.
+    fn find(&self, key: u64, last: u64) -> Option<NonNull<u8>> {
         let room = (self.total - size_of::<Header>()) / size_of::<Entry>();
-        for index in 0..state.entries.min(room as u64) {
-            // SAFETY: below the count, within the area; any bytes are an entry.
-            let entry = unsafe { self.entry(index).as_ref() };
-            let place = entry.place.load(Ordering::Acquire);
-            if place == 0 || entry.key.load(Ordering::Relaxed) != key {
-                continue;
+        let mut number = last;
+        // Each entry was published after the one it names, but bytes that a peer damaged must not
+        // lead out of the area or in a circle.
+        for _ in 0..room {
+            if number == 0 || number > room as u64 {
+                return None;
             }
-            let offset = (place - 1) as usize;
-            if offset < self.total {
+            // SAFETY: the number was checked against the area's size; any bytes are an entry.
+            let entry = unsafe { self.entry(number).as_ref() };
+            let place = entry.place.load(Ordering::Relaxed);
+            let offset = (place >> ENTRY_BITS) as usize;
+            if entry.key.load(Ordering::Relaxed) == key && offset < self.total {
                 // SAFETY: checked to lie within the area.
                 return Some(unsafe { self.base.add(offset) });
             }
+            number = place & MOST_ENTRIES;
         }
         None
     }

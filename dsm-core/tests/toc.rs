@@ -123,3 +123,22 @@ fn threads_insert_while_others_look() {
     });
     assert!((0..4).all(|thread| (0..20).all(|round| toc.lookup(thread * 100 + round).is_some())));
 }
+
+#[test]
+fn of_two_that_enter_a_key_at_once_one_is_told() {
+    for _ in 0..200 {
+        let (_area, base) = area();
+        // SAFETY: the area lives to the end of the test, and the threads end before.
+        let toc = unsafe { Toc::create(1, base, 8192) }.unwrap();
+        let parts = [toc.allocate(1).unwrap(), toc.allocate(1).unwrap()];
+        let places = parts.map(|part| part.as_ptr() as usize);
+        let won: Vec<bool> = std::thread::scope(|scope| {
+            let insert = |at: usize| toc.insert(5, NonNull::new(at as *mut u8).unwrap());
+            let threads = places.map(|at| scope.spawn(move || insert(at)));
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(won.iter().filter(|won| **won).count(), 1);
+        let winner = won.iter().position(|won| *won).unwrap();
+        assert_eq!(toc.lookup(5), Some(parts[winner]));
+    }
+}
