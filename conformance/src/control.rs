@@ -222,11 +222,12 @@ pub(crate) fn churner<B: Backend>(backend: &B, parent: &Parent) {
             mapping
         };
         long(&mapping, 0).store(MAGIC, Ordering::Release);
+        long(&shared, 8).fetch_add(1, Ordering::AcqRel);
+        assert_eq!(word(&shared, 0).fetch_sub(1, Ordering::AcqRel), 1, "somebody else came in");
+        // Once the name is gone somebody else may be elected to the next object of that name.
         if round % 3 == 0 {
             election.remove().unwrap();
         }
-        long(&shared, 8).fetch_add(1, Ordering::AcqRel);
-        assert_eq!(word(&shared, 0).fetch_sub(1, Ordering::AcqRel), 1, "somebody else came in");
         drop(election);
         unmap(backend, mapping);
     }

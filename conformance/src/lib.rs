@@ -44,6 +44,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     const THREADS: bool;
     /// Whether a process is known by its proof, beside its token.
     const PROOFS: bool;
+    /// Whether a blanked mapping reads zeros (a simulated one may keep its bytes).
+    const BLANKS: bool = true;
     /// A size that can't be had, at whose refusal nothing is exhausted.
     const TOO_LARGE: usize;
 

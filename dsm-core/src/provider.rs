@@ -70,7 +70,8 @@ pub unsafe trait SegmentProvider: Send + Sync {
     /// # Errors
     ///
     /// [`ErrorKind::AlreadyExists`] if the name is taken (the caller draws another handle),
-    /// [`ErrorKind::NoSpace`] if memory is short.
+    /// [`ErrorKind::NoSpace`] if memory is short, [`ErrorKind::InvalidSize`] for a size of zero, one
+    /// that cannot be mapped, or more reserved than there is.
     fn create(
         &self,
         handle: SegmentHandle,

@@ -145,7 +145,7 @@ unsafe impl SegmentProvider for HeapProcess {
         reserved: usize,
     ) -> Result<(Mapping, ObjectId), HeapError> {
         self.call("create")?;
-        if size == 0 || size > isize::MAX as usize - PAGE {
+        if size == 0 || size > isize::MAX as usize - PAGE || reserved > size {
             return Err(HeapError::new(ErrorKind::InvalidSize, "create"));
         }
         let fill = {
@@ -155,7 +155,7 @@ unsafe impl SegmentProvider for HeapProcess {
             }
             state.fill
         };
-        let memory = self.machine.allocate(size, reserved.min(size), fill)?;
+        let memory = self.machine.allocate(size, reserved, fill)?;
         let mapping = self.map(&memory);
         let mut state = self.machine.state();
         let id = state.fresh_id();
