@@ -206,6 +206,9 @@ unsafe impl SegmentProvider for HeapProcess {
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), HeapError> {
         self.call("destroy")?;
         let mut state = self.machine.state();
+        if core::mem::take(&mut state.fail_destroy) {
+            return Err(HeapError::new(ErrorKind::PermissionDenied, "destroy"));
+        }
         let Some(object) = state.objects.get(&handle.get()) else { return Ok(()) };
         Self::same(object, id, "destroy")?;
         let object = state.objects.remove(&handle.get());

@@ -288,6 +288,20 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
                 return self.enter(&mut election, control, unmap);
             }
         }
+        let created = self.create(&mut election, recreated);
+        if created.is_err() {
+            // Nobody else has seen it. What cannot be removed is built by the next to come.
+            let _ = election.remove();
+        }
+        created
+    }
+
+    /// Builds the control segment in a new object, and enters it.
+    fn create(
+        &self,
+        election: &mut R::Election<'_>,
+        recreated: bool,
+    ) -> Result<Outcome<'a>, Error> {
         self.require(self.layout.max_segments)?;
         let mapping = election.create(self.layout.total).map_err(platform_error)?;
         let unmap = Unmap { root: self.root, mapping: Some(mapping) };
@@ -301,13 +315,7 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
                 self.platform.env,
             )
         };
-        let opened = if recreated { Opened::Recreated } else { Opened::Created };
-        let joined = self.join(control, unmap, opened);
-        if joined.is_err() {
-            // Nobody else has seen it. What cannot be removed is a valid, empty namespace.
-            let _ = election.remove();
-        }
-        joined
+        self.join(control, unmap, if recreated { Opened::Recreated } else { Opened::Created })
     }
 
     /// Enters a namespace that is there, or removes it if nobody in it lives.

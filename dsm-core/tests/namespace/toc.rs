@@ -1,5 +1,4 @@
 //! The table of contents of a segment.
-#![cfg(not(loom))]
 
 use std::ptr::NonNull;
 
