@@ -2,7 +2,7 @@
 //!
 //! # Structure
 //!
-//! A [`Namespace`] is a process's mapping of the control segment ([`control`](crate::control)),
+//! A [`Namespace`] is a process's mapping of the control segment (module `control`),
 //! its records of the segments it has mapped ([`ProcessLocal`]), and a participant of its own, by
 //! which it takes the control lock for the process as a whole: creating and dropping segments
 //! happens wherever handles go out of scope, and must not ask for the calling thread's
@@ -13,7 +13,7 @@
 //!
 //! - [`open`](Namespace::open) and [`leave`](Namespace::leave): the election and the process slot.
 //! - [`segments`](self): create, attach, detach, pin; the truth about a segment.
-//! - [`reap`](crate::reap): sweeping what the dead left.
+//! - module `reap`: sweeping what the dead left.
 
 use core::time::Duration;
 
