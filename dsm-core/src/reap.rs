@@ -47,6 +47,15 @@ pub(crate) fn reap<A: Actor>(actor: &A) -> Result<u32, Error> {
     Ok(freed)
 }
 
+/// All three steps, for somebody who needs a slot. An object that can't be removed (another user's,
+/// say) stays retired, which is no reason to do without the slots that were freed.
+pub(crate) fn make_room<A: Actor>(actor: &A) -> Result<(), Error> {
+    prove(actor.control());
+    actor.locked(|| sweep(actor))?;
+    let _ = destroy_retired(actor);
+    Ok(())
+}
+
 /// Marks who is proven dead.
 pub(crate) fn prove(control: &Control<'_>) {
     for (index, slot) in control.processes.iter().enumerate() {
@@ -180,7 +189,10 @@ fn with_lock<A: Actor>(
         // SAFETY: the lock's end was found to lie within the segment.
         let at = unsafe { base.add(address.offset() as usize) }.cast::<ControlLock>();
         if at.is_aligned() {
-            work(at);
+            // SAFETY: as above, and a lock consists of atomics, so that any bytes will do.
+            if unsafe { ControlLock::has_length_for(at, control.layout.max_participants) } {
+                work(at);
+            }
         }
     };
     if handle.is_main_region() {

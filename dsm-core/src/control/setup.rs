@@ -143,6 +143,12 @@ pub(crate) unsafe fn validate<'a>(
     // SAFETY: the object holds the whole layout, and any bytes are slots, which are all atomics.
     let control = unsafe { Control::view(mapping.base, layout, env) };
     judge_slots(&control)?;
+    // SAFETY: the lock lies where the layout says, within the object.
+    let lock = unsafe { mapping.base.add(layout.lock_at) }.cast::<ControlLock>();
+    // SAFETY: as above.
+    if !unsafe { ControlLock::has_length_for(lock, layout.max_participants) } {
+        return Err(Error::Corrupt("length of the control lock"));
+    }
     Ok(Found::Valid(control))
 }
 

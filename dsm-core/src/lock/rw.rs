@@ -204,6 +204,19 @@ impl RwLock {
         }
     }
 
+    /// Whether this has the length of a lock for that many participants. Every other function
+    /// trusts the stored length, so what others may have damaged is asked first.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be valid for reads of the first line.
+    #[must_use]
+    pub unsafe fn has_length_for(at: NonNull<Self>, max_participants: u32) -> bool {
+        // SAFETY: the caller promises the first line, and any bytes are atomics.
+        let base = unsafe { at.as_ref() };
+        base.extension.load(SeqCst) as usize == extension_words(max_participants)
+    }
+
     /// Clears the bit of participant slot `index`, for the sweep of a dead tenant. Returns
     /// whether it was set. Idempotent. Waking a claimant is left to its timeout.
     ///

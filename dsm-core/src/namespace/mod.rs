@@ -141,7 +141,7 @@ impl<'a> Namespace<'a> {
         if let Some(id) = self.try_register(local, thread)? {
             return Ok(id);
         }
-        self.reap()?;
+        reap::make_room(self)?;
         let most = self.control.layout.max_participants;
         self.try_register(local, thread)?.ok_or(Error::TooManyParticipants(most))
     }

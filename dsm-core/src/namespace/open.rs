@@ -193,8 +193,8 @@ impl<'a> Namespace<'a> {
     /// [`Error::Forked`], upon which nothing happened. [`Error::Provider`] or [`Error::Lock`]: the
     /// process is out of the namespace, but what it could not clean is left to the next reaper.
     pub fn leave<R: Root>(self, root: &R) -> Result<(), Error> {
-        let me = self.me.lock().participant.is_registered();
-        if !self.is_open() || !me {
+        // In this order: in a fork child the mutex may be held by a thread that it does not have.
+        if !self.is_open() || !self.me.lock().participant.is_registered() {
             return Err(Error::Forked);
         }
         let own = self.own_index();
@@ -227,16 +227,15 @@ impl<'a> Namespace<'a> {
         let ours = |id: ObjectId| crate::control::same_object(self.control.header.id(), id);
         let mut election = match elected {
             Ok(election) if ours(election.id()) => election,
-            // The name means something else, or nothing, or its lock cannot be had: the others
-            // will find this process dead and sweep it.
-            Ok(_) => {
-                shared.mark_dead(generation);
-                return Ok(());
+            // The name means something else, or nothing: somebody removed it while it was in use.
+            Ok(_) => return self.resign_nameless(),
+            Err(Error::Provider(failure)) if failure.kind == ErrorKind::NotFound => {
+                return self.resign_nameless();
             }
+            // The election cannot be had: the others will find this process dead and sweep it.
             Err(error) => {
                 shared.mark_dead(generation);
-                let gone = matches!(error, Error::Provider(f) if f.kind == ErrorKind::NotFound);
-                return if gone { Ok(()) } else { Err(error) };
+                return Err(error);
             }
         };
         let elector = Elector::enter(self.control, self.platform, self.local, slot, self.patience);
@@ -248,6 +247,19 @@ impl<'a> Namespace<'a> {
         clear_out(&self.control, self.platform.provider)?;
         drop(elector);
         election.remove().map_err(platform_error)
+    }
+
+    /// Takes the process out of a control segment that has no name any more. Nobody can join it, so
+    /// that whoever finds itself the last may remove the objects without an election; of several
+    /// that leave at once the last to be marked does, and twice does no harm.
+    fn resign_nameless(&self) -> Result<(), Error> {
+        let (slot, generation) = self.process;
+        self.control.processes[slot as usize].mark_dead(generation);
+        reap::prove(&self.control);
+        if anyone_lives(&self.control) {
+            return Ok(());
+        }
+        clear_out(&self.control, self.platform.provider)
     }
 }
 
@@ -386,7 +398,7 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
         slot.mark_dead(slot.get().0);
         let elector =
             Elector::enter(control, self.platform, self.local, index, self.config.patience);
-        reap::reap(&elector)?;
+        reap::make_room(&elector)?;
         let (last, state) = slot.get();
         // Not swept yet, or at its last generation, which retires it.
         if state != process::FREE || last == u32::MAX {

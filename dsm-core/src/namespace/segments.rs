@@ -62,7 +62,7 @@ impl Namespace<'_> {
         let (mut handle, generation) = match self.claim_slot(size)? {
             Some(claimed) => claimed,
             None => {
-                self.reap()?;
+                reap::make_room(self)?;
                 let most = self.control.layout.max_segments;
                 self.claim_slot(size)?.ok_or(Error::TooManySegments(most))?
             }

@@ -1,0 +1,134 @@
+//! A namespace among things that go wrong around it: damage, hands from outside, other users.
+#![cfg(not(loom))]
+
+use std::ops::Range;
+
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::heap::{HeapError, HeapMachine, HeapProcess};
+use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, Platform};
+use dsm_core::participant::ParticipantLocal;
+use dsm_core::provider::{Mapping, ObjectInfo, SegmentProvider};
+
+fn config() -> NamespaceConfig {
+    NamespaceConfig {
+        max_processes: 4,
+        max_participants: 16,
+        max_segments: 8,
+        ..NamespaceConfig::default()
+    }
+}
+
+#[test]
+fn a_damaged_length_of_the_control_lock_is_refused() {
+    let machine = HeapMachine::new();
+    let first = machine.process();
+    let local = first.local();
+    Namespace::open(&first, first.platform(), &config(), &local).unwrap();
+    first.kill();
+    let (base, _) = machine.control_bytes().unwrap();
+    // Behind the header's 320 bytes: owner word, wake word, number of further reader words. A lock
+    // that trusts it reads beyond the object.
+    // SAFETY: the control object is longer than that.
+    let length = unsafe { base.cast::<u32>().add((320 + 12) / 4) };
+    // SAFETY: as above, and nobody else uses it.
+    assert_eq!(unsafe { length.read() }, 0);
+    // SAFETY: as above.
+    unsafe { length.write(1 << 20) };
+    let next = machine.process();
+    let local = next.local();
+    let opened = Namespace::open(&next, next.platform(), &config(), &local);
+    assert!(matches!(opened.err(), Some(Error::Corrupt("length of the control lock"))));
+}
+
+#[test]
+fn the_last_to_leave_a_namespace_without_a_name_removes_its_segments() {
+    let machine = HeapMachine::new();
+    let (first, second) = (machine.process(), machine.process());
+    let (a, b) = (first.local(), second.local());
+    let (one, _) = Namespace::open(&first, first.platform(), &config(), &a).unwrap();
+    let (two, _) = Namespace::open(&second, second.platform(), &config(), &b).unwrap();
+    let pinned = one.create_segment(5000, 5000).unwrap();
+    one.pin_segment(pinned.handle()).unwrap();
+    drop(pinned);
+    machine.unlink_control();
+    one.leave(&first).unwrap();
+    assert_eq!(machine.objects().len(), 1, "the other process is still in it");
+    two.leave(&second).unwrap();
+    assert_eq!(machine.objects().len(), 0);
+    assert_eq!(machine.used(), 0);
+}
+
+/// A process that may not remove objects: another user's, in a directory with the sticky bit.
+struct Unprivileged<'p>(&'p HeapProcess);
+
+// SAFETY: forwards to a provider that upholds the contract.
+unsafe impl SegmentProvider for Unprivileged<'_> {
+    type Error = HeapError;
+
+    fn page_size(&self) -> usize {
+        SegmentProvider::page_size(self.0)
+    }
+    fn create(
+        &self,
+        handle: SegmentHandle,
+        size: usize,
+        reserved: usize,
+    ) -> Result<(Mapping, ObjectId), HeapError> {
+        SegmentProvider::create(self.0, handle, size, reserved)
+    }
+    fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, HeapError> {
+        SegmentProvider::attach(self.0, handle, id)
+    }
+    fn reserve(
+        &self,
+        handle: SegmentHandle,
+        mapping: &Mapping,
+        range: Range<usize>,
+    ) -> Result<(), HeapError> {
+        SegmentProvider::reserve(self.0, handle, mapping, range)
+    }
+    unsafe fn detach(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { SegmentProvider::detach(self.0, mapping) }
+    }
+    unsafe fn blank(&self, mapping: &Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { SegmentProvider::blank(self.0, mapping) }
+    }
+    fn destroy(&self, _: SegmentHandle, _: ObjectId) -> Result<(), HeapError> {
+        Err(HeapError(ProviderFailure::new(ErrorKind::PermissionDenied, "destroy")))
+    }
+    fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, HeapError> {
+        SegmentProvider::stat(self.0, handle)
+    }
+}
+
+#[test]
+fn a_dead_users_segments_keep_nobody_out() {
+    let machine = HeapMachine::new();
+    let (owner, victim, other) = (machine.process(), machine.process(), machine.process());
+    let (a, b, c) = (owner.local(), victim.local(), other.local());
+    let (namespace, _) = Namespace::open(&owner, owner.platform(), &config(), &a).unwrap();
+    let (theirs, _) = Namespace::open(&victim, victim.platform(), &config(), &b).unwrap();
+    let left = theirs.create_segment(5000, 5000).unwrap().into_raw();
+    victim.kill();
+
+    let provider = Unprivileged(&other);
+    let platform = Platform { provider: &provider, env: &other };
+    let (joined, opened) = Namespace::open(&other, platform, &config(), &c).unwrap();
+    assert_eq!(opened, Opened::Joined);
+    assert!(joined.attach_segment(left.handle).unwrap().is_none());
+    // Asking for more participants than there are sweeps as well.
+    let threads: Vec<_> = (0..16).map(|_| ParticipantLocal::new()).collect();
+    let full = threads.iter().find_map(|thread| joined.register(thread).err());
+    assert_eq!(full, Some(Error::TooManyParticipants(16)));
+    threads.iter().for_each(|thread| assert!(joined.unregister(thread)));
+    // Whoever may remove it does.
+    assert_eq!(machine.objects().len(), 2);
+    namespace.reap().unwrap();
+    assert_eq!(machine.objects().len(), 1);
+    namespace.leave(&owner).unwrap();
+    assert!(joined.leave(&other).is_ok());
+    assert_eq!(machine.objects().len(), 0);
+}
