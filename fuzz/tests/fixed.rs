@@ -1,0 +1,8 @@
+//! The bodies of the fuzz targets over inputs that are the same on every run.
+
+use dsm_fuzz::seeds::inputs;
+
+#[test]
+fn control() {
+    inputs(1, 4000, 120).for_each(|input| dsm_fuzz::control::run(&input));
+}
