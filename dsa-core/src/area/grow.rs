@@ -1,0 +1,406 @@
+//! Segments: mapping, making and giving back.
+//!
+//! Segments are made and given back under the area lock; the states of a directory entry (see
+//! `header`) say what a killed holder was at. A segment that is given back disappears for others
+//! when they find that the key of a pointer (or of their table's entry) is not the directory's
+//! any more; `retired` counts such events, so that finding nothing costs one load.
+
+use dsm_core::handle::SegmentHandle;
+use dsm_core::lock::RawLock;
+use dsm_core::participant::Participant;
+use dsm_core::segment::Segment;
+use dsm_core::sync::Ordering;
+
+use super::{Area, FIRST_KEY};
+use crate::error::{Corruption, Error};
+use crate::header::{Entry, INLINE_ENTRIES, MAGIC, SegmentHeader, state};
+use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT};
+use crate::local::LocalGuard;
+use crate::memory::Memory;
+use crate::pages::{Kind, Pages};
+use crate::pointer::DsaPointer;
+
+/// Pages of the second part of the directory.
+const DIRECTORY_PAGES: u32 =
+    ((DsaPointer::MAX_SEGMENTS - INLINE_ENTRIES) * 64).div_ceil(PAGE as usize) as u32;
+
+/// Pages that are backed by memory at once: 16 KiB.
+const STEP: u32 = 4;
+
+impl<L: RawLock> Area<'_, L> {
+    /// The memory of the segment with this key, attached if need be.
+    #[inline]
+    pub(crate) fn map(&self, key: u32) -> Result<Memory<'_>, Error> {
+        match self.local.memory(key) {
+            Some(memory) => Ok(memory),
+            None => self.attach_segment(key),
+        }
+    }
+
+    #[cold]
+    fn attach_segment(&self, key: u32) -> Result<Memory<'_>, Error> {
+        let gone = Error::InvalidPointer(DsaPointer::compose(key, 0));
+        let index = DsaPointer::compose(key, 0).segment();
+        if key == FIRST_KEY || index >= self.entries() {
+            return Err(gone);
+        }
+        let entry = self.entry(index)?;
+        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        if let Some(memory) = self.local.memory(key) {
+            return Ok(memory);
+        }
+        let Some(generation) = entry.live() else { return Err(gone) };
+        if DsaPointer::key_of(index as u32, generation) != key {
+            return Err(gone);
+        }
+        let handle = entry.handle.load(Ordering::Acquire);
+        let handle = SegmentHandle::from_raw(handle).ok_or(gone)?;
+        let segment = self.namespace.attach_segment(handle)?.ok_or(gone)?;
+        // SAFETY: mapped as long as `segment` lives; only its header is read here.
+        let memory = unsafe { Memory::new(segment.base(), segment.len() as u64) };
+        let header: &SegmentHeader = memory.at(0)?;
+        if header.magic.load(Ordering::Acquire) != MAGIC
+            || header.key.load(Ordering::Relaxed) != key
+            || header.area.load(Ordering::Relaxed)
+                != self.header.segment.area.load(Ordering::Relaxed)
+            || header.size.load(Ordering::Relaxed) != memory.len()
+        {
+            return Err(Corruption::new("a segment that is not the area's", handle.get()).into());
+        }
+        if self.local.key(index) != 0 {
+            self.retire(&mut guard, index);
+        }
+        self.enter(&guard, key, segment);
+        self.local.memory(key).ok_or(gone)
+    }
+
+    /// Puts a mapping into the process's table.
+    fn enter(&self, guard: &LocalGuard<'_>, key: u32, segment: Segment<'_>) {
+        let raw = segment.into_raw();
+        guard.insert(key, raw.base, raw.len as u64, raw.handle.get());
+    }
+
+    /// Takes a mapping out of the process's table, leaving zeros for late readers.
+    fn retire(&self, guard: &mut LocalGuard<'_>, index: usize) {
+        let Some(raw) = guard.remove(index) else { return };
+        // SAFETY: the table holds what `into_raw` gave, once.
+        let segment = unsafe { Segment::from_raw(self.namespace, raw) };
+        // SAFETY: nothing is allocated in a segment that was given back; what may still come is
+        // an optimistic reader, which checks what it read.
+        let blank = unsafe { segment.detach_to_blank() };
+        if let Some(old) = blank.and_then(|blank| guard.keep_blank(blank)) {
+            // SAFETY: hundreds of segments were given back since a reader could find this one.
+            unsafe { self.namespace.release_blank(old) };
+        }
+    }
+
+    /// Lets go of segments that others have given back.
+    pub(crate) fn sync_table(&self) -> Result<(), Error> {
+        let retired = self.header.retired.load(Ordering::Acquire);
+        if self.local.seen.load(Ordering::Relaxed) == retired {
+            return Ok(());
+        }
+        // The second part of the directory is attached before the table is locked.
+        if self.entries() > INLINE_ENTRIES {
+            self.entry(INLINE_ENTRIES)?;
+        }
+        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        for index in 1..self.local.high.load(Ordering::Relaxed) {
+            let key = self.local.key(index);
+            if key == 0 {
+                continue;
+            }
+            let live = self.entry(index)?.live();
+            if live.is_none_or(|now| DsaPointer::key_of(index as u32, now) != key) {
+                self.retire(&mut guard, index);
+            }
+        }
+        self.local.seen.store(retired, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a segment in which a run of `pages` pages fits. The area lock is held.
+    pub(super) fn grow(
+        &self,
+        participant: &Participant<'_>,
+        pages: u32,
+        unit: bool,
+        large: bool,
+    ) -> Result<(), Error> {
+        let index = self.free_entry(participant)?;
+        let entry = self.entry(index)?;
+        let needed = Geometry::size_for(pages, unit)
+            .ok_or(Error::InvalidRequestSize(u64::from(pages) * PAGE))?;
+        let usual = self.usual_size(index);
+        let total = self.header.total.load(Ordering::Relaxed);
+        let limit = self.header.limit.load(Ordering::Relaxed);
+        let room = limit.saturating_sub(total);
+        if needed > room {
+            return Err(Error::SizeLimit { needed, total, limit });
+        }
+        // Where the usual size is refused, by the limit or for lack of memory, what is needed may
+        // still be had.
+        let size = if usual > room { needed } else { usual.max(needed) };
+        let own = large && needed > usual;
+        match self.make_segment(index, entry, size, own) {
+            Err(Error::Namespace(_)) if size > needed => {
+                self.make_segment(index, entry, needed, own)
+            }
+            result => result,
+        }
+    }
+
+    /// PostgreSQL's growth: two segments of each size, then twice that.
+    fn usual_size(&self, index: usize) -> u64 {
+        let initial = self.header.initial.load(Ordering::Relaxed).clamp(UNIT, MAX_SEGMENT);
+        let maximum = self.header.maximum.load(Ordering::Relaxed).clamp(initial, MAX_SEGMENT);
+        let doublings = (index / 2).min(24) as u32;
+        (initial << doublings).min(maximum)
+    }
+
+    /// A directory entry to use; extends the directory when the first sixteen are taken.
+    fn free_entry(&self, participant: &Participant<'_>) -> Result<usize, Error> {
+        let used = self.entries();
+        for index in 1..used {
+            if self.entry(index)?.load().1 == state::FREE {
+                return Ok(index);
+            }
+        }
+        if used >= DsaPointer::MAX_SEGMENTS {
+            return Err(Error::TooManySegments);
+        }
+        if used >= INLINE_ENTRIES && self.header.directory.load(Ordering::Relaxed) == 0 {
+            let rest = self.run_in_existing(
+                participant,
+                DIRECTORY_PAGES,
+                super::runs::Purpose::Directory,
+            )?;
+            let Some(rest) = rest else { return Err(Error::TooManySegments) };
+            let memory = self.map(rest.key())?;
+            memory.zero(rest.offset(), u64::from(DIRECTORY_PAGES) * PAGE)?;
+            self.header.directory.store(rest.raw(), Ordering::Release);
+        }
+        self.entry(used)?.clear();
+        self.entry(used)?.store(0, state::FREE);
+        self.header.entries.store(used as u32 + 1, Ordering::Release);
+        Ok(used)
+    }
+
+    fn make_segment(&self, index: usize, entry: &Entry, size: u64, own: bool) -> Result<(), Error> {
+        let geometry = self.geometry_of(index, size)?;
+        let generation = entry.load().0 + 1;
+        entry.clear();
+        entry.store(generation, state::CREATING);
+        let made = self.make_in_entry(index, entry, &geometry, generation, size);
+        if made.is_err() {
+            entry.clear();
+            entry.store(generation, spent(generation));
+            return made;
+        }
+        entry.own.store(u32::from(own), Ordering::Relaxed);
+        self.header.total.fetch_add(size, Ordering::Relaxed);
+        self.add_reserved(geometry.fixed());
+        entry.store(generation, state::LIVE);
+        Ok(())
+    }
+
+    fn make_in_entry(
+        &self,
+        index: usize,
+        entry: &Entry,
+        geometry: &Geometry,
+        generation: u32,
+        size: u64,
+    ) -> Result<(), Error> {
+        let key = DsaPointer::key_of(index as u32, generation);
+        let segment = self.namespace.create_segment(size as usize, geometry.fixed() as usize)?;
+        let handle = segment.handle();
+        entry.handle.store(handle.get(), Ordering::Release);
+        // SAFETY: mapped as long as `segment` lives; nobody else knows it.
+        let memory = unsafe { Memory::new(segment.base(), size) };
+        let area = self.header.segment.area.load(Ordering::Relaxed);
+        Self::init_segment(memory, geometry, key, area)?;
+        let header: &SegmentHeader = memory.at(0)?;
+        header.magic.store(MAGIC, Ordering::Release);
+        entry.size.store(size, Ordering::Relaxed);
+        entry.watermark.store(geometry.meta_pages, Ordering::Relaxed);
+        self.refresh(entry, &Pages::new(memory, *geometry))?;
+        entry.free.store(geometry.pages - geometry.meta_pages, Ordering::Relaxed);
+        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        self.namespace.pin_segment_under(handle, self.parent)?;
+        if self.local.key(index) != 0 {
+            self.retire(&mut guard, index);
+        }
+        self.enter(&guard, key, segment);
+        Ok(())
+    }
+
+    /// Copies the answers of the page tree to the directory entry.
+    pub(super) fn refresh(&self, entry: &Entry, pages: &Pages<'_>) -> Result<(), Error> {
+        let summary = pages.summary()?;
+        entry.longest.store(summary.longest, Ordering::Relaxed);
+        entry.units.store(summary.units, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn add_reserved(&self, bytes: u64) {
+        let now = self.header.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if now > self.header.peak.load(Ordering::Relaxed) {
+            self.header.peak.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Backs the pages of a segment below `end` with memory. The page lock is held.
+    pub(super) fn back(
+        &self,
+        index: usize,
+        entry: &Entry,
+        geometry: &Geometry,
+        end: u32,
+    ) -> Result<(), Error> {
+        let from = entry.watermark.load(Ordering::Relaxed);
+        if end <= from {
+            return Ok(());
+        }
+        let to = end.next_multiple_of(STEP).min(geometry.pages);
+        let handle =
+            if index == 0 { self.parent.get() } else { entry.handle.load(Ordering::Acquire) };
+        let segment = SegmentHandle::from_raw(handle)
+            .and_then(|handle| self.namespace.find_mapping(handle))
+            .ok_or(Corruption::new("a segment without a handle", index as u64))?;
+        // With little memory left a whole step may be too much where a page is not.
+        let to = match self.back_range(&segment, geometry, from, to) {
+            Ok(()) => to,
+            Err(_) if to > end => {
+                self.back_range(&segment, geometry, from, end)?;
+                end
+            }
+            Err(e) => return Err(e),
+        };
+        entry.watermark.store(to, Ordering::Release);
+        self.add_reserved(u64::from(to - from) * PAGE);
+        Ok(())
+    }
+
+    fn back_range(
+        &self,
+        segment: &Segment<'_>,
+        geometry: &Geometry,
+        from: u32,
+        to: u32,
+    ) -> Result<(), Error> {
+        if !geometry.eager_sides() {
+            let first = if from == geometry.meta_pages { 0 } else { from / 16 };
+            let start = geometry.side(first) / PAGE * PAGE;
+            let end = geometry.side(to.div_ceil(16)).next_multiple_of(PAGE);
+            let end = end.min(u64::from(geometry.meta_pages) * PAGE);
+            segment.reserve(start as usize..end as usize)?;
+        }
+        let (start, end) = (u64::from(from) * PAGE, u64::from(to) * PAGE);
+        segment.reserve(start as usize..end as usize)?;
+        Ok(())
+    }
+
+    /// Gives back a segment if nothing is allocated in it. Both locks are taken in turn; the area
+    /// lock is held already.
+    pub(super) fn give_back(
+        &self,
+        participant: &Participant<'_>,
+        index: usize,
+    ) -> Result<bool, Error> {
+        if index == 0 {
+            return Ok(false);
+        }
+        let entry = self.entry(index)?;
+        let Some(generation) = entry.live() else { return Ok(false) };
+        let size = entry.size.load(Ordering::Relaxed);
+        let geometry = self.geometry_of(index, size)?;
+        {
+            let _pages = self.lock_pages(participant)?;
+            if entry.free.load(Ordering::Relaxed) != geometry.pages - geometry.meta_pages {
+                return Ok(false);
+            }
+            entry.store(generation, state::DOOMED);
+        }
+        self.finish_doomed(index, entry, generation)?;
+        Ok(true)
+    }
+
+    /// Brings a doomed entry to its end; repeatable.
+    pub(super) fn finish_doomed(
+        &self,
+        index: usize,
+        entry: &Entry,
+        generation: u32,
+    ) -> Result<(), Error> {
+        let backed = entry.watermark.load(Ordering::Relaxed);
+        let size = entry.size.load(Ordering::Relaxed);
+        if let Some(handle) = SegmentHandle::from_raw(entry.handle.load(Ordering::Relaxed)) {
+            // Not pinned any more, or gone: then an earlier attempt got this far.
+            let _ = self.namespace.unpin_segment(handle);
+        }
+        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        if self.local.key(index) == DsaPointer::key_of(index as u32, generation) {
+            self.retire(&mut guard, index);
+        }
+        drop(guard);
+        entry.clear();
+        entry.store(generation, spent(generation));
+        self.header.retired.fetch_add(1, Ordering::AcqRel);
+        let _ = self.header.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
+            Some(total.saturating_sub(size))
+        });
+        let bytes = match self.geometry_of(index, size) {
+            Ok(geometry) => super::report::reserved(&geometry, backed),
+            Err(_) => 0,
+        };
+        let _ =
+            self.header.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reserved| {
+                Some(reserved.saturating_sub(bytes))
+            });
+        Ok(())
+    }
+
+    /// Gives back segments in which nothing is allocated: all of them, or (not `all`) those made
+    /// for one request and all but one of the others, which waits for the next need.
+    pub(crate) fn give_back_empty(
+        &self,
+        participant: &Participant<'_>,
+        all: bool,
+    ) -> Result<u32, Error> {
+        let _area = self.lock_area(participant)?;
+        self.give_back_locked(participant, all)
+    }
+
+    /// The same with the area lock held.
+    fn give_back_locked(&self, participant: &Participant<'_>, all: bool) -> Result<u32, Error> {
+        let mut kept = all;
+        let mut given = 0;
+        for index in 1..self.entries() {
+            let entry = self.entry(index)?;
+            if entry.live().is_none() {
+                continue;
+            }
+            let geometry = self.geometry_of(index, entry.size.load(Ordering::Relaxed))?;
+            if entry.free.load(Ordering::Relaxed) != geometry.pages - geometry.meta_pages {
+                continue;
+            }
+            if !kept && entry.own.load(Ordering::Relaxed) == 0 {
+                kept = true;
+                continue;
+            }
+            given += u32::from(self.give_back(participant, index)?);
+        }
+        Ok(given)
+    }
+
+    /// Whether a run's kind may lie in this segment: the directory stays where all find it.
+    pub(super) fn may_hold(index: usize, kind: Kind) -> bool {
+        kind != Kind::Directory || index < INLINE_ENTRIES
+    }
+}
+
+/// The state of an unused entry after this generation.
+pub(super) fn spent(generation: u32) -> u8 {
+    if generation >= DsaPointer::MAX_GENERATION { state::RETIRED } else { state::FREE }
+}

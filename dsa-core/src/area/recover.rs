@@ -1,0 +1,281 @@
+//! Repairing what the dead left.
+//!
+//! Three things, each repeatable, each started by whoever comes across it:
+//!
+//! * the page lock's dead holder: [`Area::recover_pages`] frees runs that were never finished and
+//!   makes bitmaps and trees from the page words;
+//! * the area lock's dead holder: [`Area::recover_directory`] brings half-made and half-removed
+//!   segments to an end and recomputes the totals;
+//! * dead participants' slabs and unpublished objects: [`Area::adopt`], under the area lock. An
+//!   object with truth byte 2 in a dead owner's slab is freed, unless the slab's header says that
+//!   it was being published and its destination holds it: then only the byte was missing.
+//!
+//! A slab without any object goes back to the pages, one of the wanted class to the heap that asks,
+//! the rest to nobody (`ORPHAN`), for whoever needs their class next.
+
+use dsm_core::handle::ParticipantId;
+use dsm_core::lock::RawLock;
+use dsm_core::participant::Participant;
+use dsm_core::sync::{AtomicU64, Ordering};
+
+use super::Area;
+use crate::class::CLASSES;
+use crate::error::{Corruption, Error};
+use crate::header::{AreaHeader, state};
+use crate::heap::Heap;
+use crate::pages::{Kind, Pages, Run};
+use crate::pointer::DsaPointer;
+use crate::slab::{
+    FIRST_OWNER, FREE, ORPHAN, PARTICIPANT, Slab, SlabHeader, UNPUBLISHED, USED, WATCHED,
+};
+
+/// What a scan for the dead's property found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Adopted {
+    /// Slabs that went to the asking heap.
+    pub(crate) slabs: u32,
+    /// Pages that became free.
+    pub(crate) pages: u32,
+}
+
+/// Remembers the last few answers: a scan meets the same owners again and again.
+struct Deaths<'p> {
+    participant: &'p Participant<'p>,
+    known: [(u64, bool); 8],
+    next: usize,
+}
+
+impl Deaths<'_> {
+    fn is_dead(&mut self, owner: u64) -> bool {
+        let packed = owner & PARTICIPANT;
+        if let Some((_, dead)) = self.known.iter().find(|(who, _)| *who == packed) {
+            return *dead;
+        }
+        let dead = packed != self.participant.packed()
+            && ParticipantId::unpack(packed).is_some_and(|id| self.participant.peers().is_dead(id));
+        self.known[self.next % 8] = (packed, dead);
+        self.next += 1;
+        dead
+    }
+}
+
+impl<L: RawLock> Area<'_, L> {
+    /// Repairs the page tables of all segments. The page lock is held.
+    pub(super) fn recover_pages(&self) -> Result<(), Error> {
+        for index in 0..self.entries() {
+            let entry = self.entry(index)?;
+            let Some(generation) = entry.live() else { continue };
+            let key = DsaPointer::key_of(index as u32, generation);
+            let memory = self.map(key)?;
+            let geometry = self.geometry_of(index, memory.len())?;
+            let tables = Pages::new(memory, geometry);
+            let watermark = entry.watermark.load(Ordering::Acquire);
+            let directory = self.header.directory.load(Ordering::Acquire);
+            let mut used = 0;
+            tables.for_each_run(watermark, &mut |page, run| {
+                let here = DsaPointer::compose(key, u64::from(page) * crate::layout::PAGE);
+                let unfinished = match run.kind {
+                    Kind::Slab | Kind::Mini => {
+                        let mini = run.kind == Kind::Mini;
+                        let slab = Slab::new(memory, &geometry, key, page, mini)?;
+                        let owner = slab.header.owner.load(Ordering::Acquire);
+                        owner != ORPHAN && owner & !WATCHED < FIRST_OWNER
+                    }
+                    Kind::Directory => directory != here.raw(),
+                    Kind::Meta | Kind::Large | Kind::Unpublished => false,
+                };
+                if unfinished {
+                    tables.clear_run(page)?;
+                } else {
+                    used += run.pages;
+                }
+                Ok(())
+            })?;
+            tables.rebuild(watermark)?;
+            entry.free.store(geometry.pages.saturating_sub(used), Ordering::Relaxed);
+            self.refresh(entry, &tables)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what was begun with segments. The area lock is held.
+    pub(super) fn recover_directory(&self) -> Result<(), Error> {
+        let (mut total, mut reserved) = (0, 0);
+        for index in 0..self.entries() {
+            let entry = self.entry(index)?;
+            match entry.load() {
+                (generation, state::CREATING) => {
+                    let handle = entry.handle.load(Ordering::Relaxed);
+                    if let Some(handle) = dsm_core::handle::SegmentHandle::from_raw(handle) {
+                        // Not pinned, or gone with its creator: nothing to undo.
+                        let _ = self.namespace.unpin_segment(handle);
+                    }
+                    entry.clear();
+                    entry.store(generation, super::grow::spent(generation));
+                }
+                (generation, state::DOOMED) => self.finish_doomed(index, entry, generation)?,
+                (_, state::LIVE) => {
+                    let size = entry.size.load(Ordering::Relaxed);
+                    let geometry = self.geometry_of(index, size)?;
+                    total += size;
+                    let backed = entry.watermark.load(Ordering::Relaxed);
+                    reserved += super::report::reserved(&geometry, backed);
+                }
+                _ => {}
+            }
+        }
+        self.header.total.store(total, Ordering::Relaxed);
+        self.header.reserved.store(reserved, Ordering::Relaxed);
+        self.header.retired.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Looks for slabs and unpublished objects of dead participants, and for slabs of nobody. The
+    /// area lock is held. Linear in the pages of the area.
+    pub(crate) fn adopt(
+        &self,
+        participant: &Participant<'_>,
+        heir: Option<(&Heap<'_, L>, usize)>,
+    ) -> Result<Adopted, Error> {
+        let mut deaths = Deaths { participant, known: [(0, false); 8], next: 0 };
+        let mut adopted = Adopted::default();
+        let mut orphans = [0u16; CLASSES];
+        for index in 0..self.entries() {
+            let entry = self.entry(index)?;
+            let Some(generation) = entry.live() else { continue };
+            let key = DsaPointer::key_of(index as u32, generation);
+            let memory = self.map(key)?;
+            let geometry = self.geometry_of(index, memory.len())?;
+            let tables = Pages::new(memory, geometry);
+            let watermark = entry.watermark.load(Ordering::Acquire);
+            // Runs come and go meanwhile, but not those of the dead: whose runs change hands here
+            // change hands under the area lock.
+            let mut page = 0;
+            while page < watermark.min(geometry.pages) {
+                let Some(run) = tables.run(page)? else {
+                    page += 1;
+                    continue;
+                };
+                match run.kind {
+                    Kind::Slab | Kind::Mini => {
+                        let mini = run.kind == Kind::Mini;
+                        let slab = Slab::new(memory, &geometry, key, page, mini)?;
+                        self.adopt_slab(
+                            participant,
+                            &slab,
+                            heir,
+                            &mut deaths,
+                            &mut adopted,
+                            &mut orphans,
+                        )?;
+                    }
+                    Kind::Unpublished => {
+                        let header: &SlabHeader = memory.at(geometry.page_header(page))?;
+                        let owner = header.owner.load(Ordering::Acquire);
+                        if owner >= FIRST_OWNER && deaths.is_dead(owner) {
+                            self.settle_dead_run(participant, &tables, key, page, run, header)?;
+                            adopted.pages += run.pages;
+                        }
+                    }
+                    Kind::Meta | Kind::Large | Kind::Directory => {}
+                }
+                page += run.pages;
+            }
+        }
+        for (hint, found) in self.header.orphans.iter().zip(orphans) {
+            hint.store(found, Ordering::Relaxed);
+        }
+        Ok(adopted)
+    }
+
+    fn adopt_slab(
+        &self,
+        participant: &Participant<'_>,
+        slab: &Slab<'_>,
+        heir: Option<(&Heap<'_, L>, usize)>,
+        deaths: &mut Deaths<'_>,
+        adopted: &mut Adopted,
+        orphans: &mut [u16; CLASSES],
+    ) -> Result<(), Error> {
+        let owner = slab.header.owner.load(Ordering::Acquire);
+        let orphan = owner == ORPHAN;
+        if !orphan && (owner & !WATCHED < FIRST_OWNER || !deaths.is_dead(owner)) {
+            return Ok(());
+        }
+        let class = slab.class()?;
+        if !orphan {
+            self.settle_dead_slab(slab)?;
+        }
+        if slab.is_empty()? {
+            // Nobody allocates from it: it stays empty.
+            self.free_slab(participant, slab)?;
+            adopted.pages += slab.pages();
+            return Ok(());
+        }
+        let wanted = heir.filter(|(_, wanted)| *wanted == class);
+        if let Some((heap, _)) = wanted {
+            heap.inherit(slab, owner, class)?;
+            adopted.slabs += 1;
+            return Ok(());
+        }
+        slab.header.owner.store(ORPHAN, Ordering::Release);
+        orphans[class] = orphans[class].saturating_add(1);
+        Ok(())
+    }
+
+    /// Decides about the unpublished objects of a dead owner's slab.
+    fn settle_dead_slab(&self, slab: &Slab<'_>) -> Result<(), Error> {
+        let publishing = u32::from(slab.header.publishing.load(Ordering::Acquire));
+        for index in 0..slab.count() {
+            let truth = slab.truth(index)?;
+            if truth.load(Ordering::Acquire) != UNPUBLISHED {
+                continue;
+            }
+            let dest = slab.header.dest.load(Ordering::Acquire);
+            let published = publishing == index + 1 && self.is_published(dest, slab.object(index));
+            // Fails if somebody who found it there has freed or settled it: as well.
+            let to = if published { USED } else { FREE };
+            let _ = truth.compare_exchange(UNPUBLISHED, to, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        slab.header.publishing.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    fn settle_dead_run(
+        &self,
+        participant: &Participant<'_>,
+        tables: &Pages<'_>,
+        key: u32,
+        page: u32,
+        run: Run,
+        header: &SlabHeader,
+    ) -> Result<(), Error> {
+        let pointer = DsaPointer::compose(key, u64::from(page) * crate::layout::PAGE);
+        let publishing = header.publishing.load(Ordering::Acquire) == 1;
+        let dest = header.dest.load(Ordering::Acquire);
+        if publishing && self.is_published(dest, pointer) {
+            tables.publish_run(page, run.pages)?;
+            return Ok(());
+        }
+        let entry = self.entry(pointer.segment())?;
+        let _pages = self.lock_pages(participant)?;
+        if tables.run(page)? == Some(run) {
+            self.release_pages(entry, tables, page, run.pages)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the destination `dest` holds `pointer`.
+    fn is_published(&self, dest: u64, pointer: DsaPointer) -> bool {
+        let dest = DsaPointer::from_raw(dest);
+        let Ok(memory) = self.map(dest.key()) else { return false };
+        let word: Result<&AtomicU64, Corruption> = memory.at(dest.offset());
+        word.is_ok_and(|word| word.load(Ordering::Acquire) == pointer.raw())
+    }
+
+    /// Whether somebody has left slabs of this class.
+    pub(crate) fn has_orphans(&self, class: usize) -> bool {
+        let header: &AreaHeader = self.header;
+        header.orphans[class].load(Ordering::Relaxed) != 0
+    }
+}

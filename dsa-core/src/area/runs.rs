@@ -1,0 +1,318 @@
+//! Allocating and freeing runs of pages, for objects and for slabs.
+//!
+//! The page's word is the commit, stored under the page lock. What else a purpose needs is ordered
+//! around it so that a kill in between leaves something that recovery recognises:
+//!
+//! | purpose | before the word | after it | if killed after the word |
+//! |---|---|---|---|
+//! | object | | | a bare allocation: the application's |
+//! | unpublished object | header: owner, no destination | | freed when the owner is found dead |
+//! | full slab | (owner is `MIXED`) | header, then owner | no owner: the run is freed |
+//! | mini slab | owner 0 | header, then owner | no owner: the run is freed |
+//! | directory | | the caller stores its pointer | no pointer to it: freed |
+//!
+//! Freeing goes the other way round: first the owner, then the word, then the index.
+
+use dsm_core::lock::RawLock;
+use dsm_core::participant::Participant;
+use dsm_core::sync::Ordering;
+
+use super::Area;
+use crate::error::{Error, FreeError};
+use crate::layout::{Geometry, PAGE, UNIT_PAGES};
+use crate::memory::Memory;
+use crate::pages::{Kind, Pages, Run};
+use crate::pointer::DsaPointer;
+use crate::slab::{MIXED, Slab, SlabHeader};
+
+/// What a run is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// An object.
+    Large,
+    /// An object of this heap (owner word) that is not published yet.
+    Unpublished(u64),
+    /// A slab of a class for this heap.
+    Slab { class: usize, owner: u64, mini: bool },
+    /// The second part of the directory.
+    Directory,
+}
+
+impl Purpose {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Large => Kind::Large,
+            Self::Unpublished(_) => Kind::Unpublished,
+            Self::Slab { mini: false, .. } => Kind::Slab,
+            Self::Slab { mini: true, .. } => Kind::Mini,
+            Self::Directory => Kind::Directory,
+        }
+    }
+}
+
+impl<L: RawLock> Area<'_, L> {
+    /// Allocates a run, growing the area if need be. `before_growing` is called, with the area
+    /// lock held, before a segment is made: it may free something, and says whether it did.
+    pub(crate) fn allocate_run(
+        &self,
+        participant: &Participant<'_>,
+        pages: u32,
+        purpose: Purpose,
+        before_growing: &mut dyn FnMut() -> Result<bool, Error>,
+    ) -> Result<DsaPointer, Error> {
+        self.sync_table()?;
+        if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
+            return Ok(found);
+        }
+        let _area = self.lock_area(participant)?;
+        // Somebody may have made room while this one waited for the lock.
+        if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
+            return Ok(found);
+        }
+        if before_growing()? {
+            if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
+                return Ok(found);
+            }
+        }
+        let unit = purpose.kind() == Kind::Slab;
+        let large = matches!(purpose, Purpose::Large | Purpose::Unpublished(_));
+        loop {
+            self.grow(participant, pages, unit, large)?;
+            // Others may be faster at taking what was just made, but the area lock keeps them
+            // from making more: each round adds a segment, until the limit or the run is there.
+            if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Allocates a run in a segment that exists; `None` if none has room.
+    pub(super) fn run_in_existing(
+        &self,
+        participant: &Participant<'_>,
+        pages: u32,
+        purpose: Purpose,
+    ) -> Result<Option<DsaPointer>, Error> {
+        let unit = purpose.kind() == Kind::Slab;
+        let _pages = self.lock_pages(participant)?;
+        let mut refused = None;
+        for index in 0..self.entries() {
+            let entry = self.entry(index)?;
+            let fits = if unit {
+                entry.units.load(Ordering::Relaxed) > 0
+            } else {
+                entry.longest.load(Ordering::Relaxed) >= pages
+            };
+            let Some(generation) = entry.live() else { continue };
+            if !fits || !Self::may_hold(index, purpose.kind()) {
+                continue;
+            }
+            let key = DsaPointer::key_of(index as u32, generation);
+            let memory = self.map(key)?;
+            let geometry = self.geometry_of(index, memory.len())?;
+            let tables = Pages::new(memory, geometry);
+            let Some(page) = tables.find(pages, unit)? else { continue };
+            if let Err(e) = self.back(index, entry, &geometry, page + pages) {
+                refused = Some(e);
+                continue;
+            }
+            let run = Run { kind: purpose.kind(), pages };
+            self.commit(memory, &geometry, &tables, key, page, run, purpose)?;
+            tables.mark(page, pages, false)?;
+            let free = entry.free.load(Ordering::Relaxed);
+            entry.free.store(free.saturating_sub(pages), Ordering::Relaxed);
+            self.refresh(entry, &tables)?;
+            return Ok(Some(DsaPointer::compose(key, u64::from(page) * PAGE)));
+        }
+        match refused {
+            Some(e) => Err(e),
+            None => Ok(None),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a step of one function, named for its order")]
+    fn commit(
+        &self,
+        memory: Memory<'_>,
+        geometry: &Geometry,
+        tables: &Pages<'_>,
+        key: u32,
+        page: u32,
+        run: Run,
+        purpose: Purpose,
+    ) -> Result<(), Error> {
+        match purpose {
+            Purpose::Large | Purpose::Directory => tables.store_run(page, run)?,
+            Purpose::Unpublished(owner) => {
+                let header: &SlabHeader = memory.at(geometry.page_header(page))?;
+                header.dest.store(0, Ordering::Relaxed);
+                header.publishing.store(0, Ordering::Relaxed);
+                header.owner.store(owner, Ordering::Release);
+                tables.store_run(page, run)?;
+            }
+            Purpose::Slab { class, owner, mini } => {
+                let slab = Slab::new(memory, geometry, key, page, mini)?;
+                if mini {
+                    slab.header.owner.store(0, Ordering::Release);
+                }
+                tables.store_run(page, run)?;
+                slab.init(geometry, class)?;
+                slab.header.owner.store(owner, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the object run at `pointer`, published or not.
+    pub(crate) fn free_large(
+        &self,
+        participant: &Participant<'_>,
+        pointer: DsaPointer,
+    ) -> Result<(), FreeError> {
+        let wild = FreeError::InvalidPointer(pointer);
+        if pointer.offset() % PAGE != 0 {
+            return Err(wild);
+        }
+        let index = pointer.segment();
+        let (entry, own) = {
+            let _pages = self.lock_pages(participant)?;
+            let Ok(memory) = self.map(pointer.key()) else { return Err(wild) };
+            let geometry = self.geometry_of(index, memory.len())?;
+            let entry = self.entry(index)?;
+            let page = (pointer.offset() / PAGE) as u32;
+            if entry.live() != Some(pointer.generation()) || page >= geometry.pages {
+                return Err(wild);
+            }
+            let tables = Pages::new(memory, geometry);
+            match tables.run(page)? {
+                Some(Run { kind: Kind::Large | Kind::Unpublished, pages }) => {
+                    self.release_pages(entry, &tables, page, pages)?;
+                }
+                Some(_) => return Err(wild),
+                None if tables.is_free(page)? => return Err(FreeError::DoubleFree(pointer)),
+                None => return Err(wild),
+            }
+            let empty = entry.free.load(Ordering::Relaxed) == geometry.pages - geometry.meta_pages;
+            (entry, empty && entry.own.load(Ordering::Relaxed) != 0)
+        };
+        let surplus = own || self.is_surplus(index, entry)?;
+        if surplus {
+            // The object is free whatever becomes of the segment: `trim` tries again.
+            let _ = self.give_back_empty(participant, false);
+        }
+        Ok(())
+    }
+
+    /// Whether a segment is empty while another one is, too.
+    fn is_surplus(&self, index: usize, entry: &crate::header::Entry) -> Result<bool, Error> {
+        let empty = |index: usize, entry: &crate::header::Entry| -> Result<bool, Error> {
+            if index == 0 || entry.live().is_none() {
+                return Ok(false);
+            }
+            // A segment that another thread is giving back has no size any more.
+            let size = entry.size.load(Ordering::Relaxed);
+            let Some(geometry) = Geometry::new(size, 0) else { return Ok(false) };
+            Ok(entry.free.load(Ordering::Relaxed) == geometry.pages - geometry.meta_pages)
+        };
+        if !empty(index, entry)? {
+            return Ok(false);
+        }
+        for other in (1..self.entries()).filter(|other| *other != index) {
+            if empty(other, self.entry(other)?)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Frees the pages of a slab that its owner (or its owner's heir) has found empty. True if
+    /// its segment is empty now and not the only one.
+    pub(crate) fn free_slab(
+        &self,
+        participant: &Participant<'_>,
+        slab: &Slab<'_>,
+    ) -> Result<bool, Error> {
+        let index = slab.pointer.segment();
+        let entry = self.entry(index)?;
+        {
+            let _pages = self.lock_pages(participant)?;
+            let memory = self.map(slab.pointer.key())?;
+            let geometry = self.geometry_of(index, memory.len())?;
+            let page = (slab.pointer.offset() / PAGE) as u32;
+            let none = if slab.mini { 0 } else { MIXED };
+            slab.header.owner.store(none, Ordering::Release);
+            let tables = Pages::new(memory, geometry);
+            self.release_pages(entry, &tables, page, slab.pages())?;
+        }
+        self.is_surplus(index, entry)
+    }
+
+    /// Clears a run's word and brings the index up to date. The page lock is held.
+    pub(super) fn release_pages(
+        &self,
+        entry: &crate::header::Entry,
+        tables: &Pages<'_>,
+        page: u32,
+        pages: u32,
+    ) -> Result<(), Error> {
+        tables.clear_run(page)?;
+        tables.mark(page, pages, true)?;
+        entry.free.store(entry.free.load(Ordering::Relaxed) + pages, Ordering::Relaxed);
+        self.refresh(entry, tables)
+    }
+
+    /// What `pointer` lies in.
+    pub(crate) fn locate(&self, pointer: DsaPointer) -> Result<Located<'_>, Error> {
+        let wild = Error::InvalidPointer(pointer);
+        let memory = self.map(pointer.key())?;
+        if pointer.offset() >= memory.len() {
+            return Err(wild);
+        }
+        let geometry = self.geometry_of(pointer.segment(), memory.len())?;
+        let page = (pointer.offset() / PAGE) as u32;
+        if page >= geometry.pages {
+            return Err(wild);
+        }
+        let unit: &SlabHeader = memory.at(Geometry::unit_header(page / UNIT_PAGES))?;
+        let tables = Pages::new(memory, geometry);
+        if unit.owner.load(Ordering::Acquire) != MIXED {
+            let first = page / UNIT_PAGES * UNIT_PAGES;
+            return match tables.run(first)? {
+                Some(Run { kind: Kind::Slab, .. }) => {
+                    let slab = Slab::new(memory, &geometry, pointer.key(), first, false)?;
+                    Ok(Located::Slab(slab))
+                }
+                _ => Err(wild),
+            };
+        }
+        match tables.run(page)? {
+            Some(Run { kind: Kind::Mini, .. }) => {
+                Ok(Located::Slab(Slab::new(memory, &geometry, pointer.key(), page, true)?))
+            }
+            Some(Run { kind: kind @ (Kind::Large | Kind::Unpublished), pages })
+                if pointer.offset() % PAGE == 0 =>
+            {
+                Ok(Located::Large {
+                    pages,
+                    published: kind == Kind::Large,
+                    header: memory.at(geometry.page_header(page))?,
+                    tables,
+                    page,
+                })
+            }
+            // Perhaps freed already: the page lock's holder can tell.
+            None if pointer.offset() % PAGE == 0 => Ok(Located::Unknown),
+            _ => Err(wild),
+        }
+    }
+}
+
+/// What a pointer lies in; see [`Area::locate`].
+pub(crate) enum Located<'m> {
+    /// A slab; whether an object starts there is another question.
+    Slab(Slab<'m>),
+    /// The first byte of a run.
+    Large { pages: u32, published: bool, header: &'m SlabHeader, tables: Pages<'m>, page: u32 },
+    /// The start of a page that no run starts with.
+    Unknown,
+}

@@ -1,0 +1,186 @@
+//! What can go wrong.
+//!
+//! Three kinds: [`Error`] of an operation that was refused or ran out of something, with nothing
+//! changed; [`FreeError`] of a pointer that cannot be freed; [`Corruption`] of bytes that no code
+//! of ours writes.
+
+use core::fmt;
+
+use dsm_core::lock::LockError;
+use dsm_core::namespace;
+
+use crate::pointer::DsaPointer;
+
+/// Shared memory that contradicts itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Corruption {
+    /// What is wrong.
+    pub what: &'static str,
+    /// Where: an offset, a raw pointer or the value found, as `what` suggests.
+    pub at: u64,
+}
+
+impl Corruption {
+    pub(crate) const fn new(what: &'static str, at: u64) -> Self {
+        Self { what, at }
+    }
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the area is damaged: {} ({:#x})", self.what, self.at)
+    }
+}
+
+impl core::error::Error for Corruption {}
+
+/// Why an operation on an area was refused. Nothing is changed then, and no lock is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A request above what the flags allow (bytes).
+    InvalidRequestSize(u64),
+    /// An alignment that is no power of two, or above a page (bytes).
+    InvalidAlignment(usize),
+    /// The area's size limit stands in the way.
+    SizeLimit {
+        /// Bytes of the segment that would be needed.
+        needed: u64,
+        /// Bytes of all segments now.
+        total: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// All 1,024 segments of the area are in use or retired.
+    TooManySegments,
+    /// Options that cannot be met; says which.
+    InvalidOptions(&'static str),
+    /// The memory for an area in place is too small or not aligned to 4,096: (has, needs) bytes.
+    PlaceTooSmall(u64, u64),
+    /// The area is gone, or going: the last process has left it.
+    CouldNotAttach,
+    /// There is no area of ours at that place.
+    NotAnArea,
+    /// The area is of another layout version: (its, ours).
+    Version(u32, u32),
+    /// The area was made by another build: pointer width, byte order or lock size: (its, ours).
+    Fingerprint(u64, u64),
+    /// A pointer that means no allocated object of this area.
+    InvalidPointer(DsaPointer),
+    /// A copy that leaves its object: (bytes asked for, bytes there).
+    OutOfObject(u64, u64),
+    /// `allocate_into` was given a destination outside the area.
+    ForeignDestination,
+    /// Another process or a thread of this one is attaching a segment and takes very long.
+    Busy,
+    /// A lock of the area could not be taken.
+    Lock(LockError),
+    /// The namespace refused: out of memory, out of slots, or whatever the platform says.
+    Namespace(namespace::Error),
+    /// The area is damaged.
+    Corrupt(Corruption),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidRequestSize(size) => write!(
+                f,
+                "invalid request size {size}: at most {} bytes, or pass Flags::HUGE",
+                crate::heap::MAX_REQUEST
+            ),
+            Self::InvalidAlignment(align) => {
+                write!(f, "invalid alignment {align}: a power of two up to 4096 is possible")
+            }
+            Self::SizeLimit { needed, total, limit } => write!(
+                f,
+                "the area needs a segment of {needed} bytes, has {total} and is limited to \
+                 {limit}; free something or raise the limit"
+            ),
+            Self::TooManySegments => {
+                f.write_str("all 1024 segments of the area are taken; create it with larger ones")
+            }
+            Self::InvalidOptions(which) => write!(f, "invalid options: {which}"),
+            Self::PlaceTooSmall(has, needs) => {
+                write!(f, "an area in place needs {needs} bytes aligned to 4096; there are {has}")
+            }
+            Self::CouldNotAttach => f.write_str(
+                "could not attach to the area: the last process has left it; create a new one",
+            ),
+            Self::NotAnArea => f.write_str("there is no area at that place"),
+            Self::Version(its, ours) => write!(
+                f,
+                "the area has layout version {its}, this program {ours}; use one version of the \
+                 program at a time"
+            ),
+            Self::Fingerprint(its, ours) => write!(
+                f,
+                "the area was made by a different build (layout {its:016x}, ours {ours:016x})"
+            ),
+            Self::InvalidPointer(pointer) => {
+                write!(f, "{pointer} means no allocated object of this area")
+            }
+            Self::OutOfObject(asked, there) => {
+                write!(f, "{asked} bytes asked for where the object has {there}")
+            }
+            Self::ForeignDestination => f.write_str(
+                "the destination of allocate_into must lie in the same area; use \
+                 allocate_unpublished and a record of your own",
+            ),
+            Self::Busy => f.write_str("another thread is attaching a segment and takes long"),
+            Self::Lock(e) => e.fmt(f),
+            Self::Namespace(e) => write!(f, "{e:?}"),
+            Self::Corrupt(e) => e.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<Corruption> for Error {
+    fn from(e: Corruption) -> Self {
+        Self::Corrupt(e)
+    }
+}
+
+impl From<LockError> for Error {
+    fn from(e: LockError) -> Self {
+        Self::Lock(e)
+    }
+}
+
+impl From<namespace::Error> for Error {
+    fn from(e: namespace::Error) -> Self {
+        Self::Namespace(e)
+    }
+}
+
+/// Why a pointer was not freed. Nothing is changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// It means no object: invalid, made up, or into the middle of one.
+    InvalidPointer(DsaPointer),
+    /// The object is free already.
+    DoubleFree(DsaPointer),
+    /// The lock that the operation needed could not be taken, or a segment not be attached.
+    Refused(Error),
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidPointer(p) => write!(f, "{p} was never returned by this area"),
+            Self::DoubleFree(p) => write!(f, "{p} is free already"),
+            Self::Refused(e) => e.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for FreeError {}
+
+impl<E: Into<Error>> From<E> for FreeError {
+    fn from(e: E) -> Self {
+        Self::Refused(e.into())
+    }
+}

@@ -1,0 +1,289 @@
+//! Allocating and freeing: the fast path and the doors to the slow ones.
+//!
+//! A [`Heap`] is one thread's right to allocate in one area. In the common case allocating is:
+//! class of the size, newest entry of the magazine (or lowest bit of the mask), look at the
+//! object's truth byte, store 1; freeing is: entry of the segment table, header of the slab, owner
+//! is this heap, which object, look at its byte, store 0, push it onto the magazine. No lock, no
+//! read-modify-write, no shared line that anybody else writes. The store into the byte is the
+//! commit: a process killed before it has done nothing, after it everything.
+//!
+//! What a process allocated bare and had not linked anywhere when it was killed is the
+//! application's to find. [`Heap::allocate_into`] closes that gap: the object is born with truth 2
+//! (unpublished), is stored where it is to be found, and becomes 1. Who frees first, or
+//! [`Heap::settle`]s, turns a 2 that a killed process left behind a published pointer.
+//!
+//! A thread takes slabs of one page first and whole units once a class is in use in earnest, so
+//! that a small area stays within its first 64 KiB.
+
+mod free;
+mod publish;
+mod refill;
+
+use core::alloc::Layout;
+
+use dsm_core::lock::{LockError, RawLock};
+use dsm_core::participant::Participant;
+use dsm_core::sync::Ordering;
+
+use crate::area::{Area, Purpose};
+use crate::class::{class_for, class_of};
+use crate::error::Error;
+use crate::hints::HeapLocal;
+use crate::layout::{PAGE, UNITS_AT};
+use crate::pointer::DsaPointer;
+use crate::slab::{FREE, PARTICIPANT, SlabHeader, USED, index_in};
+
+bitflags::bitflags! {
+    /// What an allocation may do.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Flags: u32 {
+        /// Allow more than [`MAX_REQUEST`] bytes.
+        #[doc(alias = "DSA_ALLOC_HUGE")]
+        const HUGE = 1;
+        /// Return the invalid pointer instead of any error.
+        #[doc(alias = "DSA_ALLOC_NO_OOM")]
+        const NO_OOM = 2;
+        /// Zero the object.
+        #[doc(alias = "DSA_ALLOC_ZERO")]
+        const ZERO = 4;
+    }
+}
+
+/// The largest request without [`Flags::HUGE`], in bytes: 1 GiB - 1.
+#[doc(alias = "MaxAllocSize")]
+pub const MAX_REQUEST: usize = (1 << 30) - 1;
+/// The largest request with [`Flags::HUGE`], in bytes.
+#[doc(alias = "MaxAllocHugeSize")]
+pub const MAX_HUGE_REQUEST: usize = usize::MAX / 2;
+
+/// Where the nonce of an owner word starts, and how many there are.
+const NONCE_SHIFT: u32 = 48;
+const NONCES: u32 = 1 << 15;
+
+/// One thread's right to allocate and free in an area; see the module's essay. Neither `Send` nor
+/// `Sync`.
+pub struct Heap<'h, L> {
+    pub(crate) area: &'h Area<'h, L>,
+    pub(crate) participant: &'h Participant<'h>,
+    pub(crate) local: &'h HeapLocal,
+}
+
+impl<'h, L: RawLock> Heap<'h, L> {
+    pub(crate) fn new(
+        area: &'h Area<'h, L>,
+        participant: &'h Participant<'h>,
+        local: &'h HeapLocal,
+    ) -> Result<Self, Error> {
+        let heap = Self { area, participant, local };
+        heap.identify()?;
+        Ok(heap)
+    }
+
+    /// Makes sure that the hints are this participant's, of this attachment.
+    pub(crate) fn identify(&self) -> Result<u64, Error> {
+        let packed = self.participant.packed();
+        let me = self.local.me.get();
+        if packed == 0 {
+            self.local.wipe();
+            return Err(Error::Lock(LockError::NotRegistered));
+        }
+        if me & PARTICIPANT == packed && self.local.instance.get() == self.area.instance() {
+            return Ok(me);
+        }
+        self.local.wipe();
+        let nonce = self.area.header().nonce.fetch_add(1, Ordering::Relaxed) % NONCES;
+        let me = packed | u64::from(nonce) << NONCE_SHIFT;
+        self.local.instance.set(self.area.instance());
+        self.local.me.set(me);
+        Ok(me)
+    }
+
+    /// The area.
+    #[must_use]
+    pub fn area(&self) -> &'h Area<'h, L> {
+        self.area
+    }
+
+    /// The participant.
+    #[must_use]
+    pub fn participant(&self) -> &'h Participant<'h> {
+        self.participant
+    }
+
+    /// Allocates `size` bytes, aligned to 8, or to 16 if the size is a multiple of 16, or to a
+    /// page above 8,192 bytes. The contents are anything. Constant time, but for every so many
+    /// calls that look for free objects; a zero size is treated as 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRequestSize`] above [`MAX_REQUEST`]; [`Error::SizeLimit`],
+    /// [`Error::TooManySegments`], [`Error::Namespace`] when there is no memory. No lock is held
+    /// and nothing is lost then.
+    #[doc(alias = "dsa_allocate")]
+    #[inline]
+    pub fn allocate(&self, size: usize) -> Result<DsaPointer, Error> {
+        if let Some(class) = class_of(size) {
+            if let Some(hints) = self.local.classes.get(class) {
+                if self.participant.packed() == self.local.me.get() & PARTICIPANT {
+                    if let Some(pointer) = hints.take(USED) {
+                        return Ok(pointer);
+                    }
+                }
+            }
+        }
+        self.allocate_slow(size, 1, Flags::empty(), USED)
+    }
+
+    /// As [`allocate`](Self::allocate), with flags.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate); none with [`Flags::NO_OOM`], which turns every one into
+    /// the invalid pointer.
+    #[doc(alias = "dsa_allocate_extended")]
+    #[doc(alias = "dsa_allocate0")]
+    pub fn allocate_extended(&self, size: usize, flags: Flags) -> Result<DsaPointer, Error> {
+        self.allocate_aligned(size, 1, flags)
+    }
+
+    /// Allocates for a layout: an alignment up to 4,096 is possible.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate), and [`Error::InvalidAlignment`].
+    pub fn allocate_layout(&self, layout: Layout) -> Result<DsaPointer, Error> {
+        self.allocate_aligned(layout.size(), layout.align(), Flags::empty())
+    }
+
+    /// Allocates with an alignment and flags.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate_extended`](Self::allocate_extended), and [`Error::InvalidAlignment`].
+    pub fn allocate_aligned(
+        &self,
+        size: usize,
+        align: usize,
+        flags: Flags,
+    ) -> Result<DsaPointer, Error> {
+        let result = self.allocate_slow(size, align, flags, USED);
+        let result = result.and_then(|pointer| {
+            if flags.contains(Flags::ZERO) {
+                self.zero(pointer, size)?;
+            }
+            Ok(pointer)
+        });
+        match result {
+            Err(_) if flags.contains(Flags::NO_OOM) => Ok(DsaPointer::INVALID),
+            result => result,
+        }
+    }
+
+    fn zero(&self, pointer: DsaPointer, size: usize) -> Result<(), Error> {
+        let memory = self.area.map(pointer.key())?;
+        // Objects are aligned to 8 and as long as their class, which is a multiple of 8.
+        Ok(memory.zero(pointer.offset(), (size as u64).next_multiple_of(8))?)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn allocate_slow(
+        &self,
+        size: usize,
+        align: usize,
+        flags: Flags,
+        value: u8,
+    ) -> Result<DsaPointer, Error> {
+        let most = if flags.contains(Flags::HUGE) { MAX_HUGE_REQUEST } else { MAX_REQUEST };
+        if size > most {
+            return Err(Error::InvalidRequestSize(size as u64));
+        }
+        if !align.is_power_of_two() || align as u64 > PAGE {
+            return Err(Error::InvalidAlignment(align));
+        }
+        let me = self.identify()?;
+        let Some(class) = class_for(size, align) else {
+            return self.allocate_pages(size, me, value);
+        };
+        if value == USED && self.is_cold(class) {
+            return self.allocate_pages(size, me, value);
+        }
+        let hints = &self.local.classes[class];
+        loop {
+            if let Some(pointer) = hints.take(value) {
+                return Ok(pointer);
+            }
+            self.refill(class, me)?;
+        }
+    }
+
+    /// Allocates a run of pages.
+    fn allocate_pages(&self, size: usize, me: u64, value: u8) -> Result<DsaPointer, Error> {
+        let pages = (size as u64).div_ceil(PAGE).max(1);
+        let Ok(pages) = u32::try_from(pages) else {
+            return Err(Error::InvalidRequestSize(size as u64));
+        };
+        let purpose = if value == USED { Purpose::Large } else { Purpose::Unpublished(me) };
+        let allocated = self.area.allocate_run(self.participant, pages, purpose, &mut || {
+            Ok(self.area.adopt(self.participant, None)?.pages > 0)
+        })?;
+        Ok(allocated)
+    }
+
+    /// Frees an object. Any participant may free what any other one allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError::DoubleFree`](crate::error::FreeError::DoubleFree) (until the object is
+    /// allocated again),
+    /// [`FreeError::InvalidPointer`](crate::error::FreeError::InvalidPointer) for what is no
+    /// object. Nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may use the object any more, in any process.
+    #[doc(alias = "dsa_free")]
+    #[inline]
+    pub unsafe fn free(&self, pointer: DsaPointer) -> Result<(), crate::error::FreeError> {
+        let Some((base, len)) = self.area.local().find(pointer) else {
+            return self.free_slow(pointer);
+        };
+        let offset = pointer.offset();
+        if offset >= len {
+            return self.free_slow(pointer);
+        }
+        // SAFETY: the unit table starts there in every segment, and has a header for every unit
+        // of the mapping.
+        let header = unsafe { base.add((UNITS_AT + (offset >> 16) * 64) as usize) };
+        // SAFETY: as above; atomics only, aligned to 64 as is the base.
+        let header = unsafe { header.cast::<SlabHeader>().as_ref() };
+        let me = self.local.me.get();
+        if header.owner.load(Ordering::Acquire) != me || me == 0 {
+            return self.free_slow(pointer);
+        }
+        let Some(index) = index_in(header, (offset & 0xffff) as u32) else {
+            return self.free_slow(pointer);
+        };
+        let place = header.truth.load(Ordering::Relaxed);
+        let truth = (place & ((1 << 40) - 1)) + u64::from(index);
+        let class = (place >> 56) as usize;
+        let Some(hints) = self.local.classes.get(class) else {
+            return self.free_slow(pointer);
+        };
+        if truth >= len {
+            return self.free_slow(pointer);
+        }
+        // SAFETY: inside the mapping.
+        let truth = unsafe { base.add(truth as usize) };
+        // SAFETY: a truth byte: the header is of a slab that this heap owns.
+        let truth = unsafe { truth.cast::<dsm_core::sync::AtomicU8>().as_ref() };
+        if truth.load(Ordering::Relaxed) == FREE {
+            return Err(crate::error::FreeError::DoubleFree(pointer));
+        }
+        truth.store(FREE, Ordering::Release);
+        if hints.push(pointer, truth) {
+            self.tidy(class);
+        }
+        Ok(())
+    }
+}

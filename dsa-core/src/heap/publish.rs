@@ -1,0 +1,173 @@
+//! Allocating what a kill can't leak.
+//!
+//! An object allocated here has truth 2 until it is published. Publishing is three stores: where
+//! to (`dest`, then `publishing`, in the slab's header, which only its owner writes), the pointer
+//! itself into its destination, and the byte from 2 to 1 (by compare-and-swap: somebody else may
+//! have found the pointer and freed the object by then). Killed before the second, recovery frees
+//! the object; after it, it completes the third.
+//!
+//! A structure with records of its own (a hash table) can do without `dest`: it allocates
+//! unpublished, links, and [`settle`](Heap::settle)s; its recovery settles what is linked *before*
+//! the allocator's recovery frees the 2s of the dead, that is before it calls into the area.
+
+use dsm_core::lock::RawLock;
+use dsm_core::sync::Ordering;
+
+use core::ptr::NonNull;
+
+use super::{Flags, Heap};
+use crate::area::Located;
+use crate::error::Error;
+use crate::pointer::{AtomicDsaPointer, DsaPointer};
+use crate::slab::{FREE, UNPUBLISHED, USED, WATCHED};
+
+impl<L: RawLock> Heap<'_, L> {
+    /// Allocates an object that is freed by itself when this participant dies before it has
+    /// published or settled it.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate_aligned`](Self::allocate_aligned).
+    pub fn allocate_unpublished(
+        &self,
+        size: usize,
+        align: usize,
+        flags: Flags,
+    ) -> Result<DsaPointer, Error> {
+        let result = self.allocate_slow(size, align, flags, UNPUBLISHED).and_then(|pointer| {
+            if flags.contains(Flags::ZERO) {
+                self.zero(pointer, size)?;
+            }
+            Ok(pointer)
+        });
+        match result {
+            Err(_) if flags.contains(Flags::NO_OOM) => Ok(DsaPointer::INVALID),
+            result => result,
+        }
+    }
+
+    /// Stores `pointer` into `dest`, which must lie in this area, and makes it an ordinary object:
+    /// whenever this process is killed, either `dest` holds the pointer and the object is
+    /// allocated, or it is not and the object is freed by recovery.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignDestination`] if `dest` is not in this area; [`Error::InvalidPointer`] if
+    /// `pointer` is not an unpublished object of this heap.
+    pub fn publish(&self, pointer: DsaPointer, dest: &AtomicDsaPointer) -> Result<(), Error> {
+        let me = self.identify()?;
+        let wild = Error::InvalidPointer(pointer);
+        let at = self
+            .area
+            .pointer_to(core::ptr::from_ref(dest).cast())
+            .ok_or(Error::ForeignDestination)?;
+        match self.area.locate(pointer)? {
+            Located::Slab(slab) => {
+                let index = slab.index_of(pointer).ok_or(wild)?;
+                let truth = slab.truth(index)?;
+                if slab.header.owner.load(Ordering::Relaxed) & !WATCHED != me
+                    || truth.load(Ordering::Relaxed) != UNPUBLISHED
+                {
+                    return Err(wild);
+                }
+                slab.header.publishing.store(0, Ordering::Relaxed);
+                dsm_core::sync::compiler_fence();
+                slab.header.dest.store(at.raw(), Ordering::Relaxed);
+                dsm_core::sync::compiler_fence();
+                slab.header.publishing.store(index as u16 + 1, Ordering::Relaxed);
+                dsm_core::sync::compiler_fence();
+                dest.store(pointer, Ordering::Release);
+                // Fails if who found it there has freed it already.
+                let _ =
+                    truth.compare_exchange(UNPUBLISHED, USED, Ordering::AcqRel, Ordering::Relaxed);
+                Ok(())
+            }
+            Located::Large { pages, published: false, header, tables, page } => {
+                if header.owner.load(Ordering::Relaxed) != me {
+                    return Err(wild);
+                }
+                header.dest.store(at.raw(), Ordering::Relaxed);
+                dsm_core::sync::compiler_fence();
+                header.publishing.store(1, Ordering::Relaxed);
+                dsm_core::sync::compiler_fence();
+                dest.store(pointer, Ordering::Release);
+                tables.publish_run(page, pages)?;
+                Ok(())
+            }
+            _ => Err(wild),
+        }
+    }
+
+    /// Allocates, lets `init` fill in the memory, and publishes the object in `dest`, so that a
+    /// kill at any point leaks nothing. `dest` must lie in this area.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate_aligned`](Self::allocate_aligned) and [`publish`](Self::publish). With
+    /// [`Flags::NO_OOM`] every failure is the invalid pointer, and `dest` is unchanged.
+    #[doc(alias = "dsa_allocate")]
+    pub fn allocate_into(
+        &self,
+        size: usize,
+        align: usize,
+        flags: Flags,
+        dest: &AtomicDsaPointer,
+        init: impl FnOnce(NonNull<u8>),
+    ) -> Result<DsaPointer, Error> {
+        let pointer = self.allocate_unpublished(size, align, flags)?;
+        if !pointer.is_valid() {
+            return Ok(pointer);
+        }
+        // Undoes the allocation if `init` unwinds or publishing fails.
+        let unpublished = Unpublished { heap: self, pointer };
+        if let Some(at) = self.area.resolve(pointer) {
+            init(at);
+        }
+        match self.publish(pointer, dest) {
+            Ok(()) => {
+                core::mem::forget(unpublished);
+                Ok(pointer)
+            }
+            Err(_) if flags.contains(Flags::NO_OOM) => Ok(DsaPointer::INVALID),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes an unpublished object an ordinary one, whoever allocated it: for those who linked it
+    /// by a record of their own, and for those who find it linked and want to move it elsewhere.
+    /// Does nothing to an object that is published.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidPointer`] if no allocated object starts there.
+    pub fn settle(&self, pointer: DsaPointer) -> Result<(), Error> {
+        let wild = Error::InvalidPointer(pointer);
+        match self.area.locate(pointer)? {
+            Located::Slab(slab) => {
+                let index = slab.index_of(pointer).ok_or(wild)?;
+                let truth = slab.truth(index)?;
+                let won =
+                    truth.compare_exchange(UNPUBLISHED, USED, Ordering::AcqRel, Ordering::Relaxed);
+                if won == Err(FREE) { Err(wild) } else { Ok(()) }
+            }
+            Located::Large { published: true, .. } => Ok(()),
+            Located::Large { pages, tables, page, .. } => {
+                tables.publish_run(page, pages)?;
+                Ok(())
+            }
+            Located::Unknown => Err(wild),
+        }
+    }
+}
+
+struct Unpublished<'u, 'h, L: RawLock> {
+    heap: &'u Heap<'h, L>,
+    pointer: DsaPointer,
+}
+
+impl<L: RawLock> Drop for Unpublished<'_, '_, L> {
+    fn drop(&mut self) {
+        // SAFETY: the object was never published, so that nobody else knows it.
+        let _ = unsafe { self.heap.free(self.pointer) };
+    }
+}

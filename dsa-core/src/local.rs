@@ -1,0 +1,275 @@
+//! What a process knows of an area: which segments it has mapped where.
+//!
+//! [`AreaLocal`] is process memory that the caller supplies (there is no `alloc` here), shared by
+//! the threads of the process. Resolving a pointer reads one entry: the key must be the pointer's,
+//! the offset below the length. An entry changes under a small lock of the process: the key is
+//! cleared first and written last, and a reader looks at it before and after, so that it never
+//! combines halves of two mappings.
+//!
+//! When a segment is given back, its mapping is replaced in place by zeros; the address range is
+//! remembered here, since an optimistic reader may be looking at it, and released with the area
+//! or when [`BLANKS`] others have gone the same way since.
+//!
+//! After a fork the child has a copy of this, whose mappings it does not own: it opens the
+//! namespace anew, with a new `AreaLocal`.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+use dsm_core::env::Environment;
+use dsm_core::handle::SegmentHandle;
+use dsm_core::segment::{Blank, RawSegment};
+use dsm_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::error::Error;
+use crate::memory::Memory;
+use crate::pointer::DsaPointer;
+
+/// Address ranges kept for late readers.
+pub(crate) const BLANKS: usize = 256;
+
+/// Rounds of a millisecond that a thread waits for another one that is attaching a segment.
+const PATIENCE: u32 = 10_000;
+
+struct LocalEntry {
+    /// 0 for none.
+    key: AtomicU64,
+    base: AtomicUsize,
+    len: AtomicU64,
+    /// 0 for memory in place, which is not ours to detach.
+    handle: AtomicU64,
+}
+
+struct Blanks {
+    ranges: [Option<Blank>; BLANKS],
+    next: usize,
+}
+
+impl Blanks {
+    const fn new() -> Self {
+        Self { ranges: [const { None }; BLANKS], next: 0 }
+    }
+}
+
+/// A process's table of an area's segments; see the module's essay. About 36 KiB, zero at first.
+pub struct AreaLocal {
+    entries: [LocalEntry; DsaPointer::MAX_SEGMENTS],
+    /// Changed under `lock`.
+    blanks: UnsafeCell<Blanks>,
+    /// 1 while a thread changes entries, 2 if another one waits.
+    lock: AtomicU32,
+    /// Entries below this may be in use.
+    pub(crate) high: AtomicUsize,
+    /// The area's `retired` when the table was last compared with the directory.
+    pub(crate) seen: AtomicU64,
+    /// 1 while an `Area` uses this.
+    taken: AtomicU32,
+}
+
+impl AreaLocal {
+    /// An empty table.
+    #[must_use]
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self {
+            entries: [const {
+                LocalEntry {
+                    key: AtomicU64::new(0),
+                    base: AtomicUsize::new(0),
+                    len: AtomicU64::new(0),
+                    handle: AtomicU64::new(0),
+                }
+            }; DsaPointer::MAX_SEGMENTS],
+            blanks: UnsafeCell::new(Blanks::new()),
+            lock: AtomicU32::new(0),
+            high: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
+            taken: AtomicU32::new(0),
+        }
+    }
+
+    /// An empty table.
+    #[must_use]
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self {
+            entries: core::array::from_fn(|_| LocalEntry {
+                key: AtomicU64::new(0),
+                base: AtomicUsize::new(0),
+                len: AtomicU64::new(0),
+                handle: AtomicU64::new(0),
+            }),
+            blanks: UnsafeCell::new(Blanks::new()),
+            lock: AtomicU32::new(0),
+            high: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
+            taken: AtomicU32::new(0),
+        }
+    }
+
+    /// Builds an empty table in place: for tables too large for a stack.
+    pub fn init(place: &mut MaybeUninit<Self>) -> &mut Self {
+        place.write(Self::new())
+    }
+
+    /// Reserves the table for one `Area`; false if it has one.
+    pub(crate) fn take(&self) -> bool {
+        self.taken.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(crate) fn give_back(&self) {
+        self.high.store(0, Ordering::Relaxed);
+        self.seen.store(0, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Release);
+    }
+
+    /// Where the segment of `pointer` is mapped: (first byte, length).
+    #[inline(always)]
+    pub(crate) fn find(&self, pointer: DsaPointer) -> Option<(NonNull<u8>, u64)> {
+        let key = u64::from(pointer.key());
+        let entry = &self.entries[pointer.segment()];
+        if entry.key.load(Ordering::Acquire) != key {
+            return None;
+        }
+        let base = entry.base.load(Ordering::Acquire);
+        let len = entry.len.load(Ordering::Acquire);
+        if entry.key.load(Ordering::Relaxed) != key {
+            return None;
+        }
+        // The base is null for the invalid pointer only (key 0, never filled in).
+        NonNull::new(core::ptr::with_exposed_provenance_mut(base)).map(|base| (base, len))
+    }
+
+    /// The mapping of a key, as memory.
+    #[inline]
+    pub(crate) fn memory(&self, key: u32) -> Option<Memory<'_>> {
+        let (base, len) = self.find(DsaPointer::compose(key, 0))?;
+        // SAFETY: an entry is filled in with a mapping that stays (if only as zeros) until the
+        // area that borrows this table is dropped.
+        Some(unsafe { Memory::new(base, len) })
+    }
+
+    /// The pointer to an address, if it lies in a mapped segment.
+    pub(crate) fn reverse(&self, address: usize) -> Option<DsaPointer> {
+        for entry in &self.entries[..self.high.load(Ordering::Acquire)] {
+            let key = entry.key.load(Ordering::Acquire);
+            let base = entry.base.load(Ordering::Relaxed);
+            let len = entry.len.load(Ordering::Relaxed);
+            if key != 0 && address >= base && ((address - base) as u64) < len {
+                return Some(DsaPointer::compose(key as u32, (address - base) as u64));
+            }
+        }
+        None
+    }
+
+    /// The key that is mapped for a segment index; 0 for none.
+    pub(crate) fn key(&self, index: usize) -> u32 {
+        self.entries[index].key.load(Ordering::Acquire) as u32
+    }
+
+    /// Locks the table against other threads of the process.
+    pub(crate) fn lock<'l>(&'l self, env: &'l dyn Environment) -> Result<LocalGuard<'l>, Error> {
+        let mut rounds = 0;
+        while self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            if rounds == PATIENCE {
+                return Err(Error::Busy);
+            }
+            rounds += 1;
+            env.wait(&self.lock, 1, Duration::from_millis(1));
+        }
+        Ok(LocalGuard { local: self, env })
+    }
+}
+
+impl Default for AreaLocal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: `blanks` is used under `lock` only, and what it holds is `Send`; the rest are atomics.
+unsafe impl Sync for AreaLocal {}
+
+/// The right to change the table.
+pub(crate) struct LocalGuard<'l> {
+    local: &'l AreaLocal,
+    env: &'l dyn Environment,
+}
+
+impl LocalGuard<'_> {
+    /// Enters a mapping; `handle` is 0 for memory in place. The index's entry must be empty.
+    pub(crate) fn insert(&self, key: u32, base: NonNull<u8>, len: u64, handle: u64) {
+        let index = key as usize & (DsaPointer::MAX_SEGMENTS - 1);
+        let entry = &self.local.entries[index];
+        entry.base.store(base.as_ptr().expose_provenance(), Ordering::Release);
+        entry.len.store(len, Ordering::Release);
+        entry.handle.store(handle, Ordering::Relaxed);
+        entry.key.store(u64::from(key), Ordering::Release);
+        let high = self.local.high.load(Ordering::Relaxed).max(index + 1);
+        self.local.high.store(high, Ordering::Release);
+    }
+
+    /// Takes a mapping out; `None` if there is none, or it is not ours to detach.
+    pub(crate) fn remove(&self, index: usize) -> Option<RawSegment> {
+        let entry = &self.local.entries[index];
+        if entry.key.swap(0, Ordering::AcqRel) == 0 {
+            return None;
+        }
+        let base = core::ptr::with_exposed_provenance_mut(entry.base.load(Ordering::Relaxed));
+        Some(RawSegment {
+            handle: SegmentHandle::from_raw(entry.handle.load(Ordering::Relaxed))?,
+            base: NonNull::new(base)?,
+            len: entry.len.load(Ordering::Relaxed) as usize,
+        })
+    }
+
+    /// Remembers an address range; returns the one that has to go for it, if any.
+    pub(crate) fn keep_blank(&mut self, blank: Blank) -> Option<Blank> {
+        let blanks = self.blanks();
+        let next = blanks.next;
+        blanks.next = (next + 1) % BLANKS;
+        blanks.ranges[next].replace(blank)
+    }
+
+    /// Forgets the `index`th address range.
+    pub(crate) fn take_blank(&mut self, index: usize) -> Option<Blank> {
+        self.blanks().ranges[index].take()
+    }
+
+    fn blanks(&mut self) -> &mut Blanks {
+        // SAFETY: this guard holds the lock, and is borrowed for as long as the reference lives.
+        unsafe { &mut *self.local.blanks.get() }
+    }
+}
+
+impl Drop for LocalGuard<'_> {
+    fn drop(&mut self) {
+        self.local.lock.store(0, Ordering::Release);
+        self.env.wake_all(&self.local.lock);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_compared_whole() {
+        let local = AreaLocal::new();
+        let memory = [0u64; 8];
+        let base = NonNull::from(&memory).cast();
+        let entry = &local.entries[5];
+        entry.base.store(base.as_ptr() as *const u8 as usize, Ordering::Relaxed);
+        entry.len.store(64, Ordering::Relaxed);
+        entry.key.store(u64::from(DsaPointer::key_of(5, 9)), Ordering::Relaxed);
+        local.high.store(6, Ordering::Relaxed);
+        let there = DsaPointer::compose(DsaPointer::key_of(5, 9), 8);
+        assert_eq!(local.find(there), Some((base, 64)));
+        assert_eq!(local.find(DsaPointer::compose(DsaPointer::key_of(5, 8), 8)), None);
+        assert_eq!(local.find(DsaPointer::INVALID), None);
+        assert_eq!(local.reverse(base.as_ptr() as usize + 8), Some(there));
+        assert_eq!(local.reverse(base.as_ptr() as usize + 64), None);
+    }
+}

@@ -1,0 +1,368 @@
+//! Slabs: objects of one size side by side.
+//!
+//! A *full* slab is a unit of 64 KiB, a *mini* slab one page. Both have a [`SlabHeader`], the full
+//! one in the unit table, the mini one in its unit's side area.
+//!
+//! **Truth**: one byte an object: 0 free, 1 allocated, 2 allocated but not yet published. And the
+//! header's owner word:
+//!
+//! ```text
+//!    63       62..48     47..16       15..0
+//! +---------+---------+------------+---------+      0         no slab here
+//! | watched |  nonce  | generation |  index  |      ORPHAN    a slab that nobody owns
+//! +---------+---------+------------+---------+      MIXED     a unit used page by page
+//! ```
+//!
+//! Generation and index are the participant's; the nonce tells the heaps of one participant apart
+//! (one that was forgotten, and its successor), so that no two heaps ever own one slab. *Watched*
+//! diverts the owner's own frees to the slow path, which counts them until the slab is worth
+//! offering again: offering a slab with one free object would cost a scan each (five times the
+//! time in bursts).
+//!
+//! **Who writes**: the owner allocates by storing 1 (or 2) over a 0 and frees by storing 0; nobody
+//! else ever turns a 0 into anything. Others free by a compare-and-swap of 1 (or 2) to 0, which is
+//! their last access to the slab; before it they mark the slab pending. Owner words change as the
+//! page lock's holder makes or unmakes the slab, when the owner lets go, and when the area lock's
+//! holder adopts a dead owner's slab.
+//!
+//! **Derived or private**: `next`, `prev`, `list`, `cursor`, `countdown` belong to the owner alone
+//! and mean nothing to the next one. `pending` is a hint. The rest is constant while the slab
+//! lives, and follows from its class.
+//!
+//! **Publishing**: `dest` and `publishing` say which object is being published where, so that who
+//! recovers a dead owner's slab can tell a 2 that nobody can reach from one that is published but
+//! for its byte. A run's head uses the same header for the same purpose.
+//!
+//! Where the truth bytes are: full slabs of objects of 64 bytes and more: in the side area; mini
+//! slabs of objects of 1,024 and more (at most four): four bytes at the side area's end; all others:
+//! at the slab's start, before the objects.
+
+use dsm_core::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::class::{CLASSES, SIZES, natural_align, reciprocal};
+use crate::error::Corruption;
+use crate::layout::{Geometry, PAGE, SIDE_MINI_TRUTH, UNIT, UNIT_PAGES};
+use crate::memory::{Memory, Shared};
+use crate::pointer::DsaPointer;
+use crate::racy_scan;
+
+/// Owner word of a unit that is used page by page.
+pub(crate) const MIXED: u64 = 2;
+/// Owner word of a slab whose owner has left.
+pub(crate) const ORPHAN: u64 = 1;
+/// Owner words from here on name somebody.
+pub(crate) const FIRST_OWNER: u64 = 1 << 16;
+/// Bit of the owner word: frees are counted.
+pub(crate) const WATCHED: u64 = 1 << 63;
+/// Bits of the owner word that are the participant's packed id.
+pub(crate) const PARTICIPANT: u64 = (1 << 48) - 1;
+
+/// Truth byte: free.
+pub(crate) const FREE: u8 = 0;
+/// Truth byte: allocated.
+pub(crate) const USED: u8 = 1;
+/// Truth byte: allocated, not yet published.
+pub(crate) const UNPUBLISHED: u8 = 2;
+
+/// `list` value: in no list of its owner.
+pub(crate) const LIST_NONE: u8 = 0;
+/// `list` value: among those with room.
+pub(crate) const LIST_PARTIAL: u8 = 1;
+/// `list` value: among those that were full when last looked at.
+pub(crate) const LIST_FULL: u8 = 2;
+
+/// The header of a slab, or of a run's head; see the module's essay.
+#[repr(C, align(64))]
+pub(crate) struct SlabHeader {
+    pub(crate) owner: AtomicU64,
+    /// Offset of the first truth byte in the low 40 bits, the class in the top 8.
+    pub(crate) truth: AtomicU64,
+    pub(crate) recip: AtomicU32,
+    /// Objects.
+    pub(crate) count: AtomicU16,
+    /// Bytes before the first object.
+    pub(crate) start: AtomicU16,
+    /// Neighbours in the owner's list: raw pointers to slabs' first bytes.
+    pub(crate) next: AtomicU64,
+    pub(crate) prev: AtomicU64,
+    /// Where the object `publishing - 1` is being published; raw pointer.
+    pub(crate) dest: AtomicU64,
+    pub(crate) publishing: AtomicU16,
+    /// Window of 64 objects where the last scan ended.
+    pub(crate) cursor: AtomicU16,
+    /// Frees until a watched slab is offered again.
+    pub(crate) countdown: AtomicU16,
+    /// Others have freed here since the owner last looked.
+    pub(crate) pending: AtomicU8,
+    pub(crate) list: AtomicU8,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<SlabHeader>() == 64);
+
+// SAFETY: repr(C), atomics only.
+unsafe impl Shared for SlabHeader {}
+
+/// What follows from a slab's class and kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    pub(crate) count: u32,
+    pub(crate) start: u32,
+    truth: TruthPlace,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TruthPlace {
+    Start,
+    Side,
+    SideMini,
+}
+
+impl Shape {
+    const fn compute(class: usize, mini: bool) -> Self {
+        let size = SIZES[class] as u32;
+        let bytes = if mini { PAGE as u32 } else { UNIT as u32 };
+        if mini && size >= 1024 {
+            return Self { count: bytes / size, start: 0, truth: TruthPlace::SideMini };
+        }
+        if !mini && size >= 64 {
+            return Self { count: bytes / size, start: 0, truth: TruthPlace::Side };
+        }
+        // Truth bytes first, padded for scans of sixteen; then the objects, aligned.
+        let mut count = bytes / (size + 1);
+        loop {
+            let start = count.next_multiple_of(16).next_multiple_of(natural_align(class) as u32);
+            if start + count * size <= bytes {
+                return Self { count, start, truth: TruthPlace::Start };
+            }
+            count -= 1;
+        }
+    }
+
+    /// The shape of a slab.
+    pub(crate) fn of(class: usize, mini: bool) -> Self {
+        static SHAPES: [[Shape; CLASSES]; 2] = {
+            let mut shapes = [[Shape { count: 0, start: 0, truth: TruthPlace::Side }; CLASSES]; 2];
+            let mut class = 0;
+            while class < CLASSES {
+                shapes[0][class] = Shape::compute(class, false);
+                shapes[1][class] = Shape::compute(class, true);
+                class += 1;
+            }
+            shapes
+        };
+        SHAPES[usize::from(mini)][class]
+    }
+}
+
+/// A slab of a mapped segment.
+#[derive(Clone, Copy)]
+pub(crate) struct Slab<'m> {
+    pub(crate) header: &'m SlabHeader,
+    memory: Memory<'m>,
+    /// The slab's first byte.
+    pub(crate) pointer: DsaPointer,
+    pub(crate) mini: bool,
+}
+
+impl<'m> Slab<'m> {
+    /// The slab that starts at `page` of the segment `key`; its header may not be filled in.
+    pub(crate) fn new(
+        memory: Memory<'m>,
+        geometry: &Geometry,
+        key: u32,
+        page: u32,
+        mini: bool,
+    ) -> Result<Self, Corruption> {
+        let at = if mini {
+            geometry.page_header(page)
+        } else {
+            Geometry::unit_header(page / UNIT_PAGES)
+        };
+        let pointer = DsaPointer::compose(key, u64::from(page) * PAGE);
+        Ok(Self { header: memory.at(at)?, memory, pointer, mini })
+    }
+
+    /// Fills in the header and clears the truth bytes, everything but the owner.
+    pub(crate) fn init(&self, geometry: &Geometry, class: usize) -> Result<(), Corruption> {
+        let shape = Shape::of(class, self.mini);
+        let page = (self.pointer.offset() / PAGE) as u32;
+        let side = geometry.side(page / UNIT_PAGES);
+        let (truth, bytes) = match shape.truth {
+            TruthPlace::Start => (self.pointer.offset(), u64::from(shape.count)),
+            TruthPlace::Side => (side, u64::from(shape.count)),
+            TruthPlace::SideMini => (side + SIDE_MINI_TRUTH + u64::from(page % UNIT_PAGES) * 4, 4),
+        };
+        for byte in truth..truth + bytes {
+            self.memory.at::<AtomicU8>(byte)?.store(FREE, Ordering::Relaxed);
+        }
+        let h = self.header;
+        h.truth.store(truth | (class as u64) << 56, Ordering::Relaxed);
+        h.recip.store(reciprocal(class), Ordering::Relaxed);
+        h.count.store(shape.count as u16, Ordering::Relaxed);
+        h.start.store(shape.start as u16, Ordering::Relaxed);
+        h.next.store(0, Ordering::Relaxed);
+        h.prev.store(0, Ordering::Relaxed);
+        h.dest.store(0, Ordering::Relaxed);
+        h.publishing.store(0, Ordering::Relaxed);
+        h.cursor.store(0, Ordering::Relaxed);
+        h.countdown.store(0, Ordering::Relaxed);
+        h.pending.store(0, Ordering::Relaxed);
+        h.list.store(LIST_NONE, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The class; an error if the header is not one that `init` wrote.
+    pub(crate) fn class(&self) -> Result<usize, Corruption> {
+        let class = (self.header.truth.load(Ordering::Relaxed) >> 56) as usize;
+        if class >= CLASSES {
+            return Err(Corruption::new("a slab of no class", self.pointer.raw()));
+        }
+        let shape = Shape::of(class, self.mini);
+        if u32::from(self.header.count.load(Ordering::Relaxed)) != shape.count
+            || u32::from(self.header.start.load(Ordering::Relaxed)) != shape.start
+            || self.header.recip.load(Ordering::Relaxed) != reciprocal(class)
+        {
+            return Err(Corruption::new(
+                "a slab's header contradicts its class",
+                self.pointer.raw(),
+            ));
+        }
+        Ok(class)
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        u32::from(self.header.count.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the slab.
+    pub(crate) fn bytes(&self) -> u64 {
+        if self.mini { PAGE } else { UNIT }
+    }
+
+    /// Pages of the slab.
+    pub(crate) fn pages(&self) -> u32 {
+        if self.mini { 1 } else { UNIT_PAGES }
+    }
+
+    /// The truth byte of object `index`.
+    pub(crate) fn truth(&self, index: u32) -> Result<&'m AtomicU8, Corruption> {
+        let truth = self.header.truth.load(Ordering::Relaxed) & ((1 << 40) - 1);
+        self.memory.at(truth + u64::from(index))
+    }
+
+    /// The pointer to object `index`.
+    pub(crate) fn object(&self, index: u32) -> DsaPointer {
+        let size = (self.header.truth.load(Ordering::Relaxed) >> 56) as usize;
+        let size = SIZES.get(size).copied().map_or(0, u64::from);
+        let start = u64::from(self.header.start.load(Ordering::Relaxed));
+        self.pointer.add(start + u64::from(index) * size)
+    }
+
+    /// The index of the object that starts at `pointer`; `None` if none does.
+    #[inline]
+    pub(crate) fn index_of(&self, pointer: DsaPointer) -> Option<u32> {
+        let distance = (pointer.raw() & (self.bytes() - 1)) as u32;
+        index_in(self.header, distance)
+    }
+
+    /// Free objects among the 64 of window `window`: a hint.
+    pub(crate) fn window(&self, window: u32) -> Result<u64, Corruption> {
+        let count = self.count();
+        let first = window * 64;
+        if first >= count {
+            return Ok(0);
+        }
+        let here = (count - first).min(64);
+        let at = self.header.truth.load(Ordering::Relaxed) & ((1 << 40) - 1);
+        let bytes = if here < 16 { here } else { here.next_multiple_of(16) };
+        let at = self.memory.range(at + u64::from(first), u64::from(bytes))?;
+        // SAFETY: the range was just checked to be mapped; truth bytes are padded to sixteen (or
+        // fewer than sixteen, and looked at singly).
+        Ok(unsafe { racy_scan::zeros(at.as_ptr().cast(), here) })
+    }
+
+    /// How many windows there are.
+    pub(crate) fn windows(&self) -> u32 {
+        self.count().div_ceil(64)
+    }
+
+    /// How many objects are free; exact for the owner while nobody else frees.
+    pub(crate) fn free_objects(&self) -> Result<u32, Corruption> {
+        let mut free = 0;
+        for window in 0..self.windows() {
+            free += self.window(window)?.count_ones();
+        }
+        Ok(free)
+    }
+
+    /// Whether no object is allocated, by the bytes themselves. Final for the owner: nobody else
+    /// allocates here. Happens after the last free.
+    pub(crate) fn is_empty(&self) -> Result<bool, Corruption> {
+        if self.free_objects()? != self.count() {
+            return Ok(false);
+        }
+        for index in 0..self.count() {
+            if self.truth(index)?.load(Ordering::Relaxed) != FREE {
+                return Ok(false);
+            }
+        }
+        dsm_core::sync::fence(Ordering::Acquire);
+        Ok(true)
+    }
+
+    /// Frees after which a full slab is offered again.
+    pub(crate) fn hysteresis(&self) -> u32 {
+        self.count() / 8 + 1
+    }
+}
+
+/// The index of the object that starts `distance` bytes into the slab of `header`.
+#[inline(always)]
+pub(crate) fn index_in(header: &SlabHeader, distance: u32) -> Option<u32> {
+    let distance = distance.wrapping_sub(u32::from(header.start.load(Ordering::Relaxed)));
+    let recip = header.recip.load(Ordering::Relaxed);
+    let product = u64::from(distance).wrapping_mul(u64::from(recip));
+    let index = (product >> 32) as u32;
+    let exact = (product as u32) < recip;
+    // A distance before the first object wraps to a huge index.
+    (exact && index < u32::from(header.count.load(Ordering::Relaxed))).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_fit_and_waste_little() {
+        for (class, size) in SIZES.iter().enumerate() {
+            let size = u32::from(*size);
+            for mini in [false, true] {
+                if mini && size > 4096 {
+                    continue;
+                }
+                let bytes = if mini { PAGE as u32 } else { UNIT as u32 };
+                let shape = Shape::of(class, mini);
+                assert!(shape.count > 0 && shape.start + shape.count * size <= bytes);
+                assert_eq!(shape.start % natural_align(class) as u32, 0);
+                match shape.truth {
+                    TruthPlace::Start => assert!(shape.start >= shape.count.next_multiple_of(16)),
+                    TruthPlace::Side => assert!(shape.count <= SIDE_MINI_TRUTH as u32),
+                    TruthPlace::SideMini => assert!(shape.count <= 4),
+                }
+                assert!(
+                    (shape.count + 2) * (size + 1) + natural_align(class) as u32 > bytes
+                        || shape.count * size * 100 >= bytes * 75,
+                    "class {size} mini {mini}: {} objects",
+                    shape.count
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_class_of_64_fills_its_slab() {
+        assert_eq!(Shape::of(7, false).count, 1024);
+        assert_eq!(Shape::of(7, true), Shape { count: 63, start: 64, truth: TruthPlace::Start });
+    }
+}

@@ -1,0 +1,6 @@
+//! Areas on the simulated machine: several processes in one test, any of which can be killed.
+#![cfg(not(loom))]
+
+mod basic;
+mod peers;
+mod support;

@@ -1,0 +1,92 @@
+//! Simulated processes with everything an area needs. They are leaked: a killed process's memory
+//! must stay where it is, and a test is short.
+
+use dsa_core::{Area, AreaLocal, DsaPointer, Error, Heap, HeapLocal, Options};
+use dsm_core::handle::SegmentHandle;
+use dsm_core::heap::{HeapMachine, HeapProcess};
+use dsm_core::lock::rw::RwLock;
+use dsm_core::namespace::{Namespace, NamespaceConfig};
+use dsm_core::participant::{Participant, ParticipantLocal};
+
+pub(crate) type A = Area<'static, RwLock>;
+pub(crate) type H = Heap<'static, RwLock>;
+
+pub(crate) fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Proc {
+    pub(crate) process: &'static HeapProcess,
+    pub(crate) ns: &'static Namespace<'static>,
+    pub(crate) thread: &'static ParticipantLocal,
+    pub(crate) participant: &'static Participant<'static>,
+}
+
+pub(crate) fn start(machine: &HeapMachine) -> Proc {
+    let process = leak(machine.process());
+    let local = leak(process.local());
+    let config = NamespaceConfig {
+        max_processes: 32,
+        max_participants: 96,
+        max_segments: 512,
+        ..NamespaceConfig::default()
+    };
+    let (ns, _) = Namespace::open(process, process.platform(), &config, local).unwrap();
+    let ns = leak(ns);
+    let thread = leak(ParticipantLocal::new());
+    ns.register(thread).unwrap();
+    let participant = leak(ns.participant(thread));
+    Proc { process, ns, thread, participant }
+}
+
+impl Proc {
+    /// An area of its own, and a heap in it.
+    pub(crate) fn create(&self, options: &Options) -> (&'static A, H) {
+        let area = leak(A::create(self.ns, options, leak(AreaLocal::new())).unwrap());
+        (area, area.heap(self.participant, leak(HeapLocal::new())).unwrap())
+    }
+
+    pub(crate) fn attach(&self, handle: SegmentHandle) -> Result<(&'static A, H), Error> {
+        let area = leak(A::attach(self.ns, handle, leak(AreaLocal::new()))?);
+        Ok((area, area.heap(self.participant, leak(HeapLocal::new()))?))
+    }
+
+    pub(crate) fn kill(&self) {
+        self.process.kill();
+    }
+}
+
+/// Fills an object with a pattern made of its own pointer, or checks it.
+pub(crate) fn fill(area: &A, pointer: DsaPointer, bytes: usize) {
+    let pattern = pointer.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15).to_ne_bytes();
+    let data: Vec<u8> = (0..bytes).map(|i| pattern[i % 8]).collect();
+    area.copy_in(pointer, 0, &data).unwrap();
+}
+
+pub(crate) fn check_fill(area: &A, pointer: DsaPointer, bytes: usize) {
+    let pattern = pointer.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15).to_ne_bytes();
+    let mut data = vec![0; bytes];
+    area.copy_out(pointer, 0, &mut data).unwrap();
+    assert!(data.iter().enumerate().all(|(i, b)| *b == pattern[i % 8]), "{pointer:?} was changed");
+}
+
+pub(crate) fn free(heap: &H, pointer: DsaPointer) {
+    // SAFETY: the tests use objects through checked copies only.
+    unsafe { heap.free(pointer) }.unwrap();
+}
+
+/// A small deterministic generator.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 11) as usize % n
+    }
+}
