@@ -3,6 +3,7 @@
 # limit: 600
 source "$CI_ROOT/.ci/lib.sh"
 packages g++
+say cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 say cargo test --manifest-path fuzz/Cargo.toml
 tools="$CI_WORK/tools"
 if [ ! -x "$tools/bin/cargo-fuzz" ]; then

@@ -5,7 +5,7 @@
 //! the child would act in its parent's name; they lie in [`Wiped`] memory, which reads as zero in
 //! a child, and zero means "not registered". And descriptors that hold a lock on behalf of the
 //! living process: a child that never calls us would keep its dead parent alive for everybody
-//! else; they are [`PrivateFd`]s.
+//! else; they are `PrivateFd`s.
 //!
 //! # How
 //!
@@ -19,11 +19,11 @@
 //! it reads atomics and calls `fstat` and `close`. `vfork` and `posix_spawn` run no handlers and need
 //! none: the child executes another program at once and all descriptors are close-on-exec. A
 //! child of `_Fork` or of a bare `clone` runs none either: it keeps the lock until it ends, and
-//! its parent's death is noticed by pid and start time instead ([`liveness`](crate::liveness)).
+//! its parent's death is noticed by pid and start time instead (module `liveness`).
 //!
 //! # One lock
 //!
-//! [`lock`] is held by whoever opens, records or closes such a descriptor, and, through the
+//! `lock` is held by whoever opens, records or closes such a descriptor, and, through the
 //! `prepare` handler, by a thread that forks. Thus a fork never falls between the opening of a
 //! descriptor and its entry in the list, and the child finds the lock, and everything that is
 //! only changed under it, in a settled state. It is a plain pthread mutex because the thread that
