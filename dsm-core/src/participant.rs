@@ -89,8 +89,9 @@ pub struct ParticipantLocal {
     slot: Cell<*const ParticipantSlot>,
     /// Bit i: `held[i]` is in use.
     used: Cell<u32>,
-    /// How often the lock in `held[i]` is held shared by this participant.
-    count: [Cell<u16>; MAX_HELD],
+    /// How often more than once the lock in `held[i]` is held by this participant; 0 for entries
+    /// not in use, so that taking and releasing a lock once need not store it.
+    again: [Cell<u16>; MAX_HELD],
 }
 
 impl ParticipantLocal {
@@ -101,7 +102,7 @@ impl ParticipantLocal {
             packed: Cell::new(0),
             slot: Cell::new(core::ptr::null()),
             used: Cell::new(0),
-            count: [const { Cell::new(0) }; MAX_HELD],
+            again: [const { Cell::new(0) }; MAX_HELD],
         }
     }
 
@@ -124,7 +125,7 @@ impl ParticipantLocal {
     /// `slot` must stay mapped until [`clear`](Self::clear), and this participant must be its
     /// only writer until then.
     pub unsafe fn register(&self, id: ParticipantId, slot: *const ParticipantSlot) {
-        self.used.set(0);
+        self.forget_locks();
         self.slot.set(slot);
         self.packed.set(id.pack());
     }
@@ -132,8 +133,13 @@ impl ParticipantLocal {
     /// Forgets the registration without touching shared memory.
     pub fn clear(&self) {
         self.packed.set(0);
-        self.used.set(0);
+        self.forget_locks();
         self.slot.set(core::ptr::null());
+    }
+
+    fn forget_locks(&self) {
+        self.used.set(0);
+        self.again.iter().for_each(|again| again.set(0));
     }
 }
 
@@ -252,13 +258,12 @@ impl<'n> Participant<'n> {
             return Err(LockError::TooManyLocks);
         }
         self.local.used.set(used | 1 << index);
-        self.local.count[index as usize].set(1);
         slot.held[index as usize].store(mode.tag() | address.get(), Ordering::Relaxed);
         crate::sync::compiler_fence();
         Ok((index as u8, false))
     }
 
-    #[cold]
+    #[inline(never)]
     fn held_already(
         &self,
         slot: &ParticipantSlot,
@@ -277,11 +282,11 @@ impl<'n> Participant<'n> {
             if mode != HeldMode::Shared || entry & !HeldMode::ADDRESS_MASK != mode.tag() {
                 return Err(LockError::WouldDeadlock);
             }
-            let count = &self.local.count[index];
-            let Some(more) = count.get().checked_add(1) else {
+            let again = &self.local.again[index];
+            let Some(more) = again.get().checked_add(1) else {
                 return Err(LockError::TooManyLocks);
             };
-            count.set(more);
+            again.set(more);
             return Ok(Some(index as u8));
         }
         Ok(None)
@@ -292,10 +297,14 @@ impl<'n> Participant<'n> {
     #[inline]
     #[must_use]
     pub fn release_count(&self, index: u8) -> bool {
-        let count = &self.local.count[index as usize];
-        let left = count.get() - 1;
-        count.set(left);
-        left == 0
+        let again = &self.local.again[index as usize];
+        match again.get().checked_sub(1) {
+            None => true,
+            Some(less) => {
+                again.set(less);
+                false
+            }
+        }
     }
 
     /// Clears a record, after the lock's word was let go.

@@ -3,13 +3,15 @@
 //! Every module of the three cores takes its atomics, fences and spin hints from here, so that a
 //! model explores exactly the code that ships. Shared structures are built in place by
 //! constructors (`ptr.write(AtomicU64::new(0))`): a loom atomic is an index into the model's
-//! tables and has neither the size nor the zero value of an integer.
+//! tables and has neither the size nor the zero value of an integer. In models a thread can also be
+//! killed between any two of its stores: see `model::die_after` (built under `cfg(loom)` only).
 
 #[cfg(loom)]
-pub use loom::{
-    hint::spin_loop,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence},
-    thread::yield_now,
+pub mod model;
+
+#[cfg(loom)]
+pub use model::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence, spin_loop, yield_now,
 };
 
 #[cfg(not(loom))]

@@ -79,10 +79,11 @@ impl Word {
 
 #[inline]
 fn relax<R: RelaxStrategy>() {
-    #[cfg(loom)]
-    crate::sync::yield_now();
-    #[cfg(not(loom))]
-    R::relax();
+    if cfg!(loom) {
+        crate::sync::yield_now();
+    } else {
+        R::relax();
+    }
 }
 
 /// The spinning reader-writer lock; see the module's essay. `R` says how to pass the time.
