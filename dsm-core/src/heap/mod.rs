@@ -106,6 +106,7 @@ struct State {
     fill: u8,
     /// Allocations until one fails, and how.
     fault: Option<(u32, ErrorKind)>,
+    fail_attach: bool,
     fail_destroy: bool,
     /// Values the entropy source gives before its own.
     entropy: VecDeque<u64>,
@@ -253,6 +254,11 @@ impl HeapMachine {
     /// reserve each count as one.
     pub fn fail_allocation(&self, after: u32, kind: ErrorKind) {
         self.state().fault = Some((after, kind));
+    }
+
+    /// Makes the next mapping of an existing segment fail once.
+    pub fn fail_next_attach(&self) {
+        self.state().fail_attach = true;
     }
 
     /// Makes the next removal of a segment's object fail once.

@@ -165,6 +165,9 @@ unsafe impl SegmentProvider for HeapProcess {
 
     fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, HeapError> {
         self.call("attach")?;
+        if core::mem::take(&mut self.machine.state().fail_attach) {
+            return Err(HeapError::new(ErrorKind::NoMemory, "attach"));
+        }
         let object = self.machine.state().objects.get(&handle.get()).cloned();
         let Some(object) = object else {
             return Err(HeapError::new(ErrorKind::NotFound, "attach"));

@@ -43,6 +43,8 @@ pub enum Error {
     NoSuchSegment(SegmentHandle),
     /// The segment is pinned already, or not pinned.
     Pinned(bool),
+    /// A segment cannot be pinned under one that itself depends on it.
+    CircularPin,
     /// A size of zero or beyond what can be mapped, or a range beyond the segment's end.
     InvalidSize(u64),
     /// A lock of the control segment.
@@ -120,6 +122,9 @@ impl fmt::Display for Error {
             Self::NoSuchSegment(handle) => write!(f, "there is no segment {handle}"),
             Self::Pinned(true) => f.write_str("the segment is pinned already"),
             Self::Pinned(false) => f.write_str("the segment is not pinned"),
+            Self::CircularPin => {
+                f.write_str("the segment to be pinned under depends on the segment itself")
+            }
             Self::InvalidSize(size) => write!(f, "a size or range of {size} bytes is invalid"),
             Self::Lock(error) => error.fmt(f),
             Self::Forked => f.write_str(

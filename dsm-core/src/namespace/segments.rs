@@ -264,7 +264,7 @@ impl Namespace<'_> {
     /// # Errors
     ///
     /// [`Error::Pinned`] if it is pinned already; [`Error::NoSuchSegment`] names the one of the
-    /// two that is gone.
+    /// two that is gone; [`Error::CircularPin`] if the parent is itself kept by this segment.
     pub fn pin_segment_under(
         &self,
         handle: SegmentHandle,
@@ -276,12 +276,32 @@ impl Namespace<'_> {
             if slot.word().pinned {
                 return Err(Error::Pinned(true));
             }
+            if self.is_kept_by(parent, handle) {
+                return Err(Error::CircularPin);
+            }
             // The mark first: a child without one would be missed when its parent goes.
             above.set(Word { parent: true, ..above.word() });
             slot.record.parent.store(parent.get(), Ordering::Relaxed);
             slot.set(Word { pinned: true, ..slot.word() });
             Ok(())
         })?
+    }
+
+    /// Whether a segment is the other one, or pinned under it however indirectly; under the
+    /// control lock.
+    fn is_kept_by(&self, segment: SegmentHandle, other: SegmentHandle) -> bool {
+        let mut at = Some(segment);
+        // No chain is longer than there are slots.
+        for _ in 0..self.control.layout.max_segments {
+            let Some(handle) = at else { return false };
+            if handle == other {
+                return true;
+            }
+            at = reap::find(&self.control, handle).filter(|slot| slot.word().pinned).and_then(
+                |slot| SegmentHandle::from_raw(slot.record.parent.load(Ordering::Relaxed)),
+            );
+        }
+        false
     }
 
     /// Undoes `pin_segment`, by handle, attached or not; may destroy the segment.

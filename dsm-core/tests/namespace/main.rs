@@ -1,8 +1,11 @@
 //! Namespaces on simulated machines.
 #![cfg(not(loom))]
 
+mod callbacks;
 mod control_object;
+mod model;
 mod open;
+mod recovery;
 mod segments;
 mod toc;
 
