@@ -74,20 +74,29 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     if arguments.measure {
         return measure(arguments, &chosen);
     }
-    if !arguments.json {
-        say(&format!(
-            "{:<22} {:>12}  {:<28} {:>12} {:>7}",
-            "work", "ours ns", "peer", "peer ns", "ratio"
-        ));
-    }
+    print_heading(arguments);
+    let mut failed = 0;
     for work in chosen {
-        let medians = measure_in_processes(arguments, work)?;
-        let Some((ours, peers)) = medians.split_first() else {
-            return Err(format!("{}: nothing was measured", work.name));
-        };
-        for peer in peers {
-            print_row(arguments.json, &work.name, ours, peer)?;
+        // One work that can't be measured is no reason to withhold the others.
+        if let Err(message) = compare(arguments, work) {
+            say_error(&message);
+            failed += 1;
         }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(format!("works that could not be measured: {failed}")),
+    }
+}
+
+/// Measures a work and prints its rows.
+fn compare(arguments: &Arguments, work: &Work) -> Result<(), String> {
+    let medians = measure_in_processes(arguments, work)?;
+    let Some((ours, peers)) = medians.split_first() else {
+        return Err(format!("{}: nothing was measured", work.name));
+    };
+    for peer in peers {
+        print_row(arguments, &work.name, ours, peer)?;
     }
     Ok(())
 }
@@ -155,7 +164,21 @@ fn measure_in_processes(arguments: &Arguments, work: &Work) -> Result<Vec<Median
         .collect())
 }
 
-fn print_row(json: bool, work: &str, ours: &Median, peer: &Median) -> Result<(), String> {
+fn print_heading(arguments: &Arguments) {
+    if !arguments.json {
+        say(&format!(
+            "{:<22} {:>12}  {:<28} {:>12} {:>7}",
+            "work", "ours ns", "peer", "peer ns", "ratio"
+        ));
+    }
+}
+
+fn print_row(
+    arguments: &Arguments,
+    work: &str,
+    ours: &Median,
+    peer: &Median,
+) -> Result<(), String> {
     let round = |x: f64, unit: f64| (x * unit).round() / unit;
     let row = Row {
         work,
@@ -164,13 +187,11 @@ fn print_row(json: bool, work: &str, ours: &Median, peer: &Median) -> Result<(),
         peer_ns: round(peer.nanoseconds, 100.0),
         ratio: round(ours.nanoseconds / peer.nanoseconds, 1000.0),
     };
-    say(&if json {
+    let Row { ours_ns, peer, peer_ns, ratio, .. } = row;
+    say(&if arguments.json {
         serde_json::to_string(&row).map_err(|e| e.to_string())?
     } else {
-        format!(
-            "{:<22} {:>12.2}  {:<28} {:>12.2} {:>7.3}",
-            row.work, row.ours_ns, row.peer, row.peer_ns, row.ratio
-        )
+        format!("{work:<22} {ours_ns:>12.2}  {peer:<28} {peer_ns:>12.2} {ratio:>7.3}")
     });
     Ok(())
 }

@@ -23,7 +23,7 @@ pub fn unique_name() -> String {
 }
 
 /// What a namespace borrows lives to the end of the program: a measuring process makes few.
-fn forever<T>(value: T) -> &'static T {
+pub(super) fn forever<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 

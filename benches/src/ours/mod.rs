@@ -1,3 +1,4 @@
 //! Our contestants, and where they live.
 
+pub mod area;
 pub mod home;

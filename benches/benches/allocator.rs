@@ -1,0 +1,13 @@
+//! Criterion group `allocator`.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+#[path = "common/mod.rs"]
+mod common;
+
+fn allocator(criterion: &mut Criterion) {
+    common::group(criterion, "allocator", &benches::allocator::works());
+}
+
+criterion_group!(group, allocator);
+criterion_main!(group);
