@@ -3,7 +3,8 @@
 //! The block lies at the start of the area's first segment (or of its place), two locks after the
 //! tables (see `layout`). Every segment starts with a [`SegmentHeader`]; in the first one it is
 //! followed by the area's fields and the first sixteen entries of the directory. The other 1,008
-//! entries are a run of pages, allocated when the seventeenth segment is.
+//! entries are a run of pages in the sixteenth segment, made with it: the directory can't be in want
+//! of room when it has to grow, and processes find it through an entry of the control block.
 //!
 //! **Truth**: an entry's `state` word (generation and state), and while it is `LIVE` its `handle`,
 //! `size` and `watermark`. **Derived**: `longest`, `units`, `free` (copied from the segment's page

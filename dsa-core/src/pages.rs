@@ -52,6 +52,8 @@ pub(crate) struct Run {
 
 impl Run {
     const LEN_BITS: u32 = 29;
+    /// The word of a slab of one page.
+    pub(crate) const MINI: u32 = Self { kind: Kind::Mini, pages: 1 }.pack();
 
     pub(crate) const fn pack(self) -> u32 {
         (self.kind as u32) << Self::LEN_BITS | self.pages

@@ -75,7 +75,8 @@ pub(crate) const LIST_FULL: u8 = 2;
 #[repr(C, align(64))]
 pub(crate) struct SlabHeader {
     pub(crate) owner: AtomicU64,
-    /// Offset of the first truth byte in the low 40 bits, the class in the top 8.
+    /// Offset of the first truth byte in the low 40 bits, the class in the top 8. In the header
+    /// of a unit that is used page by page: offset of its side area.
     pub(crate) truth: AtomicU64,
     pub(crate) recip: AtomicU32,
     /// Objects.
@@ -163,6 +164,14 @@ pub(crate) struct Slab<'m> {
     /// The slab's first byte.
     pub(crate) pointer: DsaPointer,
     pub(crate) mini: bool,
+}
+
+impl SlabHeader {
+    /// Makes this (the header of a unit) that of a unit used page by page.
+    pub(crate) fn set_mixed(&self, geometry: &Geometry, unit: u32) {
+        self.truth.store(geometry.side(unit), Ordering::Relaxed);
+        self.owner.store(MIXED, Ordering::Release);
+    }
 }
 
 impl<'m> Slab<'m> {

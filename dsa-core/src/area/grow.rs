@@ -14,10 +14,10 @@ use dsm_core::sync::Ordering;
 use super::{Area, FIRST_KEY};
 use crate::error::{Corruption, Error};
 use crate::header::{Entry, INLINE_ENTRIES, MAGIC, SegmentHeader, state};
-use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT};
+use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT, UNIT_PAGES};
 use crate::local::LocalGuard;
 use crate::memory::Memory;
-use crate::pages::{Kind, Pages};
+use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
 
 /// Pages of the second part of the directory.
@@ -120,16 +120,12 @@ impl<L: RawLock> Area<'_, L> {
     }
 
     /// Makes a segment in which a run of `pages` pages fits. The area lock is held.
-    pub(super) fn grow(
-        &self,
-        participant: &Participant<'_>,
-        pages: u32,
-        unit: bool,
-        large: bool,
-    ) -> Result<(), Error> {
-        let index = self.free_entry(participant)?;
+    pub(super) fn grow(&self, pages: u32, unit: bool, large: bool) -> Result<(), Error> {
+        let index = self.free_entry()?;
         let entry = self.entry(index)?;
-        let needed = Geometry::size_for(pages, unit)
+        // The last segment that fits into the control block brings the rest of the directory.
+        let rest = if self.brings_directory(index) { DIRECTORY_PAGES + UNIT_PAGES } else { 0 };
+        let needed = Geometry::size_for(pages.saturating_add(rest), unit)
             .ok_or(Error::InvalidRequestSize(u64::from(pages) * PAGE))?;
         let usual = self.usual_size(index);
         let total = self.header.total.load(Ordering::Relaxed);
@@ -158,8 +154,8 @@ impl<L: RawLock> Area<'_, L> {
         (initial << doublings).min(maximum)
     }
 
-    /// A directory entry to use; extends the directory when the first sixteen are taken.
-    fn free_entry(&self, participant: &Participant<'_>) -> Result<usize, Error> {
+    /// A directory entry to use.
+    fn free_entry(&self) -> Result<usize, Error> {
         let used = self.entries();
         for index in 1..used {
             if self.entry(index)?.load().1 == state::FREE {
@@ -168,17 +164,6 @@ impl<L: RawLock> Area<'_, L> {
         }
         if used >= DsaPointer::MAX_SEGMENTS {
             return Err(Error::TooManySegments);
-        }
-        if used >= INLINE_ENTRIES && self.header.directory.load(Ordering::Relaxed) == 0 {
-            let rest = self.run_in_existing(
-                participant,
-                DIRECTORY_PAGES,
-                super::runs::Purpose::Directory,
-            )?;
-            let Some(rest) = rest else { return Err(Error::TooManySegments) };
-            let memory = self.map(rest.key())?;
-            memory.zero(rest.offset(), u64::from(DIRECTORY_PAGES) * PAGE)?;
-            self.header.directory.store(rest.raw(), Ordering::Release);
         }
         self.entry(used)?.clear();
         self.entry(used)?.store(0, state::FREE);
@@ -193,6 +178,7 @@ impl<L: RawLock> Area<'_, L> {
         entry.store(generation, state::CREATING);
         let made = self.make_in_entry(index, entry, &geometry, generation, size);
         if made.is_err() {
+            self.forget_directory(index);
             entry.clear();
             entry.store(generation, spent(generation));
             return made;
@@ -226,6 +212,9 @@ impl<L: RawLock> Area<'_, L> {
         entry.watermark.store(geometry.meta_pages, Ordering::Relaxed);
         self.refresh(entry, &Pages::new(memory, *geometry))?;
         entry.free.store(geometry.pages - geometry.meta_pages, Ordering::Relaxed);
+        if self.brings_directory(index) {
+            self.make_directory(index, entry, memory, geometry, key)?;
+        }
         let mut guard = self.local.lock(self.namespace.platform().env)?;
         self.namespace.pin_segment_under(handle, self.parent)?;
         if self.local.key(index) != 0 {
@@ -233,6 +222,42 @@ impl<L: RawLock> Area<'_, L> {
         }
         self.enter(&guard, key, segment);
         Ok(())
+    }
+
+    fn brings_directory(&self, index: usize) -> bool {
+        index == INLINE_ENTRIES - 1 && self.header.directory.load(Ordering::Relaxed) == 0
+    }
+
+    /// Puts the rest of the directory into a segment that nobody else sees yet.
+    fn make_directory(
+        &self,
+        index: usize,
+        entry: &Entry,
+        memory: Memory<'_>,
+        geometry: &Geometry,
+        key: u32,
+    ) -> Result<(), Error> {
+        let tables = Pages::new(memory, *geometry);
+        let none = Corruption::new("a new segment without room", index as u64);
+        let page = tables.find(DIRECTORY_PAGES, false)?.ok_or(none)?;
+        self.back(index, entry, geometry, page + DIRECTORY_PAGES)?;
+        memory.zero(u64::from(page) * PAGE, u64::from(DIRECTORY_PAGES) * PAGE)?;
+        tables.store_run(page, Run { kind: Kind::Directory, pages: DIRECTORY_PAGES })?;
+        tables.mark(page, DIRECTORY_PAGES, false)?;
+        let free = entry.free.load(Ordering::Relaxed);
+        entry.free.store(free - DIRECTORY_PAGES, Ordering::Relaxed);
+        self.refresh(entry, &tables)?;
+        let at = DsaPointer::compose(key, u64::from(page) * PAGE);
+        self.header.directory.store(at.raw(), Ordering::Release);
+        Ok(())
+    }
+
+    /// A segment that was to bring the rest of the directory came to nothing.
+    pub(super) fn forget_directory(&self, index: usize) {
+        let directory = DsaPointer::from_raw(self.header.directory.load(Ordering::Relaxed));
+        if directory.is_valid() && directory.segment() == index {
+            self.header.directory.store(0, Ordering::Release);
+        }
     }
 
     /// Copies the answers of the page tree to the directory entry.
@@ -392,11 +417,6 @@ impl<L: RawLock> Area<'_, L> {
             given += u32::from(self.give_back(participant, index)?);
         }
         Ok(given)
-    }
-
-    /// Whether a run's kind may lie in this segment: the directory stays where all find it.
-    pub(super) fn may_hold(index: usize, kind: Kind) -> bool {
-        kind != Kind::Directory || index < INLINE_ENTRIES
     }
 }
 

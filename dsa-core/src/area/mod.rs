@@ -35,7 +35,6 @@ use crate::local::AreaLocal;
 use crate::memory::Memory;
 use crate::pages::Pages;
 use crate::pointer::{DsaPointer, DsaPtr};
-use crate::slab::MIXED;
 
 pub use report::{Report, Stats};
 pub(crate) use runs::{Located, Purpose};
@@ -281,7 +280,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         for unit in 0..geometry.units {
             memory.zero(Geometry::unit_header(unit), 64)?;
             let header: &crate::slab::SlabHeader = memory.at(Geometry::unit_header(unit))?;
-            header.owner.store(MIXED, Ordering::Relaxed);
+            header.set_mixed(geometry, unit);
         }
         Pages::new(memory, *geometry).init()?;
         let header: &SegmentHeader = memory.at(0)?;

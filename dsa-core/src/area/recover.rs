@@ -23,6 +23,7 @@ use crate::class::CLASSES;
 use crate::error::{Corruption, Error};
 use crate::header::{AreaHeader, state};
 use crate::heap::Heap;
+use crate::layout::{Geometry, UNIT_PAGES};
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
 use crate::slab::{
@@ -85,6 +86,11 @@ impl<L: RawLock> Area<'_, L> {
                     Kind::Meta | Kind::Large | Kind::Unpublished => false,
                 };
                 if unfinished {
+                    if run.kind == Kind::Slab {
+                        let unit = page / UNIT_PAGES;
+                        let header: &SlabHeader = memory.at(Geometry::unit_header(unit))?;
+                        header.set_mixed(&geometry, unit);
+                    }
                     tables.clear_run(page)?;
                 } else {
                     used += run.pages;
@@ -110,6 +116,7 @@ impl<L: RawLock> Area<'_, L> {
                         // Not pinned, or gone with its creator: nothing to undo.
                         let _ = self.namespace.unpin_segment(handle);
                     }
+                    self.forget_directory(index);
                     entry.clear();
                     entry.store(generation, super::grow::spent(generation));
                 }

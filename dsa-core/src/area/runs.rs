@@ -9,7 +9,6 @@
 //! | unpublished object | header: owner, no destination | | freed when the owner is found dead |
 //! | full slab | (owner is `MIXED`) | header, then owner | no owner: the run is freed |
 //! | mini slab | owner 0 | header, then owner | no owner: the run is freed |
-//! | directory | | the caller stores its pointer | no pointer to it: freed |
 //!
 //! Freeing goes the other way round: first the owner, then the word, then the index.
 
@@ -34,8 +33,6 @@ pub(crate) enum Purpose {
     Unpublished(u64),
     /// A slab of a class for this heap.
     Slab { class: usize, owner: u64, mini: bool },
-    /// The second part of the directory.
-    Directory,
 }
 
 impl Purpose {
@@ -45,7 +42,6 @@ impl Purpose {
             Self::Unpublished(_) => Kind::Unpublished,
             Self::Slab { mini: false, .. } => Kind::Slab,
             Self::Slab { mini: true, .. } => Kind::Mini,
-            Self::Directory => Kind::Directory,
         }
     }
 }
@@ -77,7 +73,7 @@ impl<L: RawLock> Area<'_, L> {
         let unit = purpose.kind() == Kind::Slab;
         let large = matches!(purpose, Purpose::Large | Purpose::Unpublished(_));
         loop {
-            self.grow(participant, pages, unit, large)?;
+            self.grow(pages, unit, large)?;
             // Others may be faster at taking what was just made, but the area lock keeps them
             // from making more: each round adds a segment, until the limit or the run is there.
             if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
@@ -104,7 +100,7 @@ impl<L: RawLock> Area<'_, L> {
                 entry.longest.load(Ordering::Relaxed) >= pages
             };
             let Some(generation) = entry.live() else { continue };
-            if !fits || !Self::may_hold(index, purpose.kind()) {
+            if !fits {
                 continue;
             }
             let key = DsaPointer::key_of(index as u32, generation);
@@ -142,11 +138,12 @@ impl<L: RawLock> Area<'_, L> {
         purpose: Purpose,
     ) -> Result<(), Error> {
         match purpose {
-            Purpose::Large | Purpose::Directory => tables.store_run(page, run)?,
+            Purpose::Large => tables.store_run(page, run)?,
             Purpose::Unpublished(owner) => {
                 let header: &SlabHeader = memory.at(geometry.page_header(page))?;
                 header.dest.store(0, Ordering::Relaxed);
                 header.publishing.store(0, Ordering::Relaxed);
+                header.count.store(0, Ordering::Relaxed);
                 header.owner.store(owner, Ordering::Release);
                 tables.store_run(page, run)?;
             }
@@ -239,8 +236,11 @@ impl<L: RawLock> Area<'_, L> {
             let memory = self.map(slab.pointer.key())?;
             let geometry = self.geometry_of(index, memory.len())?;
             let page = (slab.pointer.offset() / PAGE) as u32;
-            let none = if slab.mini { 0 } else { MIXED };
-            slab.header.owner.store(none, Ordering::Release);
+            if slab.mini {
+                slab.header.owner.store(0, Ordering::Release);
+            } else {
+                slab.header.set_mixed(&geometry, page / UNIT_PAGES);
+            }
             let tables = Pages::new(memory, geometry);
             self.release_pages(entry, &tables, page, slab.pages())?;
         }

@@ -20,18 +20,20 @@ mod publish;
 mod refill;
 
 use core::alloc::Layout;
+use core::ptr::NonNull;
 
 use dsm_core::lock::{LockError, RawLock};
 use dsm_core::participant::Participant;
-use dsm_core::sync::Ordering;
+use dsm_core::sync::{AtomicU32, Ordering};
 
 use crate::area::{Area, Purpose};
 use crate::class::{class_for, class_of};
 use crate::error::Error;
 use crate::hints::HeapLocal;
-use crate::layout::{PAGE, UNITS_AT};
+use crate::layout::{PAGE, SIDE, UNITS_AT};
+use crate::pages::Run;
 use crate::pointer::DsaPointer;
-use crate::slab::{FREE, PARTICIPANT, SlabHeader, USED, index_in};
+use crate::slab::{FREE, MIXED, PARTICIPANT, SlabHeader, USED, index_in};
 
 bitflags::bitflags! {
     /// What an allocation may do.
@@ -256,12 +258,22 @@ impl<'h, L: RawLock> Heap<'h, L> {
         // of the mapping.
         let header = unsafe { base.add((UNITS_AT + (offset >> 16) * 64) as usize) };
         // SAFETY: as above; atomics only, aligned to 64 as is the base.
-        let header = unsafe { header.cast::<SlabHeader>().as_ref() };
+        let mut header = unsafe { header.cast::<SlabHeader>().as_ref() };
+        let mut distance = (offset & 0xffff) as u32;
         let me = self.local.me.get();
-        if header.owner.load(Ordering::Acquire) != me || me == 0 {
+        let mut owner = header.owner.load(Ordering::Acquire);
+        if owner == MIXED {
+            let Some(mini) = mini_header(base, len, offset, header) else {
+                return self.free_slow(pointer);
+            };
+            header = mini;
+            distance = (offset & 0xfff) as u32;
+            owner = header.owner.load(Ordering::Acquire);
+        }
+        if owner != me || me == 0 {
             return self.free_slow(pointer);
         }
-        let Some(index) = index_in(header, (offset & 0xffff) as u32) else {
+        let Some(index) = index_in(header, distance) else {
             return self.free_slow(pointer);
         };
         let place = header.truth.load(Ordering::Relaxed);
@@ -286,4 +298,26 @@ impl<'h, L: RawLock> Heap<'h, L> {
         }
         Ok(())
     }
+}
+
+/// The header of the slab of one page in which `offset` lies; `None` if it lies in none.
+#[inline(always)]
+fn mini_header(base: NonNull<u8>, len: u64, offset: u64, unit: &SlabHeader) -> Option<&SlabHeader> {
+    // The unit table comes first, with an entry for every begun unit; the page words follow it.
+    let word = UNITS_AT + len.div_ceil(1 << 16) * 64 + (offset >> 12) * 4;
+    // SAFETY: every page of the mapping has its word there.
+    let word = unsafe { base.add(word as usize) };
+    // SAFETY: as above; aligned to 4, and only ever accessed as an atomic.
+    let word = unsafe { word.cast::<AtomicU32>().as_ref() };
+    if word.load(Ordering::Acquire) != Run::MINI {
+        return None;
+    }
+    let side = unit.truth.load(Ordering::Relaxed);
+    if side % 64 != 0 || side.checked_add(SIDE)? > len {
+        return None;
+    }
+    // SAFETY: the side area was just checked to lie inside the mapping.
+    let header = unsafe { base.add((side + ((offset >> 12) & 15) * 64) as usize) };
+    // SAFETY: as above; aligned to 64, atomics only.
+    Some(unsafe { header.cast::<SlabHeader>().as_ref() })
 }

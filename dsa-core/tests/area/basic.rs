@@ -218,3 +218,49 @@ fn random_traffic_of_one_process() {
     heap.trim().unwrap();
     assert_eq!(area.stats().unwrap().segments, 1);
 }
+
+#[test]
+fn hundreds_of_segments() {
+    let machine = HeapMachine::new();
+    let p = start(&machine);
+    let options = Options { maximum: 128 << 10, ..Options::default() };
+    let (area, heap) = p.create(&options);
+    let q = start(&machine);
+    let (theirs, their_heap) = q.attach(area.handle().unwrap()).unwrap();
+    let mut objects = Vec::new();
+    while area.stats().unwrap().segments < 300 {
+        let object = heap.allocate(50_000).unwrap();
+        fill(area, object, 50_000);
+        objects.push(object);
+    }
+    area.check(p.participant).unwrap();
+    for object in &objects {
+        check_fill(theirs, *object, 50_000);
+        free(&their_heap, *object);
+    }
+    heap.trim().unwrap();
+    let stats = area.stats().unwrap();
+    // The sixteenth segment holds the rest of the directory and stays.
+    assert_eq!((stats.segments, stats.used), (2, 0));
+    area.check(p.participant).unwrap();
+    theirs.check(q.participant).unwrap();
+    for _ in 0..40 {
+        their_heap.allocate(60_000).unwrap();
+    }
+    theirs.check(q.participant).unwrap();
+}
+
+#[test]
+fn a_full_directory_is_an_error() {
+    let machine = HeapMachine::new();
+    let p = start(&machine);
+    let options = Options { maximum: 64 << 10, ..Options::default() };
+    let (area, heap) = p.create(&options);
+    let mut last = Ok(DsaPointer::INVALID);
+    while last.is_ok() {
+        last = heap.allocate(40_000);
+    }
+    assert!(matches!(last, Err(Error::Namespace(_))), "the namespace has 512 slots: {last:?}");
+    assert_eq!(heap.allocate_extended(40_000, Flags::NO_OOM), Ok(DsaPointer::INVALID));
+    area.check(p.participant).unwrap();
+}
