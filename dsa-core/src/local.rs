@@ -151,6 +151,17 @@ impl AreaLocal {
         Some(unsafe { Memory::new(base, len) })
     }
 
+    /// Handle of the segment of `pointer`, if it is mapped; 0 for memory in place.
+    pub(crate) fn handle(&self, pointer: DsaPointer) -> Option<u64> {
+        let key = u64::from(pointer.key());
+        let entry = &self.entries[pointer.segment()];
+        if entry.key.load(Ordering::Acquire) != key {
+            return None;
+        }
+        let handle = entry.handle.load(Ordering::Acquire);
+        (entry.key.load(Ordering::Acquire) == key).then_some(handle)
+    }
+
     /// The pointer to an address, if it lies in a mapped segment.
     pub(crate) fn reverse(&self, address: usize) -> Option<DsaPointer> {
         for entry in &self.entries[..self.high.load(Ordering::Acquire)] {

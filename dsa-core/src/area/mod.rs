@@ -19,7 +19,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use dsm_core::handle::SegmentHandle;
+use dsm_core::handle::{LockAddress, SegmentHandle};
 use dsm_core::lock::{Acquired, ExclusiveGuard, LockRef, Patience, RawLock};
 use dsm_core::namespace::Namespace;
 use dsm_core::participant::{Participant, Peers};
@@ -473,6 +473,16 @@ impl<'n, L: RawLock> Area<'n, L> {
         })
     }
 
+    /// How a lock at `pointer` is named in the namespace; `None` if its segment is gone.
+    #[must_use]
+    pub fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
+        self.resolve(pointer)?;
+        match SegmentHandle::from_raw(self.local.handle(pointer)?) {
+            Some(handle) => Some(LockAddress::new(handle.slot(), pointer.offset())),
+            None => Some(LockAddress::new(self.parent_slot, self.place + pointer.offset())),
+        }
+    }
+
     /// A reference to what `pointer` points to; `None` if it is invalid, misaligned, leaves its
     /// segment, or the segment is gone.
     ///
@@ -544,7 +554,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         let bytes = L::size_for(self.namespace.max_participants()) as u64;
         let offset = geometry.locks_at + which * bytes;
         let at = self.memory.range(offset, bytes)?.cast();
-        let address = dsm_core::handle::LockAddress::new(self.parent_slot, self.place + offset);
+        let address = LockAddress::new(self.parent_slot, self.place + offset);
         // SAFETY: `init` built the locks there (the control block's fingerprint and size agree),
         // and the first segment is mapped as long as the area is attached.
         Ok(unsafe { LockRef::new(at, address) })
