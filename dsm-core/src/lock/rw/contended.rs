@@ -97,11 +97,12 @@ impl<'a> Waiter<'a> {
         })
     }
 
-    /// Whether there is reason to ask and the owner in `word` is proven dead.
+    /// Whether there is reason to ask and the owner in `word` is proven dead (or never was: no
+    /// participant has generation zero).
     fn finds_dead(&self, participant: &Participant<'_>, word: u64) -> bool {
         self.doubt
             && ParticipantId::unpack(word & OWNER)
-                .is_some_and(|owner| participant.peers().is_dead(owner))
+                .is_none_or(|owner| participant.peers().is_dead(owner))
     }
 }
 
@@ -119,13 +120,16 @@ pub(super) fn wake_claimant(lines: Lines<'_>, participant: &Participant<'_>) {
     }
 }
 
-/// Gives the owner word up, keeping `DIRTY`, and wakes whoever waits for that. Only its owner
-/// changes `DIRTY`, so the load is exact.
+/// Gives the owner word up, keeping `DIRTY`, and wakes whoever waits for that.
 #[cold]
 pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
-    let dirty = lock.owner.load(SeqCst) & DIRTY;
-    if lock.owner.swap(dirty, SeqCst) & WAITERS != 0 {
-        wake_all(lock, participant);
+    let mut word = lock.owner.load(SeqCst);
+    while word & OWNER == participant.packed() {
+        match lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst) {
+            Ok(_) if word & WAITERS != 0 => return wake_all(lock, participant),
+            Ok(_) => return,
+            Err(changed) => word = changed,
+        }
     }
 }
 
@@ -212,14 +216,17 @@ fn drain(
     Ok(())
 }
 
-/// Clears the bits of readers that are proven dead.
+/// Clears the bits of readers that are proven dead, up to the first that lives: it has to leave
+/// before anything else matters.
 fn evict_dead(lines: Lines<'_>, participant: &Participant<'_>) {
     for (base, word) in (0..).step_by(64).zip(lines.words()) {
         let mut bits = word.load(SeqCst);
         while bits != 0 {
             let index = base + bits.trailing_zeros() as u16;
             let bit = bits & bits.wrapping_neg();
-            participant.peers().evict_reader(participant, index, word, bit);
+            if !participant.peers().evict_reader(participant, index, word, bit) {
+                return;
+            }
             bits &= !bit;
         }
     }
