@@ -100,6 +100,16 @@ impl<'h, L: RawLock> Heap<'h, L> {
         Ok(me)
     }
 
+    /// Whether the hints are this participant's and of this attachment: another heap may have been
+    /// given the same `HeapLocal` since, and its area, to whose memory they point, may be gone.
+    #[inline(always)]
+    fn knows_its_hints(&self) -> bool {
+        let me = self.local.me.get();
+        me != 0
+            && me & PARTICIPANT == self.participant.packed()
+            && self.local.instance.get() == self.area.instance()
+    }
+
     /// The area.
     #[must_use]
     pub fn area(&self) -> &'h Area<'h, L> {
@@ -126,7 +136,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
     pub fn allocate(&self, size: usize) -> Result<DsaPointer, Error> {
         if let Some(class) = class_of(size) {
             if let Some(hints) = self.local.classes.get(class) {
-                if self.participant.packed() == self.local.me.get() & PARTICIPANT {
+                if self.knows_its_hints() {
                     if let Some(pointer) = hints.take(USED) {
                         return Ok(pointer);
                     }
@@ -270,7 +280,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
             distance = (offset & 0xfff) as u32;
             owner = header.owner.load(Ordering::Acquire);
         }
-        if owner != me || me == 0 {
+        if owner != me || !self.knows_its_hints() {
             return self.free_slow(pointer);
         }
         let Some(index) = index_in(header, distance) else {

@@ -2,5 +2,6 @@
 #![cfg(not(loom))]
 
 mod basic;
+mod confusion;
 mod peers;
 mod support;
