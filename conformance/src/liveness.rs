@@ -50,14 +50,16 @@ pub fn slots_are_independent<B: Backend>(context: &Context<B>) {
         let proof = one.process_proof();
         one.claim(1).unwrap();
         two.claim(2).unwrap();
+        one.claim(0).unwrap();
         one.claim(127).unwrap();
         drop(context.backend.root().elect(PATIENCE).unwrap());
         one.release(127);
         two.claim(127).unwrap();
-        for slot in [1, 2, 127] {
+        for slot in [0, 1, 2, 127] {
             assert!(!one.process_is_dead(slot, &proof), "slot {slot}");
             assert!(!two.process_is_dead(slot, &proof), "slot {slot}");
         }
+        one.release(0);
         one.release(1);
         two.release(2);
         two.release(127);
@@ -76,6 +78,7 @@ pub fn a_reaper_holds_the_token_of_the_dead<B: Backend>(context: &Context<B>) {
         child.end();
         environment.claim(4).unwrap();
         assert!(environment.process_is_dead(4, &proof), "for the reaper");
+        assert!(environment.process_is_dead(4, &unseen(proof)), "by the token alone");
         let own = environment.process_proof();
         assert!(!environment.process_is_dead(4, &own), "the reaper itself lives");
         environment.release(4);
@@ -95,13 +98,15 @@ pub fn a_living_process_is_alive_and_a_killed_one_dead<B: Backend>(context: &Con
             assert_eq!(environment.claim(slot).unwrap_err().kind, ErrorKind::AlreadyExists);
             for _ in 0..10 {
                 assert!(!environment.process_is_dead(slot, &proof));
+                assert!(!environment.process_is_dead(slot, &unseen(proof)));
             }
             child.kill();
             // A zombie from here on; the signal may take a moment to arrive.
             let dead = (0..1000).any(|_| {
                 std::thread::sleep(Duration::from_millis(10));
-                environment.process_is_dead(slot, &proof)
+                environment.process_is_dead(slot, &unseen(proof))
             });
+            assert!(environment.process_is_dead(slot, &proof));
             assert!(dead, "a killed process that nobody has reaped");
             child.end();
             assert!(environment.process_is_dead(slot, &proof), "a reaped one");
@@ -124,8 +129,7 @@ pub fn a_proof_of_somebody_else_is_death<B: Backend>(context: &Context<B>) {
         assert!(environment.process_is_dead(6, &reused), "its pid is another's now");
         let unknown = ProcessProof { start_time: 0, ..proof };
         assert!(!environment.process_is_dead(6, &unknown), "nothing is proven");
-        let elsewhere = ProcessProof { pid_namespace: !proof.pid_namespace, ..reused };
-        assert!(!environment.process_is_dead(6, &elsewhere), "pids mean something else there");
+        assert!(!environment.process_is_dead(6, &unseen(reused)), "pids mean something else there");
         assert!(!environment.process_is_dead(6, &ProcessProof::default()));
         assert!(!environment.process_is_dead(6, &proof));
         child.end();
@@ -153,6 +157,11 @@ pub fn threads_end<B: Backend>(context: &Context<B>) {
     assert!(dead);
     let reused = ThreadProof { start_time: own.start_time + 1, ..own };
     assert!(environment.thread_is_dead(&process, &reused));
+}
+
+/// The same process, seen from where its pid means nothing: only its token can prove it dead.
+fn unseen(proof: ProcessProof) -> ProcessProof {
+    ProcessProof { pid_namespace: !proof.pid_namespace, ..proof }
 }
 
 fn parse(line: &str) -> ProcessProof {

@@ -1,6 +1,8 @@
 //! What [`Wait`], [`Clock`] and [`Entropy`] promise.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use dsm_core::env::{Clock, Entropy, Wait};
@@ -15,6 +17,9 @@ use crate::{Backend, Context};
 
 /// So long that a test which waits for its end has failed.
 const FOR_EVER: Duration = Duration::from_secs(100_000);
+/// How long such an end is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A word that differs already is not waited for.
 pub fn a_changed_word_is_not_waited_for<B: Backend>(context: &Context<B>) {
@@ -36,20 +41,24 @@ pub fn a_wait_ends_by_itself<B: Backend>(context: &Context<B>) {
 
 /// Threads that wait are woken.
 pub fn a_wake_reaches_a_thread<B: Backend>(context: &Context<B>) {
-    let environment = context.backend.environment();
-    let word = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while word.load(Ordering::Acquire) == 0 {
-                    environment.wait(&word, 0, FOR_EVER);
-                }
-            });
-        }
-        std::thread::sleep(Duration::from_millis(20));
-        word.store(1, Ordering::Release);
-        environment.wake_all(&word);
-    });
+    let environment = Arc::new(context.backend.environment());
+    let word = Arc::new(AtomicU32::new(0));
+    let (sender, woken) = channel();
+    for _ in 0..4 {
+        let (environment, word, sender) = (environment.clone(), word.clone(), sender.clone());
+        std::thread::spawn(move || {
+            while word.load(Ordering::Acquire) == 0 {
+                environment.wait(&word, 0, FOR_EVER);
+            }
+            let _ = sender.send(());
+        });
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    word.store(1, Ordering::Release);
+    environment.wake_all(&word);
+    for _ in 0..4 {
+        woken.recv_timeout(PATIENCE).expect("a thread was not woken");
+    }
 }
 
 /// A process that waits on a word in a segment is woken by another that maps it elsewhere.
@@ -68,13 +77,14 @@ pub fn a_wake_reaches_a_process<B: Backend>(context: &Context<B>) {
     for round in 1..=50 {
         there.store(round, Ordering::Release);
         environment.wake_all(there);
-        loop {
+        let answered = (0..PATIENCE.as_millis() / PAUSE.as_millis()).any(|_| {
             let seen = back.load(Ordering::Acquire);
-            if seen == 2 * round {
-                break;
+            if seen != 2 * round {
+                environment.wait(back, seen, PAUSE);
             }
-            environment.wait(back, seen, FOR_EVER);
-        }
+            back.load(Ordering::Acquire) == 2 * round
+        });
+        assert!(answered, "a process was not woken in round {round}");
     }
     for child in &mut children {
         assert_eq!(child.hear(), "done");
