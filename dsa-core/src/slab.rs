@@ -320,6 +320,16 @@ impl<'m> Slab<'m> {
         Ok(true)
     }
 
+    /// Whether an object is allocated and not published; exact for the owner.
+    pub(crate) fn has_unpublished(&self) -> Result<bool, Corruption> {
+        for index in 0..self.count() {
+            if self.truth(index)?.load(Ordering::Relaxed) == UNPUBLISHED {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Frees after which a full slab is offered again.
     pub(crate) fn hysteresis(&self) -> u32 {
         self.count() / 8 + 1

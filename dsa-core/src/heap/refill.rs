@@ -392,6 +392,10 @@ impl<L: RawLock> Heap<'_, L> {
             // may be in other heaps' lists.
             let trimmed = self.trim_class(class);
             let left = self.for_each_slab(class, &mut |slab| {
+                // What is not published goes when its owner has ended: the slab must say who that is.
+                if slab.has_unpublished()? {
+                    return Ok(());
+                }
                 slab.header.owner.store(ORPHAN, Ordering::Release);
                 self.area.header().orphans[class].fetch_add(1, Ordering::Relaxed);
                 Ok(())

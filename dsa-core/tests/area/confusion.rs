@@ -1,6 +1,7 @@
-//! Local state given to the wrong owner: errors or waste, never somebody else's memory.
+//! Misuse that must not cost more than an error: local state given to the wrong owner, a heap
+//! released with something unfinished.
 
-use dsa_core::{Area, AreaLocal, HeapLocal, Options};
+use dsa_core::{Area, AreaLocal, Flags, HeapLocal, Options};
 use dsm_core::heap::HeapMachine;
 
 use crate::support::{A, leak, start};
@@ -23,4 +24,21 @@ fn hints_made_for_another_area_are_not_followed() {
     assert_ne!(first, second);
     assert_eq!(mine.size_of_object(second).unwrap(), 64);
     mine.check(p.participant).unwrap();
+}
+
+#[test]
+fn what_a_released_heap_had_not_published_goes_with_its_participant() {
+    let machine = HeapMachine::new();
+    let (p, q) = (start(&machine), start(&machine));
+    let (area, heap) = p.create(&Options::default());
+    let (_, theirs) = q.attach(area.handle().unwrap()).unwrap();
+    for size in [64, 3000, 20_000] {
+        theirs.allocate_unpublished(size, 8, Flags::empty()).unwrap();
+        theirs.allocate(size).unwrap();
+    }
+    theirs.release().unwrap();
+    assert!(q.ns.unregister(q.thread));
+    heap.maintain().unwrap();
+    let report = area.check(p.participant).unwrap();
+    assert_eq!((report.objects, report.unpublished), (3, 0));
 }
