@@ -4,5 +4,6 @@
 //! the library is broken. A body never waits without a bound and leaves nothing behind, so that
 //! libFuzzer, the tests in `tests/` and a replay of a finding can all call it.
 
+pub mod area;
 pub mod control;
 pub mod seeds;

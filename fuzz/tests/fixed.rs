@@ -6,3 +6,8 @@ use dsm_fuzz::seeds::inputs;
 fn control() {
     inputs(1, 4000, 120).for_each(|input| dsm_fuzz::control::run(&input));
 }
+
+#[test]
+fn area() {
+    inputs(2, 400, 1500).for_each(|input| dsm_fuzz::area::run(&input));
+}
