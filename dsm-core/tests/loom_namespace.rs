@@ -1,0 +1,180 @@
+//! Loom models of a namespace over a tiny simulated machine: who creates it, who removes it, and
+//! the life cycle of a segment's slot, in every interleaving within a bound on preemptions.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p dsm-core --release --test loom_namespace`
+//!
+//! Each model thread is a process of its own. What is explored is the shipped code: the control
+//! segment consists of loom's atomics, and the election of the simulated machine is one too.
+//! Everything a model makes is leaked, as model threads must own what they use.
+#![cfg(loom)]
+
+use dsm_core::handle::SegmentHandle;
+use dsm_core::heap::{HeapMachine, HeapProcess};
+use dsm_core::namespace::{Namespace, NamespaceConfig, Opened};
+use dsm_core::segment::Segment;
+use loom::thread;
+
+/// Explores `model` with at most `preemptions` a run. The model returns how its race ended: both
+/// ends must come about, or the interleavings that matter were not among those explored.
+fn explore(preemptions: usize, model: impl Fn() -> bool + Sync + Send + 'static) {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    let ends: &'static [AtomicUsize; 2] = Box::leak(Box::default());
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 50_000;
+    builder.check(move || {
+        ends[usize::from(model())].fetch_add(1, Relaxed);
+    });
+    let [lost, won] = [ends[0].load(Relaxed), ends[1].load(Relaxed)];
+    assert!(lost > 0 && won > 0, "{lost} runs ended one way, {won} the other");
+}
+
+fn config() -> NamespaceConfig {
+    NamespaceConfig {
+        max_processes: 3,
+        max_participants: 4,
+        max_segments: 2,
+        ..NamespaceConfig::default()
+    }
+}
+
+/// A process in the namespace.
+#[derive(Clone, Copy)]
+struct Member {
+    process: &'static HeapProcess,
+    namespace: &'static Namespace<'static>,
+    opened: Opened,
+}
+
+// SAFETY: `HeapProcess` and `Namespace` are shared by threads by design; loom's atomics in the
+// process's token are too.
+unsafe impl Send for Member {}
+
+fn start(machine: &HeapMachine) -> &'static HeapProcess {
+    Box::leak(Box::new(machine.process()))
+}
+
+fn join(process: &'static HeapProcess) -> Member {
+    let local = Box::leak(Box::new(process.local()));
+    let (namespace, opened) =
+        Namespace::open(process, process.platform(), &config(), local).unwrap();
+    Member { process, namespace: Box::leak(Box::new(namespace)), opened }
+}
+
+impl Member {
+    fn leave(self) {
+        // SAFETY: the one owner of the leaked box; no segment borrows from it any more.
+        let namespace = unsafe { Box::from_raw(std::ptr::from_ref(self.namespace).cast_mut()) };
+        namespace.leave(self.process).unwrap();
+    }
+}
+
+/// The last detach of a segment against the attaching of another process.
+fn attach(member: Member, handle: SegmentHandle) -> bool {
+    let Some(segment) = member.namespace.attach_segment(handle).unwrap() else { return false };
+    assert_eq!(segment.len(), 100);
+    assert!(member.namespace.attached_processes(handle).is_some_and(|count| count >= 1));
+    drop(segment);
+    true
+}
+
+fn assert_gone(machine: &HeapMachine, member: Member, handle: SegmentHandle) {
+    assert_eq!(member.namespace.attached_processes(handle), None);
+    assert_eq!(machine.objects().len(), 1, "the control object alone");
+    // Both slots are free again.
+    let both = [0; 2].map(|_| member.namespace.create_segment(1, 1).unwrap());
+    drop(both);
+}
+
+#[test]
+fn of_two_that_open_at_once_one_creates() {
+    explore(6, || {
+        let machine = HeapMachine::new();
+        let [first, second] = [start(&machine), start(&machine)];
+        let other = thread::spawn(move || join(second));
+        let mine = join(first);
+        let theirs = other.join().unwrap();
+        let created = [mine, theirs].map(|member| member.opened == Opened::Created);
+        assert_eq!(created.iter().filter(|created| **created).count(), 1);
+        assert_ne!(mine.namespace.process_slot(), theirs.namespace.process_slot());
+        // One namespace, not two.
+        mine.namespace.root(0).store(7, core::sync::atomic::Ordering::Relaxed);
+        assert_eq!(theirs.namespace.root(0).load(core::sync::atomic::Ordering::Acquire), 7);
+        mine.leave();
+        theirs.leave();
+        assert_eq!(machine.objects().len(), 0);
+        created[0]
+    });
+}
+
+#[test]
+fn who_opens_while_the_last_one_leaves_joins_it_or_begins_anew() {
+    explore(6, || {
+        let machine = HeapMachine::new();
+        let leaver = join(start(&machine));
+        let process = start(&machine);
+        let other = thread::spawn(move || join(process));
+        leaver.leave();
+        let member = other.join().unwrap();
+        assert!(matches!(member.opened, Opened::Created | Opened::Joined));
+        let joined = member.opened == Opened::Joined;
+        drop(member.namespace.create_segment(100, 100).unwrap());
+        member.leave();
+        assert_eq!(machine.objects().len(), 0);
+        joined
+    });
+}
+
+#[test]
+fn an_attach_meets_the_last_detach() {
+    explore(6, || {
+        let machine = HeapMachine::new();
+        let [mine, theirs] = [join(start(&machine)), join(start(&machine))];
+        let segment: Segment<'static> = mine.namespace.create_segment(100, 100).unwrap();
+        let handle = segment.handle();
+        let other = thread::spawn(move || attach(theirs, handle));
+        drop(segment);
+        let attached = other.join().unwrap();
+        assert_gone(&machine, mine, handle);
+        attached
+    });
+}
+
+#[test]
+fn an_attach_meets_an_unpin() {
+    explore(6, || {
+        let machine = HeapMachine::new();
+        let [mine, theirs] = [join(start(&machine)), join(start(&machine))];
+        let segment = mine.namespace.create_segment(100, 100).unwrap();
+        let handle = segment.handle();
+        mine.namespace.pin_segment(handle).unwrap();
+        drop(segment);
+        let other = thread::spawn(move || attach(theirs, handle));
+        mine.namespace.unpin_segment(handle).unwrap();
+        let attached = other.join().unwrap();
+        assert_gone(&machine, mine, handle);
+        attached
+    });
+}
+
+#[test]
+fn two_reapers_and_an_attach_meet_over_a_dead_processs_segment() {
+    explore(5, || {
+        let machine = HeapMachine::new();
+        let victim = join(start(&machine));
+        let [mine, theirs] = [join(start(&machine)), join(start(&machine))];
+        let segment = victim.namespace.create_segment(100, 100).unwrap();
+        let handle = segment.handle();
+        victim.process.kill();
+        drop(segment);
+        let other = thread::spawn(move || {
+            let attached = attach(theirs, handle);
+            theirs.namespace.reap().unwrap();
+            attached
+        });
+        mine.namespace.reap().unwrap();
+        let attached = other.join().unwrap();
+        assert_gone(&machine, mine, handle);
+        attached
+    });
+}
