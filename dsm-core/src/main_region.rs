@@ -32,7 +32,7 @@ pub(crate) fn create<'n>(
         let (slot, generation) = reap::take_slot(control)?;
         let handle = draw(random, slot.index);
         let record = slot.record;
-        record.handle.store(handle.get(), Ordering::Relaxed);
+        slot.set_handle(handle);
         record.size.store(size as u64, Ordering::Relaxed);
         record.reserved.store(size as u64, Ordering::Relaxed);
         record.page.store(u64::from(page), Ordering::Relaxed);

@@ -158,23 +158,28 @@ fn an_attach_meets_an_unpin() {
 }
 
 #[test]
-fn two_reapers_and_an_attach_meet_over_a_dead_processs_segment() {
-    explore(5, || {
+fn two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment() {
+    explore(3, || {
         let machine = HeapMachine::new();
         let victim = join(start(&machine));
         let [mine, theirs] = [join(start(&machine)), join(start(&machine))];
-        let segment = victim.namespace.create_segment(100, 100).unwrap();
-        let handle = segment.handle();
+        // Both slots are taken by the dead, so that the newcomer's segment is in one of those.
+        let left = [0; 2].map(|_| victim.namespace.create_segment(100, 100).unwrap());
+        let handles = left.each_ref().map(|segment| segment.handle());
         victim.process.kill();
-        drop(segment);
+        drop(left);
         let other = thread::spawn(move || {
-            let attached = attach(theirs, handle);
+            let attached = attach(theirs, handles[0]);
             theirs.namespace.reap().unwrap();
-            attached
+            (attached, theirs.namespace.create_segment(50, 50).unwrap())
         });
         mine.namespace.reap().unwrap();
-        let attached = other.join().unwrap();
-        assert_gone(&machine, mine, handle);
+        let (attached, newcomer) = other.join().unwrap();
+        assert_eq!(mine.namespace.attached_processes(newcomer.handle()), Some(1));
+        assert_eq!(machine.objects().len(), 2, "the control object and the newcomer");
+        drop(newcomer);
+        assert_gone(&machine, mine, handles[0]);
+        assert_gone(&machine, mine, handles[1]);
         attached
     });
 }

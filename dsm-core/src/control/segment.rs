@@ -149,20 +149,26 @@ impl SegmentSlot<'_> {
 
     /// The handle, if it names this slot.
     pub(crate) fn handle(&self) -> Option<SegmentHandle> {
-        SegmentHandle::from_raw(self.record.handle.load(Ordering::Relaxed))
+        SegmentHandle::from_raw(self.record.handle.load(Ordering::Acquire))
             .filter(|handle| handle.slot() == self.index)
+    }
+
+    /// Names the slot's tenant. Released, as the identity is: who reads them without the lock and
+    /// finds the state word unchanged after that has not read a later tenant's.
+    pub(crate) fn set_handle(&self, handle: SegmentHandle) {
+        self.record.handle.store(handle.get(), Ordering::Release);
     }
 
     pub(crate) fn id(&self) -> ObjectId {
         ObjectId {
-            device: self.record.device.load(Ordering::Relaxed),
-            object: self.record.object.load(Ordering::Relaxed),
+            device: self.record.device.load(Ordering::Acquire),
+            object: self.record.object.load(Ordering::Acquire),
         }
     }
 
     pub(crate) fn set_id(&self, id: ObjectId) {
-        self.record.device.store(id.device, Ordering::Relaxed);
-        self.record.object.store(id.object, Ordering::Relaxed);
+        self.record.device.store(id.device, Ordering::Release);
+        self.record.object.store(id.object, Ordering::Release);
     }
 
     pub(crate) fn size(&self) -> usize {

@@ -114,7 +114,7 @@ impl Namespace<'_> {
             let (slot, generation) = reap::take_slot(&self.control)?;
             let handle = SegmentHandle::compose(random, slot.index, false)?;
             let creator = process::pack(self.process.1, self.process.0);
-            slot.record.handle.store(handle.get(), Ordering::Relaxed);
+            slot.set_handle(handle);
             slot.record.size.store(size as u64, Ordering::Relaxed);
             slot.record.reserved.store(0, Ordering::Relaxed);
             slot.set_id(ObjectId::default());
@@ -134,7 +134,7 @@ impl Namespace<'_> {
     /// Gives a CREATING record another name, before anything of that name is made.
     fn rename(&self, handle: SegmentHandle, other: SegmentHandle) -> Result<SegmentHandle, Error> {
         let slot = self.control.segment(handle.slot()).ok_or(Error::NoSuchSegment(handle))?;
-        self.with_control(|| slot.record.handle.store(other.get(), Ordering::Relaxed))?;
+        self.with_control(|| slot.set_handle(other))?;
         Ok(other)
     }
 

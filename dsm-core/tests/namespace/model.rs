@@ -210,7 +210,11 @@ fn check(machine: &HeapMachine, main_region: usize, steps: Vec<(usize, Step)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn segments_behave_as_the_model_says(steps in steps()) {
