@@ -1,2 +1,44 @@
-//! dshash-core
+#![doc = include_str!("../README.md")]
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod change;
+mod check;
+mod create;
+mod entries;
+mod entry;
+pub mod error;
+mod grow;
+mod guard;
+pub mod hash;
+mod held;
+pub mod keys;
+mod layout;
+mod locked;
+mod probe;
+#[cfg(not(feature = "locked-reads"))]
+mod racy_copy;
+pub mod raw;
+mod read;
+mod recover;
+mod scan;
+mod step;
+pub mod store;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod view;
+mod walk;
+
+pub use check::{Report, Stats};
+pub use entry::{Entry, OccupiedEntry, VacantEntry};
+pub use error::{Error, MemoryError, Parameter};
+pub use guard::{ExclusiveGuard, SharedGuard};
+pub use layout::MAX_SEGMENT_SIZE;
+pub use scan::{Scan, ScanEntry, ScanEntryMut, ScanMut};
+pub use store::{Allocator, Store};
+pub use table::{DEFAULT_PARTITIONS, Key, Params, Session, Snapshot, Table, TableHandle, Value};

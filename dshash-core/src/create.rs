@@ -1,0 +1,154 @@
+//! Creating and destroying a table.
+//!
+//! A new table is one allocation: header, partitions, their records and first segments. So there
+//! is no second allocation that could fail and leave the first behind; everything else is
+//! allocated by the first insertions. The memory is arbitrary when it is handed out, so every word
+//! is written.
+//!
+//! Destruction empties partition by partition, each under its lock and each step recorded, and
+//! frees the table itself last. Killed in between it leaves a table with fewer entries.
+
+use core::mem::size_of;
+use core::ptr::NonNull;
+
+use dsa_core::{AtomicDsaPointer, DsaPointer};
+use dsm_core::lock::RawLock;
+use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::error::{Error, MemoryError};
+use crate::layout::{
+    Bucket, FIRST_BUCKETS, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS,
+    Record, SEGMENTS, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible,
+    segment_word,
+};
+use crate::locked::Caller;
+use crate::store::Store;
+use crate::view::{Core, Kind};
+
+const fn words32<const N: usize>() -> [AtomicU32; N] {
+    [const { AtomicU32::new(0) }; N]
+}
+
+const fn words64<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+/// Writes `value` at `offset`.
+///
+/// # Safety
+///
+/// Room for an aligned `T` there, that nobody else uses.
+unsafe fn put<T>(base: NonNull<u8>, offset: usize, value: T) {
+    // SAFETY: inside the allocation, by the caller's promise.
+    let at = unsafe { base.add(offset) };
+    // SAFETY: as above, aligned.
+    unsafe { at.cast::<T>().write(value) };
+}
+
+impl<S: Store> Core<S> {
+    /// Creates a table with `partitions` partitions.
+    pub(crate) fn create(
+        store: S,
+        caller: Caller<'_>,
+        kind: Kind,
+        partitions: u32,
+    ) -> Result<Self, Error> {
+        kind.check()?;
+        if !partitions.is_power_of_two() || partitions > MAX_PARTITIONS {
+            return Err(Error::Partitions(partitions));
+        }
+        let (peers, heap) = (caller.participant.peers(), caller.heap);
+        let participants = peers.max_participants();
+        let lock_size = S::Lock::size_for(participants);
+        let shape = Shape::new(partitions, lock_size);
+        let allocated = heap.allocate(shape.total, align_of::<Record>())?;
+        let (pointer, base) = (allocated.raw(), store.resolve(allocated, shape.total));
+        let usable = expressible(pointer, shape.total) && store.lock_address(allocated).is_some();
+        let (Some(base), true) = (base, usable) else {
+            // SAFETY: just allocated, known to nobody.
+            unsafe { heap.free(allocated) };
+            return Err(MemoryError::SegmentTooLarge.into());
+        };
+        let header = Header {
+            magic: AtomicU64::new(MAGIC),
+            state: AtomicU32::new(STATE_READY),
+            version: AtomicU32::new(LAYOUT_VERSION),
+            key_size: AtomicU32::new(kind.key_size as u32),
+            entry_size: AtomicU32::new(kind.entry_size as u32),
+            align: AtomicU32::new(kind.align as u32),
+            partitions: AtomicU32::new(partitions),
+            hash_identity: AtomicU64::new(kind.hash_identity),
+            type_tag: AtomicU64::new(kind.type_tag),
+            seed: AtomicU64::new(peers.env().next_u64()),
+            lock_size: AtomicU32::new(lock_size as u32),
+            _reserved: words32(),
+            generations: [const { AtomicU16::new(0) }; SEGMENTS],
+        };
+        // SAFETY: the first part of the allocation.
+        unsafe { put(base, 0, header) };
+        for partition in 0..shape.partitions {
+            // SAFETY: an offset inside the allocation.
+            let lock = unsafe { base.add(shape.lock(partition)) };
+            // SAFETY: room for a lock of that many participants, unused, aligned to a line.
+            unsafe { S::Lock::init(lock.cast(), participants) };
+            let segment = pointer + shape.first_segment(partition) as u64;
+            let inline = pointer + (shape.line(partition) + INLINE_DIRECTORY) as u64;
+            let word = segment_word(segment, FIRST_BUCKETS, 0);
+            let line = Line {
+                seq: AtomicU64::new(0),
+                directory: AtomicU64::new(directory_word(inline, 0)),
+                count: AtomicU32::new(0),
+                slots: AtomicU32::new((FIRST_BUCKETS * SLOTS) as u32),
+                fresh: AtomicU64::new(0),
+                free: AtomicU32::new(0),
+                overflow: AtomicU32::new(0),
+                chunks: AtomicU32::new(0),
+                _reserved: AtomicU32::new(0),
+                inline: [AtomicU64::new(word), AtomicU64::new(word)],
+            };
+            // SAFETY: the partition's line.
+            unsafe { put(base, shape.line(partition), line) };
+            let record = Record {
+                op: AtomicU64::new(0),
+                place: AtomicU64::new(0),
+                count: AtomicU64::new(0),
+                _reserved: words64(),
+                change: AtomicU64::new(0),
+                made: [AtomicDsaPointer::default(), AtomicDsaPointer::default()],
+                old: [AtomicDsaPointer::default(), AtomicDsaPointer::default()],
+                target: AtomicU64::new(0),
+                words: words64(),
+            };
+            // SAFETY: the partition's record.
+            unsafe { put(base, shape.record(partition), record) };
+            for i in 0..FIRST_BUCKETS {
+                let bucket = Bucket { tags: words64(), refs: words32() };
+                let offset = shape.first_segment(partition) + i * size_of::<Bucket>();
+                // SAFETY: one of the partition's first buckets.
+                unsafe { put(base, offset, bucket) };
+            }
+        }
+        // SAFETY: a table was just built there.
+        let core = unsafe { Self::attach(store, pointer, kind) }?;
+        core.header().note_generation(pointer);
+        Ok(core)
+    }
+
+    /// Frees the table and everything in it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may use the table any more, in any process.
+    pub(crate) unsafe fn destroy(self, caller: Caller<'_>) -> Result<(), Error> {
+        for partition in 0..self.shape.partitions {
+            let mut locked = self.exclusive(caller, partition)?;
+            locked.clear()?;
+            locked.release_last_chunk()?;
+            locked.end();
+        }
+        self.header().state.store(STATE_GONE, Ordering::Release);
+        // SAFETY: the caller's promise; nothing but the table's own memory is left.
+        unsafe { caller.heap.free(DsaPointer::from_raw(self.pointer)) };
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! Memory for entries.
+//!
+//! Entries lie in chunks that belong to a partition, the newest first in a list. The first chunk
+//! of a partition is 512 bytes long, each further one doubles what the partition has, up to
+//! 64 KiB: small tables stay small, and an allocation of the area is rare in large ones. A chunk
+//! is cut up as needed (`fresh`), so that adding one touches only its head; entries that were
+//! deleted come back through the free list, the last one first, while it is still cached.
+//!
+//! Free list, `fresh` and the entry's `LIVE` bit are an index: the truth about an entry is whether
+//! a bucket refers to it. They agree whenever no operation is under way, since recovery completes
+//! the one that was.
+//!
+//! Entries never move, so a chunk is given back when all its entries are free. When a partition's
+//! last entry goes, that holds for all of them and they are freed at once; in between only
+//! [`Locked::sweep`], which looks at every entry, finds out. Counting by chunk instead would touch
+//! a line more in every insertion and deletion, to return memory in the rare case that a whole
+//! chunk is free though the partition is not.
+
+use core::mem::size_of;
+
+use dsm_core::sync::Ordering;
+
+use crate::error::Error;
+use crate::layout::{Chunk, LIVE, OP_REBUILD, UNIT, op_word, reference};
+use crate::locked::Locked;
+use crate::store::Store;
+use crate::view::{Core, Entry};
+
+/// Bytes of a partition's first chunk.
+const FIRST_CHUNK: usize = 512;
+/// Bytes of the largest: a multiple of pages, and small beside any table that has several.
+const LARGEST_CHUNK: usize = 64 << 10;
+
+impl<S: Store> Core<S> {
+    /// The head of the chunk at a pointer.
+    pub(crate) fn chunk(&self, pointer: u64) -> Result<&Chunk, Error> {
+        let at = self.resolve(pointer, size_of::<Chunk>()).ok_or(Error::Corrupt("a chunk"))?;
+        // SAFETY: readable, aligned to 16, all atomics.
+        Ok(unsafe { at.cast().as_ref() })
+    }
+
+    /// The head of the chunk that a reference means.
+    pub(crate) fn chunk_at(&self, chunk: u32) -> Result<&Chunk, Error> {
+        self.chunk(self.header().pointer(chunk))
+    }
+
+    /// Bytes of a chunk of that many entries.
+    pub(crate) fn chunk_bytes(&self, capacity: usize) -> usize {
+        size_of::<Chunk>() + capacity * self.stride
+    }
+}
+
+impl<S: Store> Locked<'_, S> {
+    /// Makes sure that an entry can be taken.
+    #[inline]
+    pub(crate) fn reserve_entry(&self) -> Result<(), Error> {
+        let line = self.line;
+        if line.free.load(Ordering::Relaxed) != 0 || line.fresh.load(Ordering::Relaxed) >> 32 != 0 {
+            return Ok(());
+        }
+        self.grow_entries()
+    }
+
+    #[cold]
+    fn grow_entries(&self) -> Result<(), Error> {
+        let newest = self.line.chunks.load(Ordering::Relaxed);
+        let bytes = if newest == 0 {
+            FIRST_CHUNK
+        } else {
+            let chunk = self.core.chunk(self.core.header().pointer(newest))?;
+            let capacity = chunk.capacity.load(Ordering::Relaxed) as usize;
+            let bytes = self.core.chunk_bytes(capacity).next_power_of_two();
+            (2 * bytes).min(LARGEST_CHUNK)
+        };
+        let capacity = ((bytes - size_of::<Chunk>()) / self.core.stride).max(1);
+        let pointer = self.make(0, self.core.chunk_bytes(capacity), UNIT)?;
+        let chunk = self.core.chunk(pointer)?;
+        chunk.next.store(newest, Ordering::Relaxed);
+        chunk.capacity.store(capacity as u32, Ordering::Relaxed);
+        let first = reference(pointer + size_of::<Chunk>() as u64);
+        self.add_chunk(reference(pointer), first, capacity as u32)
+    }
+
+    /// Calls `visit` with each entry of a chunk.
+    pub(crate) fn each_entry(
+        &self,
+        chunk: u32,
+        mut visit: impl FnMut(u32, Entry<'_>),
+    ) -> Result<(), Error> {
+        let capacity = self.core.chunk_at(chunk)?.capacity.load(Ordering::Relaxed);
+        let units = (self.core.stride / UNIT) as u32;
+        let first = chunk + (size_of::<Chunk>() / UNIT) as u32;
+        for i in 0..capacity {
+            let reference = first + i * units;
+            visit(reference, self.core.entry(reference)?);
+        }
+        Ok(())
+    }
+
+    /// Frees all chunks but the first once no entry is left.
+    pub(crate) fn drain(&self) -> Result<(), Error> {
+        let newest = self.line.chunks.load(Ordering::Relaxed);
+        if newest == 0 || self.core.chunk_at(newest)?.next.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        self.begin_rebuild()?;
+        let mut chunk = newest;
+        loop {
+            let next = self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed);
+            if next == 0 {
+                break;
+            }
+            self.drop_chunk(0, self.core.header().pointer(chunk), next)?;
+            chunk = next;
+        }
+        self.rebuild()
+    }
+
+    /// Frees the chunk that `drain` left. No entry may be live.
+    pub(crate) fn release_last_chunk(&self) -> Result<(), Error> {
+        let chunk = self.line.chunks.load(Ordering::Relaxed);
+        if chunk == 0 {
+            return Ok(());
+        }
+        self.begin_rebuild()?;
+        self.drop_chunk(0, self.core.header().pointer(chunk), 0)?;
+        self.rebuild()
+    }
+
+    /// Frees every chunk without a live entry.
+    pub(crate) fn sweep(&self) -> Result<(), Error> {
+        self.begin_rebuild()?;
+        let (mut before, mut chunk) = (0, self.line.chunks.load(Ordering::Relaxed));
+        while chunk != 0 {
+            let pointer = self.core.header().pointer(chunk);
+            let next = self.core.chunk(pointer)?.next.load(Ordering::Relaxed);
+            let mut live = false;
+            self.each_entry(chunk, |_, entry| {
+                live |= entry.word().load(Ordering::Relaxed) & LIVE != 0;
+            })?;
+            if live {
+                before = pointer;
+            } else {
+                self.drop_chunk(before, pointer, next)?;
+            }
+            chunk = next;
+        }
+        self.rebuild()
+    }
+
+    /// Records that the free list is about to be rebuilt: from here on only `LIVE` counts.
+    fn begin_rebuild(&self) -> Result<(), Error> {
+        // Entries that were never used hold arbitrary bytes.
+        let units = (self.core.stride / UNIT) as u32;
+        let fresh = self.line.fresh.load(Ordering::Relaxed);
+        for i in 0..(fresh >> 32) as u32 {
+            self.core.entry(fresh as u32 + i * units)?.word().store(0, Ordering::Relaxed);
+        }
+        self.set_op(op_word(OP_REBUILD, 0));
+        Ok(())
+    }
+
+    /// Rebuilds the free list of all entries that are not live, and ends what `begin_rebuild`
+    /// began.
+    pub(crate) fn rebuild(&self) -> Result<(), Error> {
+        self.line.fresh.store(0, Ordering::Relaxed);
+        self.line.free.store(0, Ordering::Relaxed);
+        let mut chunk = self.line.chunks.load(Ordering::Relaxed);
+        while chunk != 0 {
+            self.each_entry(chunk, |reference, entry| {
+                if entry.word().load(Ordering::Relaxed) & LIVE == 0 {
+                    self.push_free(reference, entry);
+                }
+            })?;
+            chunk = self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed);
+        }
+        self.set_op(0);
+        Ok(())
+    }
+}

@@ -1,0 +1,383 @@
+//! A partition held exclusively, and the operations on one entry.
+//!
+//! [`Locked`] is what every writer holds: the lock, and whether a change is under way. A change
+//! begins by making the sequence word odd, so that readers without the lock distrust what they
+//! see, and ends by making it even. In between, each step is recorded before it is taken:
+//!
+//! ```text
+//! insert   count, place, op = INSERT | reference        delete   count, place, op = DELETE | ref.
+//!          take the entry off the free list                      clear the reference  <- commits
+//!          fill in header, key, value                            clear the tag, let passed fall
+//!          raise passed, store the tag                           push on the free list
+//!          store the reference          <- commits               count - 1
+//!          count + 1                                             op = 0
+//!          op = 0, or GUARD | reference: the caller's next step
+//! ```
+//!
+//! The record is made of plain stores to a line that nobody else writes. If the holder dies, the
+//! next one replays it (`recover`). If a step fails in a live process (a user's function panics),
+//! dropping the `Locked` replays it likewise: one way to clean up, not two.
+
+use dsm_core::lock::{Acquired, ExclusiveGuard, HeldMode, Patience, SharedGuard};
+use dsm_core::participant::Participant;
+use dsm_core::sync::{Ordering, fence};
+
+use crate::error::Error;
+use crate::hash;
+use crate::layout::{
+    LIVE, Line, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, POISON, Record, UNIT, WINDOW,
+    op_word, segment_mask, segment_pointer,
+};
+use crate::step::step;
+use crate::store::{Allocator, Store};
+use crate::view::{Core, Entry, Found};
+
+/// Who calls, and with what patience.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'s> {
+    pub(crate) participant: &'s Participant<'s>,
+    pub(crate) heap: &'s dyn Allocator,
+    pub(crate) patience: Patience,
+}
+
+impl<'s> Caller<'s> {
+    /// Whoever `heap` belongs to, without hurry; refused if it cannot allocate in `store`.
+    #[inline]
+    pub(crate) fn new<S: Store>(store: &S, heap: &'s dyn Allocator) -> Result<Self, Error> {
+        if heap.store_id() != store.id() {
+            return Err(Error::ForeignHeap);
+        }
+        Ok(Self { participant: heap.participant(), heap, patience: Patience::Forever })
+    }
+}
+
+/// A partition held alone.
+pub(crate) struct Locked<'s, S: Store> {
+    pub(crate) core: &'s Core<S>,
+    pub(crate) caller: Caller<'s>,
+    pub(crate) partition: usize,
+    pub(crate) line: &'s Line,
+    pub(crate) record: &'s Record,
+    /// The sequence word is odd.
+    changing: bool,
+    /// A step failed: what the record says has yet to be replayed.
+    failed: bool,
+    /// As at acquisition; a fork child's differs.
+    owner: u64,
+    lock: ExclusiveGuard<'s, S::Lock>,
+}
+
+/// What happens to the value of a new entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// It is complete when the entry is published.
+    Complete,
+    /// The caller completes it under the guard.
+    Later,
+}
+
+impl<S: Store> Core<S> {
+    /// Takes a partition for itself, after recovering it if its last owner died.
+    #[inline]
+    pub(crate) fn exclusive<'s>(
+        &'s self,
+        caller: Caller<'s>,
+        partition: usize,
+    ) -> Result<Locked<'s, S>, Error> {
+        if self.held_by(caller.participant).is_some() {
+            return Err(Error::WouldDeadlock);
+        }
+        self.exclusive_unchecked(caller, partition)
+    }
+
+    /// As `exclusive`, for a participant that is known to hold nothing of this table but other
+    /// partitions shared: it waits only for owners that cannot wait for it.
+    #[inline]
+    fn exclusive_unchecked<'s>(
+        &'s self,
+        caller: Caller<'s>,
+        partition: usize,
+    ) -> Result<Locked<'s, S>, Error> {
+        let lock = self.lock(partition).exclusive(caller.participant, caller.patience)?;
+        let mut locked = Locked {
+            core: self,
+            caller,
+            partition,
+            line: self.line(partition),
+            record: self.record(partition),
+            changing: false,
+            failed: false,
+            owner: caller.participant.packed(),
+            lock,
+        };
+        let unfinished = locked.line.seq.load(Ordering::Relaxed) & 1 != 0;
+        if unfinished || locked.lock.acquired() == Acquired::FromDead {
+            locked.recover()?;
+        }
+        Ok(locked)
+    }
+
+    /// Takes a partition beside other readers.
+    #[inline]
+    pub(crate) fn shared<'s>(
+        &'s self,
+        caller: Caller<'s>,
+        partition: usize,
+    ) -> Result<SharedGuard<'s, S::Lock>, Error> {
+        if self.held_by(caller.participant) == Some(HeldMode::Exclusive) {
+            return Err(Error::WouldDeadlock);
+        }
+        loop {
+            let lock = self.lock(partition).shared(caller.participant, caller.patience)?;
+            let line = self.line(partition);
+            match lock {
+                Some(guard) if line.seq.load(Ordering::Relaxed) & 1 == 0 => return Ok(guard),
+                guard => drop(guard),
+            }
+            drop(self.exclusive_unchecked(caller, partition)?);
+        }
+    }
+}
+
+impl<'s, S: Store> Locked<'s, S> {
+    #[cold]
+    fn recover(&mut self) -> Result<(), Error> {
+        self.replay()?;
+        if self.lock.acquired() == Acquired::FromDead {
+            self.lock.mark_recovered();
+        }
+        Ok(())
+    }
+
+    /// Sends readers without the lock away.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        if !self.changing {
+            self.changing = true;
+            let seq = self.line.seq.load(Ordering::Relaxed);
+            self.line.seq.store(seq | 1, Ordering::Relaxed);
+            // What follows is not seen before the odd number is.
+            fence(Ordering::Release);
+        }
+    }
+
+    /// The change is complete. Does nothing after a failure, which is for `drop` to clean up, nor
+    /// in another process than the one that acquired.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        if self.changing && !self.failed && self.is_owner() {
+            self.changing = false;
+            self.set_op(0);
+            self.settle_sequence();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn settle_sequence(&self) {
+        let seq = self.line.seq.load(Ordering::Relaxed);
+        self.line.seq.store((seq | 1).wrapping_add(1), Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn set_op(&self, word: u64) {
+        step();
+        self.record.op.store(word, Ordering::Relaxed);
+        step();
+    }
+
+    /// Whether this process is the one that acquired.
+    #[inline]
+    fn is_owner(&self) -> bool {
+        self.caller.participant.packed() == self.owner
+    }
+
+    /// Finds the entry of a key.
+    #[inline(always)]
+    pub(crate) fn find(
+        &self,
+        hash: u64,
+        is_it: impl FnMut(Entry<'_>) -> bool,
+    ) -> Result<Option<Found<'s>>, Error> {
+        Ok(self.core.find(self.line, hash, usize::MAX, is_it)?)
+    }
+
+    /// The value of an entry may change from now on, until `end`.
+    #[inline]
+    pub(crate) fn guard(&mut self, found: &Found<'s>) {
+        self.begin();
+        self.set_op(op_word(OP_GUARD, found.reference));
+    }
+
+    /// Inserts an entry whose key is not in the table. The change is still open: go on with
+    /// `guard` or `end`.
+    pub(crate) fn insert(
+        &mut self,
+        hash: u64,
+        fill: Fill,
+        write: impl FnOnce(Entry<'s>),
+    ) -> Result<Found<'s>, Error> {
+        self.begin();
+        let kept = hash::kept(hash);
+        self.reserve_entry()?;
+        let place = self.reserve_slot(kept)?;
+        self.insert_at(place, hash, fill, write)
+    }
+
+    #[inline]
+    fn insert_at(
+        &mut self,
+        place: Place<'s>,
+        hash: u64,
+        fill: Fill,
+        write: impl FnOnce(Entry<'s>),
+    ) -> Result<Found<'s>, Error> {
+        let Place { bucket, pointer, slot, distance } = place;
+        let (line, record) = (self.line, self.record);
+        let free = line.free.load(Ordering::Relaxed);
+        let fresh = line.fresh.load(Ordering::Relaxed);
+        let reference = if free != 0 { free } else { fresh as u32 };
+        let entry = self.core.entry(reference)?;
+        let count = line.count.load(Ordering::Relaxed);
+        record.count.store(u64::from(count), Ordering::Relaxed);
+        record.place.store(pointer | slot as u64, Ordering::Relaxed);
+        let op = if fill == Fill::Complete { OP_INSERT } else { OP_INSERT_UNFILLED };
+        self.set_op(op_word(op, reference));
+
+        if free != 0 {
+            line.free.store(entry.word().load(Ordering::Relaxed) as u32, Ordering::Relaxed);
+        } else {
+            // The next one, and one less.
+            let units = (self.core.stride / UNIT) as u64;
+            line.fresh.store(fresh.wrapping_add(units).wrapping_sub(1 << 32), Ordering::Relaxed);
+        }
+        step();
+        entry.word().store(LIVE | u64::from(hash::kept(hash)), Ordering::Relaxed);
+        write(entry);
+        if distance != 0 {
+            self.pass(hash::kept(hash), distance)?;
+        }
+        bucket.set_tag(slot, hash::tag(hash));
+        step();
+        bucket.refs[slot].store(reference, Ordering::Release);
+        step();
+        line.count.store(count.wrapping_add(1), Ordering::Relaxed);
+        Ok(Found { bucket, pointer, slot, reference, entry })
+    }
+
+    /// Deletes an entry and, if few are left, gives some memory back. The change is still open.
+    pub(crate) fn delete(&mut self, found: &Found<'s>) -> Result<(), Error> {
+        let kept = self.delete_in_place(found)?;
+        self.shrink(kept).inspect_err(|_| self.failed = true)
+    }
+
+    /// Deletes an entry and leaves the index as it is, as a walk through it needs. Returns the
+    /// kept half of the entry's hash.
+    pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Error> {
+        self.begin();
+        self.failed = true;
+        let (line, record) = (self.line, self.record);
+        let word = found.entry.word();
+        let kept = word.load(Ordering::Relaxed) as u32;
+        let count = line.count.load(Ordering::Relaxed);
+        record.count.store(u64::from(count), Ordering::Relaxed);
+        record.place.store(found.pointer | found.slot as u64, Ordering::Relaxed);
+        self.set_op(op_word(OP_DELETE, found.reference));
+
+        found.bucket.refs[found.slot].store(0, Ordering::Release);
+        step();
+        found.bucket.set_tag(found.slot, 0);
+        self.unpass(kept, found.pointer)?;
+        self.push_free(found.reference, found.entry);
+        line.count.store(count.wrapping_sub(1), Ordering::Relaxed);
+        self.set_op(0);
+        self.failed = false;
+        Ok(kept)
+    }
+
+    /// Links an entry into the free list: first its header, then the list's head.
+    pub(crate) fn push_free(&self, reference: u32, entry: Entry<'_>) {
+        let next = self.line.free.load(Ordering::Relaxed);
+        entry.word().store(u64::from(next), Ordering::Relaxed);
+        step();
+        self.line.free.store(reference, Ordering::Relaxed);
+        step();
+    }
+
+    /// Marks, or clears, the poison of an entry.
+    pub(crate) fn set_poison(&self, entry: Entry<'_>, poisoned: bool) {
+        let word = entry.word().load(Ordering::Relaxed);
+        let word = if poisoned { word | POISON } else { word & !POISON };
+        entry.word().store(word, Ordering::Relaxed);
+    }
+
+    /// Notes that an entry went past the buckets before the one it got.
+    #[cold]
+    fn pass(&self, kept: u32, distance: usize) -> Result<(), Error> {
+        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        let home = self.core.bucket(Core::<S>::home_of(word, kept))?;
+        if distance >= WINDOW {
+            home.set_chained();
+            return Ok(());
+        }
+        for i in 0..distance {
+            let bucket = self.core.bucket(in_window(word, kept, i))?;
+            bucket.set_passed(bucket.passed().saturating_add(1));
+        }
+        Ok(())
+    }
+
+    /// Takes `pass` back for an entry that lay in the bucket at `pointer`. A count that once
+    /// reached its maximum stays there: too many only costs a look at one bucket more.
+    #[inline]
+    fn unpass(&self, kept: u32, pointer: u64) -> Result<(), Error> {
+        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        if Core::<S>::home_of(word, kept) == pointer {
+            return Ok(());
+        }
+        self.unpass_far(word, kept, pointer)
+    }
+
+    #[cold]
+    fn unpass_far(&self, word: u64, kept: u32, pointer: u64) -> Result<(), Error> {
+        let window = WINDOW.min(segment_mask(word) + 1);
+        let Some(distance) = (0..window).find(|i| in_window(word, kept, *i) == pointer) else {
+            return Ok(());
+        };
+        for i in 0..distance {
+            let bucket = self.core.bucket(in_window(word, kept, i))?;
+            let passed = bucket.passed();
+            if passed != u8::MAX {
+                bucket.set_passed(passed.saturating_sub(1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A free slot for a certain hash.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'t> {
+    pub(crate) bucket: &'t crate::layout::Bucket,
+    pub(crate) pointer: u64,
+    pub(crate) slot: usize,
+    /// Buckets from the home on; [`WINDOW`] for the overflow.
+    pub(crate) distance: usize,
+}
+
+/// Pointer of the `i`th bucket from the home on.
+#[inline]
+pub(crate) fn in_window(word: u64, kept: u32, i: usize) -> u64 {
+    let mask = segment_mask(word);
+    segment_pointer(word) + 64 * ((hash::home(kept, mask) + i) & mask) as u64
+}
+
+impl<S: Store> Drop for Locked<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.changing && self.is_owner() {
+            // Only reached when a step failed or a user's function panicked. If the replay fails
+            // too, the sequence word stays odd, and the next one to take this lock tries again.
+            let _ = self.replay();
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! One process's view of a table: where its parts are, and how an entry is found.
+//!
+//! Everything here is derived from the header and never changes, so a [`Core`] is shared by all
+//! threads. What does change is reached through it anew in every operation: partition, directory
+//! word, bucket, entry: four loads that depend on each other, of which the first two hit the
+//! cache and the last two mostly do not. Pointers are resolved with a bounds check each, for a
+//! reader without the lock may follow words that are no longer, or not yet, what they were.
+
+use core::marker::PhantomData;
+use core::mem::{align_of, size_of};
+use core::ptr::NonNull;
+
+use dsa_core::DsaPointer;
+use dsm_core::handle::LockAddress;
+use dsm_core::lock::{HeldMode, LockRef};
+use dsm_core::participant::Participant;
+use dsm_core::sync::{AtomicU64, Ordering};
+
+use crate::error::{Error, Parameter};
+use crate::hash::{self, Secrets};
+use crate::layout::{
+    Bucket, ENTRY_HEADER, Header, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS, Record, STATE_GONE,
+    STATE_READY, Shape, UNIT, WINDOW, depth_of, pointer_of, segment_mask, segment_pointer,
+};
+use crate::probe::Tags;
+use crate::store::Store;
+
+/// What a table is made for: compared with what the header says on every attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kind {
+    pub(crate) key_size: usize,
+    pub(crate) entry_size: usize,
+    pub(crate) align: usize,
+    pub(crate) hash_identity: u64,
+    pub(crate) type_tag: u64,
+}
+
+/// Longest entry in bytes, header included.
+const MAX_ENTRY: usize = 1 << 20;
+
+impl Kind {
+    /// Where an entry's key begins: after the header, aligned.
+    pub(crate) const fn data_offset(&self) -> usize {
+        if self.align > ENTRY_HEADER { self.align } else { ENTRY_HEADER }
+    }
+
+    /// From one entry to the next.
+    pub(crate) const fn stride(&self) -> usize {
+        (self.data_offset() + self.entry_size).next_multiple_of(UNIT)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |what, got: usize, allowed: usize| {
+            Err(Error::Parameter(what, got as u64, allowed as u64))
+        };
+        if !self.align.is_power_of_two() || self.align > UNIT {
+            return wrong(Parameter::Alignment, self.align, UNIT);
+        }
+        if self.entry_size > MAX_ENTRY - UNIT {
+            return wrong(Parameter::EntrySize, self.entry_size, MAX_ENTRY - UNIT);
+        }
+        if self.key_size == 0 || self.key_size > self.entry_size {
+            return wrong(Parameter::KeySize, self.key_size, self.entry_size);
+        }
+        Ok(())
+    }
+}
+
+/// A pointer led nowhere: for a reader with the lock a damaged table, for one without a hint that
+/// it was overtaken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Astray(pub(crate) &'static str);
+
+impl From<Astray> for Error {
+    fn from(astray: Astray) -> Self {
+        Self::Corrupt(astray.0)
+    }
+}
+
+/// An entry and where its reference is.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'t> {
+    pub(crate) bucket: &'t Bucket,
+    /// Pointer of the bucket.
+    pub(crate) pointer: u64,
+    pub(crate) slot: usize,
+    pub(crate) reference: u32,
+    pub(crate) entry: Entry<'t>,
+}
+
+/// See the module.
+pub(crate) struct Core<S> {
+    pub(crate) store: S,
+    base: NonNull<u8>,
+    pub(crate) pointer: u64,
+    pub(crate) shape: Shape,
+    pub(crate) kind: Kind,
+    pub(crate) stride: usize,
+    pub(crate) bits: u32,
+    pub(crate) secrets: Secrets,
+    first_lock: LockAddress,
+}
+
+// SAFETY: `base` points into shared memory that is used through atomics, or under the locks in it.
+unsafe impl<S: Send> Send for Core<S> {}
+// SAFETY: as above.
+unsafe impl<S: Sync> Sync for Core<S> {}
+
+impl<S: Store> Core<S> {
+    /// Attaches to the table at `pointer`.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` must be that of a table in `store` that is not destroyed while the core lives.
+    pub(crate) unsafe fn attach(store: S, pointer: u64, kind: Kind) -> Result<Self, Error> {
+        let handle = DsaPointer::from_raw(pointer);
+        let base = store.resolve(handle, size_of::<Header>()).ok_or(Error::NotATable)?;
+        if base.addr().get() % align_of::<Header>() != 0 {
+            return Err(Error::NotATable);
+        }
+        // SAFETY: readable, aligned, all atomics; a table's header by the caller's promise.
+        let header = unsafe { base.cast::<Header>().as_ref() };
+        if header.magic.load(Ordering::Relaxed) != MAGIC {
+            return Err(Error::NotATable);
+        }
+        match header.state.load(Ordering::Acquire) {
+            STATE_READY => {}
+            STATE_GONE => return Err(Error::Destroyed),
+            _ => return Err(Error::Corrupt("state of the table")),
+        }
+        let get = |word: &dsm_core::sync::AtomicU32| u64::from(word.load(Ordering::Relaxed));
+        let lock_size = get(&header.lock_size);
+        for (what, theirs, ours) in [
+            (Parameter::LayoutVersion, get(&header.version), u64::from(LAYOUT_VERSION)),
+            (Parameter::KeySize, get(&header.key_size), kind.key_size as u64),
+            (Parameter::EntrySize, get(&header.entry_size), kind.entry_size as u64),
+            (Parameter::Alignment, get(&header.align), kind.align as u64),
+            (
+                Parameter::HashIdentity,
+                header.hash_identity.load(Ordering::Relaxed),
+                kind.hash_identity,
+            ),
+            (Parameter::TypeTag, header.type_tag.load(Ordering::Relaxed), kind.type_tag),
+        ] {
+            if theirs != ours {
+                return Err(Error::Mismatch(what, theirs, ours));
+            }
+        }
+        let partitions = header.partitions.load(Ordering::Relaxed);
+        if !partitions.is_power_of_two() || partitions > MAX_PARTITIONS {
+            return Err(Error::Corrupt("number of partitions"));
+        }
+        if lock_size == 0 || lock_size % 64 != 0 || lock_size > 1 << 16 {
+            return Err(Error::Corrupt("size of a lock"));
+        }
+        let shape = Shape::new(partitions, lock_size as usize);
+        let seed = header.seed.load(Ordering::Relaxed);
+        let base = store.resolve(handle, shape.total).ok_or(Error::Corrupt("size of the table"))?;
+        let first_lock = store
+            .lock_address(DsaPointer::from_raw(pointer + shape.lock(0) as u64))
+            .ok_or(Error::Corrupt("address of the locks"))?;
+        Ok(Self {
+            store,
+            base,
+            pointer,
+            shape,
+            kind,
+            stride: kind.stride(),
+            bits: partitions.trailing_zeros(),
+            secrets: Secrets::new(seed),
+            first_lock,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `offset` must be that of a `T` inside the table's allocation.
+    #[inline(always)]
+    unsafe fn part<T>(&self, offset: usize) -> &T {
+        // SAFETY: inside the allocation, which `attach` resolved as a whole.
+        let at = unsafe { self.base.add(offset) };
+        // SAFETY: built by `create`, made of atomics, mapped as long as the store lives.
+        unsafe { at.cast::<T>().as_ref() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the header is the first part.
+        unsafe { self.part(0) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn line(&self, partition: usize) -> &Line {
+        debug_assert!(partition < self.shape.partitions);
+        // SAFETY: `partition` comes from as many bits of a hash, or from a loop over them.
+        unsafe { self.part(self.shape.line(partition)) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn record(&self, partition: usize) -> &Record {
+        debug_assert!(partition < self.shape.partitions);
+        // SAFETY: as for `line`.
+        unsafe { self.part(self.shape.record(partition)) }
+    }
+
+    /// The partition's lock.
+    #[inline(always)]
+    pub(crate) fn lock(&self, partition: usize) -> LockRef<'_, S::Lock> {
+        debug_assert!(partition < self.shape.partitions);
+        let offset = self.shape.stride * partition;
+        // SAFETY: inside the allocation.
+        let at = unsafe { self.base.add(self.shape.lock(0) + offset) };
+        let address = LockAddress::from_raw(self.first_lock.get() + offset as u64);
+        // SAFETY: initialised by `create`, mapped as long as the store lives; `first_lock` is the
+        // address of the first one, and the others follow in the same segment.
+        unsafe { LockRef::new(at.cast(), address) }
+    }
+
+    /// In what mode `participant` holds any of this table's locks.
+    #[inline(always)]
+    pub(crate) fn held_by(&self, participant: &Participant<'_>) -> Option<HeldMode> {
+        let len = self.shape.stride * self.shape.partitions;
+        participant.held_within(self.first_lock, len as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) fn partition_of(&self, hash: u64) -> usize {
+        hash::partition(hash::kept(hash), self.bits)
+    }
+
+    #[inline(always)]
+    pub(crate) fn resolve(&self, pointer: u64, len: usize) -> Option<NonNull<u8>> {
+        self.store.resolve(DsaPointer::from_raw(pointer), len)
+    }
+
+    /// The bucket at a pointer aligned to its size.
+    #[inline(always)]
+    pub(crate) fn bucket(&self, pointer: u64) -> Result<&Bucket, Astray> {
+        let at = self.resolve(pointer, size_of::<Bucket>()).ok_or(Astray("a bucket"))?;
+        // SAFETY: readable by the store's promise, aligned because the segment is; all atomics.
+        Ok(unsafe { at.cast().as_ref() })
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
+        let at = self.resolve(pointer, 8).ok_or(Astray("a directory"))?;
+        // SAFETY: readable by the store's promise, aligned as directories are; an atomic.
+        Ok(unsafe { at.cast().as_ref() })
+    }
+
+    /// The entry a reference leads to.
+    #[inline(always)]
+    pub(crate) fn entry(&self, reference: u32) -> Result<Entry<'_>, Astray> {
+        let pointer = self.header().pointer(reference);
+        let base = self.resolve(pointer, self.stride).ok_or(Astray("a reference"))?;
+        Ok(Entry { base, _memory: PhantomData })
+    }
+
+    /// The directory word for a hash.
+    #[inline(always)]
+    pub(crate) fn directory_entry(&self, line: &Line, kept: u32) -> Result<&AtomicU64, Astray> {
+        let directory = line.directory.load(Ordering::Acquire);
+        let index = hash::directory_index(kept, self.bits, depth_of(directory));
+        self.word(pointer_of(directory) + 8 * index as u64)
+    }
+
+    /// Pointer of the home bucket under a directory word.
+    #[inline(always)]
+    pub(crate) fn home_of(word: u64, kept: u32) -> u64 {
+        segment_pointer(word) + 64 * hash::home(kept, segment_mask(word)) as u64
+    }
+
+    /// Finds the entry whose tag fits and of which `is_it` says so. Visits at most `overflow`
+    /// overflow buckets.
+    #[inline(always)]
+    pub(crate) fn find(
+        &self,
+        line: &Line,
+        hash: u64,
+        overflow: usize,
+        mut is_it: impl FnMut(Entry<'_>) -> bool,
+    ) -> Result<Option<Found<'_>>, Astray> {
+        let kept = hash::kept(hash);
+        let word = self.directory_entry(line, kept)?.load(Ordering::Acquire);
+        let pointer = Self::home_of(word, kept);
+        let bucket = self.bucket(pointer)?;
+        let tags = Tags::of(bucket);
+        if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), &mut is_it)? {
+            return Ok(Some(found));
+        }
+        if !tags.may_continue() {
+            return Ok(None);
+        }
+        self.find_far(line, word, hash, overflow, &mut is_it)
+    }
+
+    #[inline(always)]
+    fn find_in<'t>(
+        &'t self,
+        bucket: &'t Bucket,
+        pointer: u64,
+        tags: Tags,
+        tag: u8,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
+    ) -> Result<Option<Found<'t>>, Astray> {
+        for slot in tags.matching(tag) {
+            let reference = bucket.refs[slot].load(Ordering::Acquire);
+            let entry = self.entry(reference)?;
+            if is_it(entry) {
+                return Ok(Some(Found { bucket, pointer, slot, reference, entry }));
+            }
+        }
+        Ok(None)
+    }
+
+    #[cold]
+    fn find_far(
+        &self,
+        line: &Line,
+        word: u64,
+        hash: u64,
+        overflow: usize,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
+    ) -> Result<Option<Found<'_>>, Astray> {
+        let mask = segment_mask(word);
+        let home = hash::home(hash::kept(hash), mask);
+        for distance in 0..WINDOW.min(mask + 1) {
+            let pointer = segment_pointer(word) + 64 * ((home + distance) & mask) as u64;
+            let bucket = self.bucket(pointer)?;
+            let tags = Tags::of(bucket);
+            // The home bucket has been searched.
+            if distance > 0 {
+                if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), is_it)? {
+                    return Ok(Some(found));
+                }
+            }
+            if bucket.passed() == 0 {
+                break;
+            }
+        }
+        if !self.bucket(segment_pointer(word) + 64 * home as u64)?.is_chained() {
+            return Ok(None);
+        }
+        let mut next = line.overflow.load(Ordering::Acquire);
+        for _ in 0..overflow {
+            if next == 0 {
+                return Ok(None);
+            }
+            let pointer = self.header().pointer(next);
+            if pointer % 64 != 0 {
+                return Err(Astray("an overflow bucket"));
+            }
+            let bucket = self.bucket(pointer)?;
+            let tags = Tags::of(bucket);
+            if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), is_it)? {
+                return Ok(Some(found));
+            }
+            next = bucket.next();
+        }
+        if next == 0 { Ok(None) } else { Err(Astray("the end of the overflow")) }
+    }
+}
+
+/// The memory of an entry, header first: readable for `'t`, aligned to 16, as long as the table's
+/// stride.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'t> {
+    base: NonNull<u8>,
+    _memory: PhantomData<&'t AtomicU64>,
+}
+
+impl<'t> Entry<'t> {
+    /// First byte.
+    #[inline(always)]
+    pub(crate) fn base(self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The header word: the kept half of the hash, or the next free entry, below; state bits
+    /// above.
+    #[inline(always)]
+    pub(crate) fn word(self) -> &'t AtomicU64 {
+        // SAFETY: only `Core::entry` makes entries: resolved with their whole length, which is at
+        // least 16, and aligned to 16.
+        unsafe { self.base.cast().as_ref() }
+    }
+
+    /// The key, or what follows it: `offset` is less than the stride.
+    #[inline(always)]
+    pub(crate) fn data(self, offset: usize) -> NonNull<u8> {
+        // SAFETY: inside the entry's memory.
+        unsafe { self.base.add(offset) }
+    }
+}

@@ -1,0 +1,127 @@
+//! Tables in areas of the simulated machine: several processes and threads in one test.
+#![cfg(not(loom))]
+
+mod model;
+mod raw;
+mod support;
+mod threads;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use dshash_core::{Error, Params, Table};
+use dsm_core::heap::HeapMachine;
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+use support::{A, start};
+
+assert_impl_all!(Table<u64, u64, &'static A>: Send, Sync);
+assert_not_impl_any!(dshash_core::ExclusiveGuard<'static, u64, u64, &'static A>: Send, Sync);
+assert_not_impl_any!(dshash_core::SharedGuard<'static, u64, u64, &'static A>: Send, Sync);
+assert_not_impl_any!(dshash_core::Session<'static, u64, u64, &'static A>: Send, Sync);
+assert_not_impl_any!(dshash_core::Scan<'static, u64, u64, &'static A>: Send, Sync);
+
+fn small() -> Params {
+    Params { partitions: 16, ..Params::default() }
+}
+
+#[test]
+fn two_processes_share_a_table_and_leave_nothing() {
+    let machine = HeapMachine::new();
+    machine.fill_new(0xaa);
+    let (first, second) = (start(&machine), start(&machine));
+    let (area, heap) = first.create();
+    let used = area.stats().unwrap().used;
+    let table = Table::<u64, [u64; 7], _>::create(area, heap, &small()).unwrap();
+    let (other_area, other_heap) = second.attach(area.handle().unwrap());
+    // SAFETY: the table outlives its user.
+    let other =
+        unsafe { Table::<u64, [u64; 7], _>::attach(other_area, table.handle(), &small()) }.unwrap();
+    let (here, there) = (table.bind(heap).unwrap(), other.bind(other_heap).unwrap());
+    for key in 0..20_000u64 {
+        let session = if key % 2 == 0 { here } else { there };
+        session.insert(&key, [key; 7]).unwrap();
+    }
+    for key in 0..20_000u64 {
+        let session = if key % 2 == 0 { there } else { here };
+        assert_eq!(session.get(&key).unwrap(), Some([key; 7]));
+    }
+    assert_eq!(here.check().unwrap().stats.entries, 20_000);
+    for key in 0..20_000u64 {
+        let session = if key % 3 == 0 { there } else { here };
+        assert!(session.delete(&key).unwrap());
+    }
+    here.check().unwrap();
+    assert!(matches!(table.bind(other_heap), Err(Error::ForeignHeap)));
+    other.detach();
+    // SAFETY: the other process is done with it.
+    unsafe { table.destroy(heap) }.unwrap();
+    assert_eq!(area.stats().unwrap().used, used);
+}
+
+#[test]
+fn values_with_atomics_change_under_shared_guards() {
+    let machine = HeapMachine::new();
+    let process = start(&machine);
+    let (area, heap) = process.create();
+    let table = Table::<u32, AtomicU64, _>::create(area, heap, &small()).unwrap();
+    let session = table.bind(heap).unwrap();
+    session.find_or_insert(&1, || AtomicU64::new(5)).unwrap().0.release();
+    session.find(&1).unwrap().unwrap().fetch_add(2, Ordering::Relaxed);
+    assert_eq!(session.find(&1).unwrap().unwrap().load(Ordering::Relaxed), 7);
+}
+
+#[test]
+fn a_killed_inserter_leaves_a_table_that_works() {
+    let machine = HeapMachine::new();
+    let first = start(&machine);
+    let (area, heap) = first.create();
+    let table = Table::<u64, u64, _>::create(area, heap, &small()).unwrap();
+    let session = table.bind(heap).unwrap();
+    for round in 0..8u64 {
+        let victim = start(&machine);
+        let (its_area, its_heap) = victim.attach(area.handle().unwrap());
+        // SAFETY: the table outlives its user.
+        let its = unsafe { Table::<u64, u64, _>::attach(its_area, table.handle(), &small()) };
+        let its = its.unwrap();
+        let its_session = its.bind(its_heap).unwrap();
+        for key in round * 1000..(round + 1) * 1000 {
+            its_session.insert(&key, key).unwrap();
+        }
+        let guard = its_session.find_exclusive(&(round * 1000)).unwrap().unwrap();
+        victim.kill();
+        drop(guard);
+        assert_eq!(session.get(&(round * 1000)), Err(Error::Poisoned));
+        assert!(session.repair(&(round * 1000), |v| *v += 0).unwrap());
+    }
+    assert_eq!(session.check().unwrap().stats.entries, 8000);
+}
+
+#[test]
+fn a_table_that_is_gone_is_not_attached() {
+    let machine = HeapMachine::new();
+    let process = start(&machine);
+    let (area, heap) = process.create();
+    let table = Table::<u64, u64, _>::create(area, heap, &small()).unwrap();
+    let handle = table.handle();
+    // SAFETY: nobody uses it.
+    unsafe { table.destroy(heap) }.unwrap();
+    // SAFETY: refused, which is what is tested.
+    let again = unsafe { Table::<u64, u64, _>::attach(area, handle, &small()) };
+    assert!(matches!(again.err(), Some(Error::Destroyed | Error::NotATable)));
+    let nowhere = dshash_core::TableHandle(dsa_core::DsaPointer::INVALID);
+    // SAFETY: refused.
+    let again = unsafe { Table::<u64, u64, _>::attach(area, nowhere, &small()) };
+    assert!(matches!(again.err(), Some(Error::NotATable)));
+}
+
+#[test]
+fn sixty_empty_tables_are_small() {
+    let machine = HeapMachine::new();
+    let process = start(&machine);
+    let (area, heap) = process.create();
+    let before = area.stats().unwrap().used;
+    for _ in 0..60 {
+        Table::<u64, u64, _>::create(area, heap, &Params::default()).unwrap().detach();
+    }
+    let used = area.stats().unwrap().used - before;
+    assert!(used < 60 * (72 << 10), "{used} bytes");
+}
