@@ -1,8 +1,19 @@
 //! Shared-memory segments, participants and recoverable locks over abstract platform traits.
+//!
+//! Start with [`namespace::Namespace`]. Implementors of a platform start with [`provider`] and
+//! [`mod@env`], users of locks alone with [`lock`].
+//!
+//! Each module opens with an essay: layout, what is truth and what an index of it, who may write
+//! what, and what each point of death leaves. The README is a tour with an example.
 #![no_std]
 
 #[cfg(any(test, feature = "heap", loom))]
 extern crate std;
+
+/// The README's example is a test.
+#[cfg(all(doctest, feature = "heap"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod control;
 pub mod detach;
