@@ -24,11 +24,11 @@ use core::ptr::NonNull;
 
 use dsm_core::lock::{LockError, RawLock};
 use dsm_core::participant::Participant;
-use dsm_core::sync::{AtomicU32, Ordering};
+use dsm_core::sync::{AtomicU8, AtomicU32, Ordering};
 
 use crate::area::{Area, Purpose};
 use crate::class::{class_for, class_of};
-use crate::error::Error;
+use crate::error::{Error, FreeError};
 use crate::hints::HeapLocal;
 use crate::layout::{PAGE, SIDE, UNITS_AT};
 use crate::pages::Run;
@@ -132,7 +132,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
     /// [`Error::TooManySegments`], [`Error::Namespace`] when there is no memory. No lock is held
     /// and nothing is lost then.
     #[doc(alias = "dsa_allocate")]
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&self, size: usize) -> Result<DsaPointer, Error> {
         if let Some(class) = class_of(size) {
             if let Some(hints) = self.local.classes.get(class) {
@@ -246,17 +246,17 @@ impl<'h, L: RawLock> Heap<'h, L> {
     ///
     /// # Errors
     ///
-    /// [`FreeError::DoubleFree`](crate::error::FreeError::DoubleFree) (until the object is
+    /// [`FreeError::DoubleFree`] (until the object is
     /// allocated again),
-    /// [`FreeError::InvalidPointer`](crate::error::FreeError::InvalidPointer) for what is no
+    /// [`FreeError::InvalidPointer`] for what is no
     /// object. Nothing is changed then.
     ///
     /// # Safety
     ///
     /// Nobody may use the object any more, in any process.
     #[doc(alias = "dsa_free")]
-    #[inline]
-    pub unsafe fn free(&self, pointer: DsaPointer) -> Result<(), crate::error::FreeError> {
+    #[inline(always)]
+    pub unsafe fn free(&self, pointer: DsaPointer) -> Result<(), FreeError> {
         let Some((base, len)) = self.area.local().find(pointer) else {
             return self.free_slow(pointer);
         };
@@ -268,45 +268,70 @@ impl<'h, L: RawLock> Heap<'h, L> {
         // of the mapping.
         let header = unsafe { base.add((UNITS_AT + (offset >> 16) * 64) as usize) };
         // SAFETY: as above; atomics only, aligned to 64 as is the base.
-        let mut header = unsafe { header.cast::<SlabHeader>().as_ref() };
-        let mut distance = (offset & 0xffff) as u32;
+        let header = unsafe { header.cast::<SlabHeader>().as_ref() };
         let me = self.local.me.get();
-        let mut owner = header.owner.load(Ordering::Acquire);
-        if owner == MIXED {
-            let Some(mini) = mini_header(base, len, offset, header) else {
-                return self.free_slow(pointer);
-            };
-            header = mini;
-            distance = (offset & 0xfff) as u32;
-            owner = header.owner.load(Ordering::Acquire);
+        if header.owner.load(Ordering::Acquire) != me || !self.knows_its_hints() {
+            return self.free_elsewhere(pointer, base, len, header);
         }
-        if owner != me || !self.knows_its_hints() {
-            return self.free_slow(pointer);
+        match self.free_own(pointer, base, len, header, (offset & 0xffff) as u32) {
+            Some(result) => result,
+            None => self.free_slow(pointer),
         }
-        let Some(index) = index_in(header, distance) else {
-            return self.free_slow(pointer);
-        };
+    }
+
+    /// Frees an object of a slab of this heap; `None` if it is none, or something is odd.
+    #[inline(always)]
+    fn free_own(
+        &self,
+        pointer: DsaPointer,
+        base: NonNull<u8>,
+        len: u64,
+        header: &SlabHeader,
+        distance: u32,
+    ) -> Option<Result<(), FreeError>> {
+        let index = index_in(header, distance)?;
         let place = header.truth.load(Ordering::Relaxed);
         let truth = (place & ((1 << 40) - 1)) + u64::from(index);
         let class = (place >> 56) as usize;
-        let Some(hints) = self.local.classes.get(class) else {
-            return self.free_slow(pointer);
-        };
+        let hints = self.local.classes.get(class)?;
         if truth >= len {
-            return self.free_slow(pointer);
+            return None;
         }
         // SAFETY: inside the mapping.
         let truth = unsafe { base.add(truth as usize) };
         // SAFETY: a truth byte: the header is of a slab that this heap owns.
-        let truth = unsafe { truth.cast::<dsm_core::sync::AtomicU8>().as_ref() };
+        let truth = unsafe { truth.cast::<AtomicU8>().as_ref() };
         if truth.load(Ordering::Relaxed) == FREE {
-            return Err(crate::error::FreeError::DoubleFree(pointer));
+            return Some(Err(FreeError::DoubleFree(pointer)));
         }
         truth.store(FREE, Ordering::Release);
         if hints.push(pointer, truth) {
             self.tidy(class);
         }
-        Ok(())
+        Some(Ok(()))
+    }
+
+    /// Frees what is not in a unit of this heap's: perhaps in a slab of one page of it.
+    #[inline(never)]
+    fn free_elsewhere(
+        &self,
+        pointer: DsaPointer,
+        base: NonNull<u8>,
+        len: u64,
+        unit: &SlabHeader,
+    ) -> Result<(), FreeError> {
+        let (me, offset) = (self.local.me.get(), pointer.offset());
+        if unit.owner.load(Ordering::Acquire) == MIXED {
+            if let Some(header) = mini_header(base, len, offset, unit) {
+                if header.owner.load(Ordering::Acquire) == me && self.knows_its_hints() {
+                    let distance = (offset & 0xfff) as u32;
+                    if let Some(done) = self.free_own(pointer, base, len, header, distance) {
+                        return done;
+                    }
+                }
+            }
+        }
+        self.free_slow(pointer)
     }
 }
 

@@ -3,5 +3,7 @@
 
 mod basic;
 mod confusion;
+mod faults;
 mod peers;
+mod publish;
 mod support;
