@@ -15,10 +15,11 @@
 //! permissions, links, file systems that are full, are tested where they are implemented.
 
 use std::process::Command;
+use std::time::Duration;
 
 use dsm_core::env::Environment;
-use dsm_core::handle::SegmentHandle;
-use dsm_core::provider::{Root, SegmentProvider};
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::{Election, Root, SegmentProvider};
 
 pub mod control;
 pub mod liveness;
@@ -92,11 +93,29 @@ pub fn run<B: Backend>(name: &str, entry: &'static str, case: fn(&Context<B>)) {
     let namespace = format!("test-{}-{}", &name[..name.len().min(40)], std::process::id());
     let backend = B::create(&namespace);
     let context = Context { backend, namespace, entry };
+    let sweeper = Sweeper(&context.backend);
     case(&context);
+    std::mem::forget(sweeper);
     if B::LISTS {
         let mut left = Vec::new();
         context.backend.root().enumerate(&mut |object| left.push(*object)).unwrap();
         assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// Removes what a case that failed has left.
+struct Sweeper<'a, B: Backend>(&'a B);
+
+impl<B: Backend> Drop for Sweeper<'_, B> {
+    fn drop(&mut self) {
+        let mut segments = Vec::new();
+        let _ = self.0.root().enumerate(&mut |object| segments.extend(object.handle));
+        for handle in segments {
+            let _ = self.0.provider().destroy(handle, ObjectId::default());
+        }
+        if let Ok(mut election) = self.0.root().elect_existing(Duration::ZERO) {
+            let _ = election.remove();
+        }
     }
 }
 

@@ -132,6 +132,8 @@ fn kind_of(errno: Errno, step: &str) -> ErrorKind {
         libc::ELOOP | libc::EMLINK | libc::EISDIR | libc::ENXIO | libc::ENOTDIR => {
             ErrorKind::Foreign
         }
+        // What glibc's shm_open makes of a directory; our names are always valid.
+        libc::EINVAL if step == "open" => ErrorKind::Foreign,
         libc::ENOSPC | libc::EDQUOT => ErrorKind::NoSpace,
         libc::ENOMEM => ErrorKind::NoMemory,
         libc::EACCES | libc::EPERM | libc::EROFS => ErrorKind::PermissionDenied,

@@ -1,7 +1,7 @@
 //! [`File`]: files of a directory, mapped.
 
 use std::ffi::{CString, c_int};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,7 +107,10 @@ impl Place for Directory {
     }
 
     fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
-        list_directory(&self.path, found)
+        // The open directory, wherever it has been moved; its old path where there is no /proc.
+        let open = PathBuf::from(format!("/proc/self/fd/{}", self.descriptor.as_raw_fd()));
+        let path = if cfg!(target_os = "linux") && open.exists() { &open } else { &self.path };
+        list_directory(path, found)
     }
 
     fn label(&self) -> &str {

@@ -14,7 +14,7 @@
 //! - The command name in the stat file may contain blanks and parentheses: fields are counted
 //!   from the *last* parenthesis.
 //! - A process whose first thread ended looks like a zombie while its other threads run: it is dead only
-//!   if no other thread is left.
+//!   if no other thread is left. Such a process finds itself without namespaces under `/proc/self`.
 
 use dsm_core::env::{ProcessProof, ThreadProof};
 
@@ -72,6 +72,7 @@ fn differ(a: u64, b: u64) -> bool {
 #[cfg(target_os = "linux")]
 mod system {
     use std::fs;
+    use std::io::ErrorKind;
     use std::os::unix::fs::MetadataExt;
 
     use dsm_core::env::{ProcessProof, ThreadProof};
@@ -113,12 +114,19 @@ mod system {
         ProcStat::read("/proc/self/stat").map_or(0, |stat| stat.start_time)
     }
 
-    /// Mixes boot, pid namespace and time namespace; 0 if the first two are not known.
+    /// Mixes boot, pid namespace and time namespace; 0 if they are not known.
+    ///
+    /// Asked of the calling thread: the process is looked up by its first thread, which belongs to
+    /// no namespace any more once it has ended.
     pub(super) fn namespace() -> u64 {
         let Ok(boot) = fs::read("/proc/sys/kernel/random/boot_id") else { return 0 };
-        let Ok(pids) = fs::metadata("/proc/self/ns/pid") else { return 0 };
-        // Kernels without time namespaces have no such file; then there is only one.
-        let times = fs::metadata("/proc/self/ns/time").map_or((0, 0), |m| (m.dev(), m.ino()));
+        let Ok(pids) = fs::metadata("/proc/thread-self/ns/pid") else { return 0 };
+        let times = match fs::metadata("/proc/thread-self/ns/time") {
+            Ok(times) => (times.dev(), times.ino()),
+            // A kernel without time namespaces: then there is only one.
+            Err(e) if e.kind() == ErrorKind::NotFound => (0, 0),
+            Err(_) => return 0,
+        };
         let mut bytes = boot;
         for part in [pids.dev(), pids.ino(), times.0, times.1] {
             bytes.extend_from_slice(&part.to_ne_bytes());
