@@ -120,6 +120,11 @@ impl<K: Key, V: Value, S: Store> ScanEntryMut<'_, '_, K, V, S> {
         self.current.set_poison(false);
     }
 
+    /// Declares the value bad; see [`ExclusiveGuard::poison`](crate::ExclusiveGuard::poison).
+    pub fn poison(&mut self) {
+        self.current.set_poison(true);
+    }
+
     /// The value.
     ///
     /// # Errors
