@@ -9,11 +9,10 @@
 //! Memory is not zeroed when it is used again.
 
 use crate::control::segment::{SegmentSlot, State, Word};
-use crate::control::{Control, header};
+use crate::control::{Control, header, slots};
 use crate::handle::{ObjectId, SegmentHandle};
 use crate::namespace::{Error, Namespace};
 use crate::provider::Mapping;
-use crate::reap;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 
@@ -28,8 +27,8 @@ pub(crate) fn create<'n>(
         return Ok(None);
     }
     let made = namespace.with_random(|random| {
-        let (page, pages) = reap::find_pages(control, size)?;
-        let (slot, generation) = reap::take_slot(control)?;
+        let (page, pages) = slots::find_pages(control, size)?;
+        let (slot, generation) = slots::take_slot(control)?;
         let handle = draw(random, slot.index);
         let record = slot.record;
         slot.set_handle(handle);
@@ -38,8 +37,8 @@ pub(crate) fn create<'n>(
         record.page.store(u64::from(page), Ordering::Relaxed);
         slot.set_id(ObjectId::default());
         slot.set_attached(namespace.process.0, true);
-        reap::publish(control, &slot, Word::new(State::Live, generation));
-        reap::keep_pages(control, page, pages);
+        slots::publish(control, &slot, Word::new(State::Live, generation));
+        slots::keep_pages(control, page, pages);
         Some((handle, page))
     })?;
     let Some((handle, page)) = made else { return Ok(None) };

@@ -53,6 +53,7 @@ pub(crate) mod header;
 pub(crate) mod process;
 pub(crate) mod segment;
 mod setup;
+pub(crate) mod slots;
 
 use bitmap::Bitmap;
 use header::{Header, Layout, PAGE};

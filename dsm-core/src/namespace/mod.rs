@@ -125,6 +125,10 @@ unsafe impl Send for Namespace<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Namespace<'_> {}
 
+static_assertions::assert_impl_all!(Namespace<'static>: Send, Sync);
+static_assertions::assert_impl_all!(crate::segment::Segment<'static>: Send, Sync);
+static_assertions::assert_not_impl_any!(Participant<'static>: Send, Sync);
+
 impl<'a> Namespace<'a> {
     /// Registers the calling thread. At most once for each `local`, which must be unregistered
     /// again before [`leave`](Self::leave).

@@ -9,10 +9,11 @@ use core::ptr::NonNull;
 
 use super::{Error, Mapped, Namespace};
 use crate::control::segment::SegmentSlot;
+use crate::control::slots::{self, Retired};
 use crate::detach::DetachCallback;
 use crate::handle::SegmentHandle;
 use crate::provider::Mapping;
-use crate::reap::{self, Retired};
+use crate::reap;
 use crate::segment::Blank;
 
 /// What becomes of the address range.
@@ -87,7 +88,7 @@ impl Namespace<'_> {
         *record = Mapped::NONE;
         let retired = self.with_control(|| {
             slot.set_attached(self.process.0, false);
-            reap::retire_if_unused(&self.control, &slot)
+            slots::retire_if_unused(&self.control, &slot)
         });
         drop(record);
         // Detaching never fails: what could not be removed now is retired, and the next reaper

@@ -12,8 +12,8 @@
 use core::ptr::NonNull;
 
 use super::{Error, Mapped, Namespace};
-use crate::control::process;
 use crate::control::segment::{State, Word};
+use crate::control::{process, slots};
 use crate::error::ErrorKind;
 use crate::handle::{ObjectId, SegmentHandle};
 use crate::main_region;
@@ -85,7 +85,7 @@ impl Namespace<'_> {
             Ok(made) => made,
             Err(error) => {
                 // Nothing of that name is ours: the slot is free without a look at the system.
-                self.with_control(|| reap::free_slot(&self.control, &slot))?;
+                self.with_control(|| slots::free_slot(&self.control, &slot))?;
                 return Err(error);
             }
         };
@@ -111,7 +111,7 @@ impl Namespace<'_> {
         // The slot is known under the lock only, the random bits are fetched without it.
         let random = self.draw(0)?.get();
         self.with_control(|| {
-            let (slot, generation) = reap::take_slot(&self.control)?;
+            let (slot, generation) = slots::take_slot(&self.control)?;
             let handle = SegmentHandle::compose(random, slot.index, false)?;
             let creator = process::pack(self.process.1, self.process.0);
             slot.set_handle(handle);
@@ -119,7 +119,7 @@ impl Namespace<'_> {
             slot.record.reserved.store(0, Ordering::Relaxed);
             slot.set_id(ObjectId::default());
             slot.record.creator.store(creator, Ordering::Relaxed);
-            reap::publish(&self.control, &slot, Word::new(State::Creating, generation));
+            slots::publish(&self.control, &slot, Word::new(State::Creating, generation));
             Some((handle, generation))
         })
     }
@@ -183,7 +183,7 @@ impl Namespace<'_> {
             return Ok(None);
         }
         let attached = self.with_control(|| {
-            let slot = reap::find(&self.control, handle)?;
+            let slot = slots::find(&self.control, handle)?;
             slot.set_attached(self.process.0, true);
             Some((slot, slot.size(), slot.id()))
         })?;
@@ -206,7 +206,7 @@ impl Namespace<'_> {
             Err(error) => {
                 let retired = self.with_control(|| {
                     slot.set_attached(self.process.0, false);
-                    reap::retire_if_unused(&self.control, &slot)
+                    slots::retire_if_unused(&self.control, &slot)
                 })?;
                 drop(record);
                 if retired.is_some() {
@@ -245,7 +245,7 @@ impl Namespace<'_> {
     #[doc(alias = "dsm_pin_segment")]
     pub fn pin_segment(&self, handle: SegmentHandle) -> Result<(), Error> {
         self.with_control(|| {
-            let slot = reap::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
+            let slot = slots::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
             let word = slot.word();
             if word.pinned {
                 return Err(Error::Pinned(true));
@@ -271,8 +271,8 @@ impl Namespace<'_> {
         parent: SegmentHandle,
     ) -> Result<(), Error> {
         self.with_control(|| {
-            let above = reap::find(&self.control, parent).ok_or(Error::NoSuchSegment(parent))?;
-            let slot = reap::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
+            let above = slots::find(&self.control, parent).ok_or(Error::NoSuchSegment(parent))?;
+            let slot = slots::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
             if slot.word().pinned {
                 return Err(Error::Pinned(true));
             }
@@ -297,7 +297,7 @@ impl Namespace<'_> {
             if handle == other {
                 return true;
             }
-            at = reap::find(&self.control, handle).filter(|slot| slot.word().pinned).and_then(
+            at = slots::find(&self.control, handle).filter(|slot| slot.word().pinned).and_then(
                 |slot| SegmentHandle::from_raw(slot.record.parent.load(Ordering::Relaxed)),
             );
         }
@@ -314,13 +314,13 @@ impl Namespace<'_> {
     #[doc(alias = "dsm_unpin_segment")]
     pub fn unpin_segment(&self, handle: SegmentHandle) -> Result<(), Error> {
         let (slot, retired) = self.with_control(|| {
-            let slot = reap::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
+            let slot = slots::find(&self.control, handle).ok_or(Error::NoSuchSegment(handle))?;
             let word = slot.word();
             if !word.pinned {
                 return Err(Error::Pinned(false));
             }
             slot.set(Word { pinned: false, ..word });
-            Ok((slot, reap::retire_if_unused(&self.control, &slot)))
+            Ok((slot, slots::retire_if_unused(&self.control, &slot)))
         })??;
         self.destroy_after(&slot, retired)
     }
@@ -329,7 +329,7 @@ impl Namespace<'_> {
     /// among them); `None` if there is no such segment.
     pub fn attached_processes(&self, handle: SegmentHandle) -> Option<u32> {
         let count = self.with_control(|| {
-            let slot = reap::find(&self.control, handle)?;
+            let slot = slots::find(&self.control, handle)?;
             Some(slot.attached.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum())
         });
         count.unwrap_or(None)

@@ -371,3 +371,66 @@ fn segments_pinned_by_the_dead_stay_and_unattached_ones_go() {
     other.leave(&two).unwrap();
     assert_eq!(machine.objects().len(), 0);
 }
+
+#[test]
+fn who_leaves_with_a_guard_in_a_segment_lets_go_of_the_lock_before_the_memory() {
+    let machine = HeapMachine::new();
+    let (one, two) = (machine.process(), machine.process());
+    let (a, b) = (one.local(), two.local());
+    let (ns, other) = (join(&one, &a), join(&two, &b));
+    let segment = with_lock(&ns, false);
+    let seen = other.attach_segment(segment.handle()).unwrap().unwrap();
+    let thread = ParticipantLocal::new();
+    ns.register(&thread).unwrap();
+    let participant = ns.participant(&thread);
+    std::mem::forget(lock_of(&segment).shared(&participant, Patience::Try).unwrap());
+    assert!(!ns.unregister(&thread));
+    let (mapped, raw) = (one.mapped(), segment.into_raw());
+    ns.leave(&one).unwrap();
+    assert_eq!((mapped, one.mapped()), (2, 0), "the segment and the control object are unmapped");
+    // SAFETY: a lock, still mapped by the other process.
+    let state = unsafe { RwLock::state(seen.base().cast()) };
+    assert_eq!(state.readers, 0);
+    assert_eq!(other.attached_processes(raw.handle), Some(1));
+}
+
+#[test]
+fn a_thread_that_is_still_registered_keeps_the_control_segment_mapped() {
+    let machine = HeapMachine::new();
+    let process = machine.process();
+    let local = process.local();
+    let ns = join(&process, &local);
+    let thread = ParticipantLocal::new();
+    ns.register(&thread).unwrap();
+    ns.leave(&process).unwrap();
+    assert_eq!(machine.objects().len(), 0);
+    assert_eq!(process.mapped(), 1, "the thread's half still points into it");
+    thread.clear();
+}
+
+#[test]
+fn slots_retire_before_a_generation_comes_again() {
+    let machine = HeapMachine::new();
+    let process = machine.process();
+    let local = process.local();
+    let ns = join(&process, &local);
+    let (base, _) = machine.control_bytes().unwrap();
+    // Behind the header, one line of lock and eight process slots; the process has slot 1.
+    let third = 320 + 64 + 8 * 64 + 2 * 192;
+    // SAFETY: the state word of a free participant slot.
+    let state = unsafe { base.add(third) }.cast::<u64>();
+    let set = |generation: u32| {
+        // SAFETY: as above, and nobody else is there.
+        unsafe { state.write(u64::from(generation) << 32) };
+    };
+    let thread = ParticipantLocal::new();
+    set(u32::MAX - 1);
+    let last = ns.register(&thread).unwrap();
+    assert_eq!((last.index, last.generation), (2, u32::MAX));
+    assert!(ns.unregister(&thread));
+    let next = ns.register(&thread).unwrap();
+    assert_eq!((next.index, next.generation), (3, 1), "the slot is retired");
+    assert!(ns.unregister(&thread));
+    ns.leave(&process).unwrap();
+    assert_empty(&machine);
+}
