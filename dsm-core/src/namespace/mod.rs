@@ -219,6 +219,18 @@ impl<'a> Namespace<'a> {
         self.control.header.flags.load(Ordering::Relaxed) & crate::control::header::PERSISTENT != 0
     }
 
+    /// Decides anew whether the namespace outlives its last process: one that is persistent is
+    /// removed by taking that back and leaving.
+    pub fn set_persistent(&self, persistent: bool) {
+        use crate::control::header::PERSISTENT;
+        let flags = &self.control.header.flags;
+        if persistent {
+            flags.fetch_or(PERSISTENT, Ordering::Relaxed);
+        } else {
+            flags.fetch_and(!PERSISTENT, Ordering::Relaxed);
+        }
+    }
+
     /// Index of this process's slot.
     #[must_use]
     pub fn process_slot(&self) -> u32 {

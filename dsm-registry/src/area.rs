@@ -1,0 +1,505 @@
+//! Named areas: memory to allocate from, with pointers that mean the same in every process.
+//!
+//! A [`DsaPtr`] is plain data: it can be stored in shared structures and tables, and anybody can
+//! make one from bytes. So following it is either `unsafe`, with a promise that something is
+//! there and that nobody changes it, or a checked copy: the pointer must be the first byte of an
+//! allocated object, the value must fit into it, and the bytes move by relaxed atomic accesses. A
+//! [`DsaBox`] owns its object: nobody else is to use it, until the box gives the pointer away.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dsa_core::error::FreeError;
+use dsa_core::{AreaLocal, AtomicDsaPointer, DsaPointer, DsaPtr, Flags, Heap, Report, Stats};
+use dsm_core::handle::SegmentHandle;
+use dsm_core::lock::rw::RwLock;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::error::Error;
+use crate::options::AreaOptions;
+use crate::plain::{Plain, Snapshot};
+use crate::process::Attachment;
+use crate::thread;
+
+type CoreArea = dsa_core::Area<'static, RwLock>;
+
+/// The core's area, and what it borrows; without what keeps the namespace.
+pub(crate) struct RawArea {
+    /// Borrows from `local` and from the namespace, and is dropped before them.
+    area: ManuallyDrop<CoreArea>,
+    local: ManuallyDrop<Box<AreaLocal>>,
+    /// Index of its heaps in each thread's list.
+    index: usize,
+    /// Differs from that of every other one that this process has had attached.
+    serial: u64,
+}
+
+impl RawArea {
+    pub(crate) fn create(home: &Attachment, options: &dsa_core::Options) -> Result<Self, Error> {
+        let local = Box::<AreaLocal>::default();
+        // SAFETY: boxed, and dropped after the area.
+        let table = unsafe { &*std::ptr::from_ref(&*local) };
+        let area = CoreArea::create(home.namespace_static(), options, table)
+            .map_err(|e| home.area_error(e))?;
+        Ok(Self::new(home, area, local))
+    }
+
+    /// `None` if there is no such area any more.
+    pub(crate) fn attach(home: &Attachment, handle: u64) -> Result<Option<Self>, Error> {
+        let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(None) };
+        let local = Box::<AreaLocal>::default();
+        // SAFETY: boxed, and dropped after the area.
+        let table = unsafe { &*std::ptr::from_ref(&*local) };
+        match CoreArea::attach(home.namespace_static(), handle, table) {
+            Ok(area) => Ok(Some(Self::new(home, area, local))),
+            Err(dsa_core::Error::CouldNotAttach) => Ok(None),
+            Err(e) => Err(home.area_error(e)),
+        }
+    }
+
+    fn new(home: &Attachment, area: CoreArea, local: Box<AreaLocal>) -> Self {
+        static SERIALS: AtomicU64 = AtomicU64::new(1);
+        let (area, local) = (ManuallyDrop::new(area), ManuallyDrop::new(local));
+        let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
+        Self { area, local, index: home.area_indexes().take(), serial }
+    }
+
+    pub(crate) fn core(&self) -> &CoreArea {
+        &self.area
+    }
+
+    /// For what is kept beside this, which is not moved, and dropped before it.
+    pub(crate) fn core_static(&self) -> &'static CoreArea {
+        // SAFETY: as said above.
+        unsafe { &*std::ptr::from_ref(self.core()) }
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    pub(crate) fn handle(&self) -> u64 {
+        self.area.handle().map_or(0, SegmentHandle::get)
+    }
+
+    /// Detaches; in a forked child, does nothing.
+    pub(crate) fn release(&mut self, home: &Attachment) {
+        if !home.is_ours() {
+            return;
+        }
+        // SAFETY: called once, by the drop of what holds this; before what it borrows from.
+        unsafe { ManuallyDrop::drop(&mut self.area) };
+        // SAFETY: as above.
+        unsafe { ManuallyDrop::drop(&mut self.local) };
+        home.area_indexes().give_back(self.index);
+    }
+}
+
+/// An area that this process has attached; detached when the last handle is dropped.
+pub(crate) struct AreaObject {
+    raw: RawArea,
+    home: Arc<Attachment>,
+}
+
+impl AreaObject {
+    pub(crate) fn create(home: &Arc<Attachment>, options: &AreaOptions) -> Result<Self, Error> {
+        let raw = RawArea::create(home, &options.to_core())?;
+        Ok(Self { raw, home: Arc::clone(home) })
+    }
+
+    pub(crate) fn attach(home: &Arc<Attachment>, handle: u64) -> Result<Option<Self>, Error> {
+        let raw = RawArea::attach(home, handle)?;
+        Ok(raw.map(|raw| Self { raw, home: Arc::clone(home) }))
+    }
+
+    pub(crate) fn home(&self) -> &Attachment {
+        &self.home
+    }
+
+    pub(crate) fn core(&self) -> &CoreArea {
+        self.raw.core()
+    }
+
+    pub(crate) fn raw(&self) -> &RawArea {
+        &self.raw
+    }
+
+    pub(crate) fn handle(&self) -> u64 {
+        self.raw.handle()
+    }
+
+    #[inline]
+    fn heap(&self) -> Result<&Heap<'static, RwLock>, Error> {
+        thread::heap(&self.home, &self.raw)
+    }
+}
+
+impl Drop for AreaObject {
+    fn drop(&mut self) {
+        self.raw.release(&self.home);
+    }
+}
+
+/// A named area, shared with all processes that ask for the name. Cheap to clone.
+#[doc(alias = "dsa_area")]
+#[derive(Clone)]
+pub struct Area {
+    object: Arc<AreaObject>,
+}
+
+/// Many values one after the other in an area. Plain data, like [`DsaPtr`].
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
+pub struct DsaSlice<T> {
+    /// Pointer to the first one, and how many there are.
+    parts: [u64; 2],
+    _of: PhantomData<fn() -> T>,
+}
+
+impl<T> DsaSlice<T> {
+    /// No values.
+    pub const EMPTY: Self = Self { parts: [0; 2], _of: PhantomData };
+
+    fn new(first: DsaPtr<T>, len: usize) -> Self {
+        Self { parts: [first.raw(), len as u64], _of: PhantomData }
+    }
+
+    /// The first value.
+    #[must_use]
+    pub fn first(self) -> DsaPtr<T> {
+        DsaPointer::from_raw(self.parts[0]).cast()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(self) -> u64 {
+        self.parts[1]
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Clone for DsaSlice<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for DsaSlice<T> {}
+
+impl<T> fmt::Debug for DsaSlice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} x {}", self.first(), self.len())
+    }
+}
+
+impl Area {
+    pub(crate) fn new(object: Arc<AreaObject>) -> Self {
+        Self { object }
+    }
+
+    fn wrap(&self, error: dsa_core::Error) -> Error {
+        self.object.home.area_error(error)
+    }
+
+    /// Where an object that was allocated just now lies.
+    fn fresh(&self, pointer: DsaPointer) -> Result<NonNull<u8>, Error> {
+        self.object.core().resolve(pointer).ok_or_else(|| self.object.home.damaged("an area"))
+    }
+
+    /// Allocates memory for a value and stores it there. Until its pointer is stored somewhere
+    /// that others find, it is this process's to free: if it is killed before, the memory stays
+    /// allocated as long as the area exists. [`allocate_into`](Self::allocate_into) closes that
+    /// gap.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`], [`Error::Area`].
+    #[doc(alias = "dsa_allocate")]
+    pub fn allocate<T: Plain>(&self, value: T) -> Result<DsaPtr<T>, Error> {
+        let heap = self.object.heap()?;
+        // What every object is aligned to needs no more than the short way.
+        let pointer = if align_of::<T>() <= 8 {
+            heap.allocate(size_of::<T>())
+        } else {
+            heap.allocate_layout(std::alloc::Layout::new::<T>())
+        };
+        let pointer = pointer.map_err(|e| self.wrap(e))?;
+        // SAFETY: allocated just now for a `T`, and nobody else knows it.
+        unsafe { self.fresh(pointer)?.cast::<T>().write(value) };
+        Ok(pointer.cast())
+    }
+
+    /// As [`allocate`](Self::allocate), for many values one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_slice<T: Plain + Copy>(&self, values: &[T]) -> Result<DsaSlice<T>, Error> {
+        let layout = std::alloc::Layout::for_value(values);
+        let pointer = self.object.heap()?.allocate_layout(layout).map_err(|e| self.wrap(e))?;
+        let to = self.fresh(pointer)?.cast::<T>();
+        // SAFETY: allocated just now for this many, and nobody else knows it.
+        unsafe { to.as_ptr().copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+        Ok(DsaSlice::new(pointer.cast(), values.len()))
+    }
+
+    /// Allocates memory for a value that this handle owns and frees.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_box<T: Plain>(&self, value: T) -> Result<DsaBox<T>, Error> {
+        let pointer = self.allocate(value)?;
+        let at = self.fresh(pointer.pointer())?.cast();
+        Ok(DsaBox { area: self.clone(), pointer, at })
+    }
+
+    /// Allocates memory for a value, stores the value there, and its pointer in `destination`,
+    /// which must lie in this area: wherever this process is killed, either `destination` has the
+    /// pointer, or the memory is freed by whoever cleans up.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate), and [`Error::Area`] if `destination` lies elsewhere.
+    pub fn allocate_into<T: Plain>(
+        &self,
+        value: T,
+        destination: &AtomicDsaPointer,
+    ) -> Result<DsaPtr<T>, Error> {
+        let init = |at: NonNull<u8>| {
+            // SAFETY: allocated just now for a `T`, and nobody else knows it.
+            unsafe { at.cast::<T>().write(value) };
+        };
+        let heap = self.object.heap()?;
+        heap.allocate_into(size_of::<T>(), align_of::<T>(), Flags::empty(), destination, init)
+            .map(DsaPointer::cast)
+            .map_err(|e| self.wrap(e))
+    }
+
+    /// Frees an object, whoever allocated it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Free`] for what is no allocated object, with nothing changed.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may use the object any more, in any process.
+    #[doc(alias = "dsa_free")]
+    pub unsafe fn free<T>(&self, pointer: DsaPtr<T>) -> Result<(), Error> {
+        let heap = self.object.heap()?;
+        // SAFETY: the caller's promise.
+        unsafe { heap.free(pointer.pointer()) }.map_err(|e| match e {
+            FreeError::Refused(e) => self.wrap(e),
+            e => Error::Free(e),
+        })
+    }
+
+    /// Copies a value out. Safe whatever the pointer is; what others write meanwhile may be seen
+    /// in part.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Area`] unless an allocated object of at least that size is there.
+    pub fn read<T: Snapshot>(&self, pointer: DsaPtr<T>) -> Result<T, Error> {
+        self.object.home.check_fork()?;
+        let mut value = T::new_zeroed();
+        self.object
+            .core()
+            .copy_out(pointer.pointer(), 0, value.as_mut_bytes())
+            .map_err(|e| self.wrap(e))?;
+        Ok(value)
+    }
+
+    /// Copies a value in. Safe whatever the pointer is; others may see it in part.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn write<T: Snapshot>(&self, pointer: DsaPtr<T>, value: &T) -> Result<(), Error> {
+        self.object.home.check_fork()?;
+        self.object.core().copy_in(pointer.pointer(), 0, value.as_bytes()).map_err(|e| self.wrap(e))
+    }
+
+    /// Copies many values out.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_slice<T: Snapshot>(&self, slice: DsaSlice<T>) -> Result<Vec<T>, Error> {
+        self.object.home.check_fork()?;
+        let pointer = slice.first().pointer();
+        let bytes = slice.len().saturating_mul(size_of::<T>() as u64);
+        let there = self.object.core().size_of_object(pointer).map_err(|e| self.wrap(e))?;
+        if bytes > there {
+            return Err(Error::Area(dsa_core::Error::OutOfObject(bytes, there)));
+        }
+        let mut values = vec![T::new_zeroed(); slice.len() as usize];
+        self.object.core().copy_out(pointer, 0, values.as_mut_bytes()).map_err(|e| self.wrap(e))?;
+        Ok(values)
+    }
+
+    /// Copies many values in, from the first on.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), and if there are more values than the slice has.
+    pub fn write_slice<T: Snapshot>(&self, slice: DsaSlice<T>, values: &[T]) -> Result<(), Error> {
+        self.object.home.check_fork()?;
+        if values.len() as u64 > slice.len() {
+            let (asked, there) = (values.len() as u64, slice.len());
+            return Err(Error::Area(dsa_core::Error::OutOfObject(asked, there)));
+        }
+        self.object
+            .core()
+            .copy_in(slice.first().pointer(), 0, values.as_bytes())
+            .map_err(|e| self.wrap(e))
+    }
+
+    /// A reference to what a pointer means; `None` if it means nothing in this area.
+    ///
+    /// # Safety
+    ///
+    /// An allocated `T` must be there, which nobody frees, or changes but by atomics, as long as
+    /// the reference is used.
+    #[doc(alias = "dsa_get_address")]
+    #[inline]
+    #[must_use]
+    pub unsafe fn as_ref<T>(&self, pointer: DsaPtr<T>) -> Option<&T> {
+        // SAFETY: the caller's promise.
+        unsafe { self.object.core().as_ref(pointer) }
+    }
+
+    /// A unique reference to what a pointer means; `None` if it means nothing in this area.
+    ///
+    /// # Safety
+    ///
+    /// An allocated `T` must be there, which nobody else uses in any way as long as the reference
+    /// is used.
+    #[expect(clippy::mut_from_ref, reason = "the memory is not the handle's: the caller vouches")]
+    #[inline]
+    #[must_use]
+    pub unsafe fn as_mut<T>(&self, pointer: DsaPtr<T>) -> Option<&mut T> {
+        // SAFETY: the caller's promise.
+        unsafe { self.object.core().as_mut(pointer) }
+    }
+
+    /// Where a pointer's memory is in this process; `None` if it means nothing in this area.
+    #[doc(alias = "dsa_get_address")]
+    #[inline]
+    #[must_use]
+    pub fn resolve(&self, pointer: DsaPointer) -> Option<NonNull<u8>> {
+        self.object.core().resolve(pointer)
+    }
+
+    /// What the area takes and what of it is used, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Area`] if it is damaged.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.object.core().stats().map_err(|e| self.wrap(e))
+    }
+
+    /// Walks through everything and compares it with everything else. Linear in the area's size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Area`] says what contradicts what.
+    pub fn check(&self) -> Result<Report, Error> {
+        let participant = self.object.home.participant()?;
+        self.object.core().check(participant).map_err(|e| self.wrap(e))
+    }
+
+    /// Gives memory back that nobody uses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Area`].
+    #[doc(alias = "dsa_trim")]
+    pub fn trim(&self) -> Result<(), Error> {
+        self.object.heap()?.trim().map(drop).map_err(|e| self.wrap(e))
+    }
+
+    /// Limits the bytes that the area may take. What exists stays.
+    #[doc(alias = "dsa_set_size_limit")]
+    pub fn set_size_limit(&self, bytes: u64) {
+        self.object.core().set_size_limit(bytes);
+    }
+}
+
+impl fmt::Debug for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Area({:016x})", self.object.handle())
+    }
+}
+
+/// A value in an area that has one owner, like a `Box`: dereferences to it, and frees it when
+/// dropped.
+///
+/// Killed with its owner's process, it stays allocated as long as the area exists.
+pub struct DsaBox<T: Plain> {
+    area: Area,
+    pointer: DsaPtr<T>,
+    at: NonNull<T>,
+}
+
+// SAFETY: it owns a `T`, which is `Send`, in memory that any thread may use.
+unsafe impl<T: Plain> Send for DsaBox<T> {}
+// SAFETY: it gives out `&T` only, and `T` is `Sync`.
+unsafe impl<T: Plain> Sync for DsaBox<T> {}
+
+impl<T: Plain> DsaBox<T> {
+    /// Gives the object away: whoever has the pointer is to free it.
+    #[must_use = "nobody else frees it"]
+    pub fn into_ptr(self) -> DsaPtr<T> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used or dropped any more.
+        drop(unsafe { std::ptr::read(&this.area) });
+        this.pointer
+    }
+}
+
+impl<T: Plain> Deref for DsaBox<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: allocated for a `T` and filled in; mapped while `area` is; only this box leads
+        // to it.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+impl<T: Plain> DerefMut for DsaBox<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as for `deref`; borrowed exclusively.
+        unsafe { self.at.as_mut() }
+    }
+}
+
+impl<T: Plain> Drop for DsaBox<T> {
+    fn drop(&mut self) {
+        // In a forked child the object is the parent's: an error, and nothing happens.
+        // SAFETY: only this box leads to the object.
+        let _ = unsafe { self.area.free(self.pointer) };
+    }
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for DsaBox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

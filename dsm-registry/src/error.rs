@@ -1,0 +1,416 @@
+//! What can go wrong, said so that the reader knows what happened, why, and what to do next.
+
+use std::fmt;
+use std::time::Duration;
+
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::lock::LockError;
+use dsm_core::namespace;
+
+/// Any error of a caller's initialiser.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One value of one type in a segment of its own.
+    Segment,
+    /// Raw bytes in a segment of their own.
+    Bytes,
+    /// An area to allocate from.
+    Area,
+    /// A hash table.
+    Hash,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Segment => "segment",
+            Self::Bytes => "byte segment",
+            Self::Area => "area",
+            Self::Hash => "hash table",
+        })
+    }
+}
+
+/// One of the two sides of a mismatch: what a name was created as, or asked for as.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Description {
+    /// What it is.
+    pub kind: Kind,
+    /// Type of the value (or the tail of its name, if that is long); empty where there is none.
+    pub value: String,
+    /// Size of the value in bytes; of the whole, for a byte segment.
+    pub value_size: u64,
+    /// Tag of the value's type; see [`TypeTag`](crate::TypeTag).
+    pub value_tag: u64,
+    /// Type of the key; empty where there is none.
+    pub key: String,
+    /// Size of the key in bytes.
+    pub key_size: u64,
+    /// Tag of the key's type.
+    pub key_tag: u64,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, value, value_size, value_tag, key, key_size, key_tag } = self;
+        match kind {
+            Kind::Segment => {
+                write!(f, "a segment of {value} ({value_size} bytes, type tag {value_tag:016x})")
+            }
+            Kind::Bytes => write!(f, "a byte segment of {value_size} bytes"),
+            Kind::Area => f.write_str("an area"),
+            Kind::Hash => write!(
+                f,
+                "a hash table from {key} ({key_size} bytes, type tag {key_tag:016x}) \
+                 to {value} ({value_size} bytes, type tag {value_tag:016x})"
+            ),
+        }
+    }
+}
+
+/// A name that means one thing to this process and another to the one that created it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// The name.
+    pub name: String,
+    /// What it was created as.
+    pub there: Description,
+    /// What this process asked for.
+    pub asked: Description,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, there, asked } = self;
+        write!(f, "{name:?} was created as {there}; this process asks for {asked}; ")?;
+        f.write_str(if there.kind == asked.kind && there.value_size == asked.value_size {
+            "use the same type in all programs, or give its tag in the options; or remove the \
+             name first"
+        } else {
+            "use the same kind and sizes in all programs, another name, or remove the name first"
+        })
+    }
+}
+
+/// Shared memory, or a limit of the namespace, that did not suffice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Shortage {
+    /// What was to be made.
+    pub what: String,
+    /// Where memory comes from, for example `/dev/shm`.
+    pub place: String,
+    /// What the platform said.
+    pub failure: ProviderFailure,
+}
+
+/// Bytes in a form people read.
+pub(crate) fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let (mut whole, mut rest, mut unit) = (bytes, 0, 0);
+    while whole >= 1024 && unit + 1 < UNITS.len() {
+        (whole, rest, unit) = (whole / 1024, whole % 1024, unit + 1);
+    }
+    let tenth = rest * 10 / 1024;
+    if tenth == 0 || whole >= 100 {
+        format!("{whole} {}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, place, failure } = self;
+        if failure.requested == 0 {
+            return write!(f, "{what} failed: {failure}");
+        }
+        write!(f, "{what} needs {}", human(failure.requested))?;
+        if failure.total != 0 {
+            let (free, total) = (human(failure.available), human(failure.total));
+            write!(f, " but {place} has {free} free of {total}")?;
+        } else {
+            write!(f, ", more than {place} has left")?;
+        }
+        if place.starts_with("/dev/shm") {
+            let enough = (failure.requested + failure.total).max(1 << 26).next_power_of_two();
+            let mib = enough >> 20;
+            write!(
+                f,
+                "; in Docker pass --shm-size={mib}m, elsewhere `mount -o remount,size={mib}m /dev/shm`"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong.
+///
+/// Nothing is left behind by a call that fails, and a name whose initialiser failed is as free as
+/// before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The namespace's name is not `[A-Za-z0-9._-]{1,63}`.
+    #[error("{name:?} can't be the name of a namespace: {reason}")]
+    InvalidNamespaceName {
+        /// The name.
+        name: Box<str>,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A name in a namespace is empty, too long, or has a NUL in it.
+    #[error("{name:?} can't be a name in a namespace: {reason}")]
+    InvalidName {
+        /// The name.
+        name: Box<str>,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A size or a setting that can't be had; says which.
+    #[error("invalid {what}: {reason}")]
+    InvalidOption {
+        /// The setting.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No backend is known for this operating system; pass one to `Builder::provider`.
+    #[error("there is no default backend on this system; pass one to `Builder::provider`")]
+    NoBackend,
+    /// The namespace could not be opened, or refused an operation.
+    #[error("namespace {namespace:?}: {}", explain(.source))]
+    Namespace {
+        /// Its name.
+        namespace: Box<str>,
+        /// Why.
+        source: namespace::Error,
+    },
+    /// The namespace does not exist.
+    #[error("there is no namespace {namespace:?}")]
+    NoNamespace {
+        /// Its name.
+        namespace: Box<str>,
+    },
+    /// Processes live in a namespace that was to be removed.
+    #[error("{processes} process(es) live in namespace {namespace:?}; end them first")]
+    NamespaceInUse {
+        /// Its name.
+        namespace: Box<str>,
+        /// How many.
+        processes: usize,
+    },
+    /// Shared memory is full.
+    #[error("{0}")]
+    OutOfMemory(Box<Shortage>),
+    /// A name's kind, size or type is not what was asked for.
+    #[error("{0}")]
+    Mismatch(Box<Mismatch>),
+    /// The caller's initialiser returned an error. The name is free again: the next caller
+    /// initialises.
+    #[error("the initialiser of {name:?} failed: {source}")]
+    Initialiser {
+        /// The name.
+        name: Box<str>,
+        /// What it returned.
+        source: BoxError,
+    },
+    /// A name was asked for inside its own initialiser.
+    #[error("{name:?} was asked for inside its own initialiser, which would wait for itself")]
+    OwnInitialiser {
+        /// The name.
+        name: Box<str>,
+    },
+    /// Initialisers wait for each other's names.
+    #[error(
+        "waiting for {name:?} would never end: its initialiser waits, directly or by way of \
+         others, for a name that this thread is initialising; let initialisers ask for names in \
+         one order"
+    )]
+    InitialiserCycle {
+        /// The name.
+        name: Box<str>,
+    },
+    /// The name was not initialised within the time allowed by the builder.
+    #[error(
+        "{name:?} was not initialised within {waited:?}: process {process} is still at it; see \
+         what it is doing, or allow more time with `Builder::initialiser_patience`"
+    )]
+    InitialiserTimedOut {
+        /// The name.
+        name: Box<str>,
+        /// How long this call waited.
+        waited: Duration,
+        /// Process id of the initialiser.
+        process: u64,
+    },
+    /// No such name.
+    #[error("there is no {name:?} in this namespace")]
+    NotFound {
+        /// The name.
+        name: Box<str>,
+    },
+    /// A name that others use was to be removed.
+    #[error(
+        "{name:?} is in use by {processes} other process(es); end them first, or force its \
+         removal: they keep what they have until they detach"
+    )]
+    InUse {
+        /// The name.
+        name: Box<str>,
+        /// Other processes that have it attached.
+        processes: u32,
+    },
+    /// The process has forked since the handle was made.
+    #[error(
+        "this handle was made before this process was forked off: open the namespace anew in the \
+         child"
+    )]
+    Forked,
+    /// A lock was not acquired.
+    #[error("{0}")]
+    Lock(LockError),
+    /// The entry was being changed when its holder died or panicked.
+    #[error(
+        "the value was being changed when the thread that held it died or panicked; look at it \
+         and repair it through `Poisoned`"
+    )]
+    Poisoned,
+    /// The calling thread is ending and can't use shared memory any more.
+    #[error("the thread is ending: shared memory can't be used in destructors of thread-locals")]
+    ThreadEnding,
+    /// An area refused a request.
+    #[error("{0}")]
+    Area(dsa_core::Error),
+    /// A pointer could not be freed.
+    #[error("{0}")]
+    Free(dsa_core::FreeError),
+    /// A hash table refused an operation.
+    #[error("{0}")]
+    Table(dshash_core::Error),
+    /// Something in shared memory is not as it was left.
+    #[error("the registry of namespace {namespace:?} is damaged: {what}; remove the namespace")]
+    Damaged {
+        /// The namespace.
+        namespace: Box<str>,
+        /// What was found.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// Turns an error of the namespace into ours; `what` was to be made.
+    #[cold]
+    pub(crate) fn from_namespace(
+        namespace: &str,
+        place: &str,
+        what: &dyn Fn() -> String,
+        source: namespace::Error,
+    ) -> Self {
+        match source {
+            namespace::Error::Forked => Self::Forked,
+            namespace::Error::Lock(LockError::NotRegistered) => Self::Forked,
+            namespace::Error::Provider(failure)
+                if matches!(failure.kind, ErrorKind::NoSpace | ErrorKind::NoMemory) =>
+            {
+                Self::OutOfMemory(Box::new(Shortage {
+                    what: what(),
+                    place: place.to_owned(),
+                    failure,
+                }))
+            }
+            source => Self::Namespace { namespace: namespace.into(), source },
+        }
+    }
+}
+
+impl From<LockError> for Error {
+    #[cold]
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::NotRegistered => Self::Forked,
+            error => Self::Lock(error),
+        }
+    }
+}
+
+/// What a namespace's error means to somebody who only knows names, and what to do.
+fn explain(error: &namespace::Error) -> String {
+    use namespace::Error as E;
+    match error {
+        E::Provider(failure) if failure.kind == ErrorKind::PermissionDenied => format!(
+            "{failure}; it belongs to another user, or more may write it than was asked for: \
+             use another name, or agree on `Builder::mode`"
+        ),
+        E::Provider(failure) if failure.kind == ErrorKind::TimedOut => {
+            format!("{failure}; another process is opening or leaving it, and has not finished")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(value: &str, size: u64, tag: u64) -> Description {
+        Description {
+            kind: Kind::Hash,
+            value: value.into(),
+            value_size: size,
+            value_tag: tag,
+            key: "u64".into(),
+            key_size: 8,
+            key_tag: 5,
+        }
+    }
+
+    #[test]
+    fn a_mismatch_names_both_sides() {
+        let error = Error::Mismatch(Box::new(Mismatch {
+            name: "hits".into(),
+            there: description("app::Counter", 16, 0xabc),
+            asked: description("u64", 8, 0xdef),
+        }));
+        let text = error.to_string();
+        for part in ["\"hits\"", "app::Counter (16 bytes", "u64 (8 bytes", "abc", "def"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_full_store_names_sizes_and_the_way_out() {
+        let failure = ProviderFailure {
+            kind: ErrorKind::NoSpace,
+            requested: 128 << 20,
+            available: 60 << 20,
+            total: 64 << 20,
+            ..ProviderFailure::default()
+        };
+        let error = Error::from_namespace(
+            "demo",
+            "/dev/shm",
+            &|| "segment \"big\"".into(),
+            namespace::Error::Provider(failure),
+        );
+        assert_eq!(
+            error.to_string(),
+            "segment \"big\" needs 128 MiB but /dev/shm has 60 MiB free of 64 MiB; in Docker pass \
+             --shm-size=256m, elsewhere `mount -o remount,size=256m /dev/shm`"
+        );
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(human(0), "0 bytes");
+        assert_eq!(human(1536), "1.5 KiB");
+        assert_eq!(human(64 << 20), "64 MiB");
+        assert_eq!(human((64 << 20) + 1), "64 MiB");
+    }
+}

@@ -1,0 +1,174 @@
+//! A namespace seen from outside: for tools that must not take part.
+//!
+//! Taking part would take a slot, sweep what the dead left, and keep a namespace alive whose last
+//! process is about to leave. An inspector maps the control object for reading, and nothing else.
+
+use std::mem::ManuallyDrop;
+
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::inspect::Inspector;
+use dsm_core::namespace;
+use dsm_core::provider::Mapping;
+
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::platform::{Backend, Link};
+use crate::registry::Registry;
+
+pub use dsm_core::inspect::{NamespaceInfo, ParticipantInfo, ProcessInfo, SegmentInfo};
+
+/// A namespace seen from outside; see [`Registry::inspect`].
+pub struct RegistryInspector {
+    /// Borrows from `link` and from the mapping; `None` if the namespace is not finished.
+    inspector: Option<Inspector<'static>>,
+    mapping: Mapping,
+    link: ManuallyDrop<Box<dyn Link>>,
+}
+
+impl RegistryInspector {
+    /// Maps the control object.
+    pub(crate) fn open(backend: &dyn Backend, name: &str, mode: u32) -> Result<Self, Error> {
+        let place = backend.place();
+        let fail = |e: namespace::Error| match e {
+            namespace::Error::Provider(ProviderFailure { kind: ErrorKind::NotFound, .. }) => {
+                Error::NoNamespace { namespace: name.into() }
+            }
+            e => Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e),
+        };
+        let link = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
+        let mapping = link.peek().map_err(|e| fail(e.into()))?;
+        // SAFETY: boxed, and dropped after the inspector.
+        let env = unsafe { &*std::ptr::from_ref(&*link) }.environment();
+        let mut this = Self { inspector: None, mapping, link: ManuallyDrop::new(link) };
+        // SAFETY: mapped until this is dropped.
+        this.inspector = unsafe { Inspector::new(&this.mapping, env) }.map_err(fail)?;
+        Ok(this)
+    }
+
+    /// Limits and sizes; `None` if whoever creates the namespace has not finished.
+    #[must_use]
+    pub fn info(&self) -> Option<NamespaceInfo> {
+        self.inspector.map(|inspector| inspector.info())
+    }
+
+    /// Its processes, dead ones that nobody has swept yet included.
+    pub fn processes(&self) -> impl Iterator<Item = ProcessInfo> + use<'_> {
+        self.inspector.iter().flat_map(Inspector::processes)
+    }
+
+    /// Their threads, as far as they use the namespace, and what these hold.
+    pub fn participants(&self) -> impl Iterator<Item = ParticipantInfo> + use<'_> {
+        self.inspector.iter().flat_map(Inspector::participants)
+    }
+
+    /// Its segments.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentInfo> + use<'_> {
+        self.inspector.iter().flat_map(Inspector::segments)
+    }
+}
+
+impl Drop for RegistryInspector {
+    fn drop(&mut self) {
+        self.inspector = None;
+        // SAFETY: mapped by `open`; only the inspector used it.
+        unsafe { self.link.unmap(self.mapping) };
+        // SAFETY: dropped here only.
+        unsafe { ManuallyDrop::drop(&mut self.link) };
+    }
+}
+
+/// What a look at a namespace that nobody lives in, or its removal, amounts to.
+impl Builder {
+    /// Looks at the namespace from outside: takes no slot, sweeps nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoNamespace`], and what `open` says of a control object that is not what it
+    /// should be.
+    pub fn inspect(self) -> Result<RegistryInspector, Error> {
+        let (backend, settings) = self.into_parts()?;
+        RegistryInspector::open(&*backend, &settings.namespace, settings.mode)
+    }
+
+    /// Names of the namespaces in the builder's place, dead ones included; the builder's own name
+    /// doesn't matter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Namespace`] where objects can't be listed.
+    pub fn namespaces(self) -> Result<Vec<String>, Error> {
+        let (backend, settings) = self.into_parts()?;
+        backend.namespaces().map_err(|e| {
+            let place = backend.place();
+            Error::from_namespace(&settings.namespace, &place, &|| "a list".into(), e.into())
+        })
+    }
+
+    /// Sweeps what the dead left; a namespace in which nobody lives is removed unless it is
+    /// persistent. Returns how many dead processes there were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoNamespace`], and as for `open`.
+    pub fn reap(self) -> Result<usize, Error> {
+        self.visit(|inspector| Ok(inspector.processes().filter(|p| p.dead).count()), |_| {})
+    }
+
+    /// Removes a namespace with all that is in it, also a persistent one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NamespaceInUse`] while processes live in it (this one included);
+    /// [`Error::NoNamespace`].
+    pub fn destroy(self) -> Result<(), Error> {
+        let name: Box<str> = self.namespace_name().into();
+        let unused =
+            |inspector: &RegistryInspector| match inspector.processes().filter(|p| !p.dead).count()
+            {
+                0 => Ok(()),
+                processes => Err(Error::NamespaceInUse { namespace: name.clone(), processes }),
+            };
+        self.visit(unused, |namespace| namespace.set_persistent(false))
+    }
+
+    /// Looks at the namespace, then enters it, and leaves it.
+    fn visit<T>(
+        self,
+        look: impl FnOnce(&RegistryInspector) -> Result<T, Error>,
+        enter: impl FnOnce(&namespace::Namespace<'_>),
+    ) -> Result<T, Error> {
+        let (backend, settings) = self.into_parts()?;
+        let seen = look(&RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?)?;
+        crate::process::visit(&*backend, settings, enter)?;
+        Ok(seen)
+    }
+}
+
+impl Registry {
+    /// Looks at a namespace of the system's default backend from outside.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::inspect`].
+    pub fn inspect(namespace: &str) -> Result<RegistryInspector, Error> {
+        Self::builder(namespace).inspect()
+    }
+
+    /// Removes a namespace of the system's default backend in which nobody lives.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::destroy`].
+    pub fn destroy(namespace: &str) -> Result<(), Error> {
+        Self::builder(namespace).destroy()
+    }
+
+    /// Names of the namespaces of the system's default backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::namespaces`].
+    pub fn namespaces() -> Result<Vec<String>, Error> {
+        Self::builder("any").namespaces()
+    }
+}

@@ -1,0 +1,118 @@
+//! What a name is created with, beyond its type. Ignored, but for checks, by those who find it.
+
+use crate::tag::TypeTag;
+
+/// How to look up, or create, a segment of one value.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct SegmentOptions {
+    pub(crate) tag: Option<TypeTag>,
+}
+
+impl SegmentOptions {
+    /// The default: the type's own tag.
+    pub const fn new() -> Self {
+        Self { tag: None }
+    }
+
+    /// Identifies the type by this tag in place of its name; see [`TypeTag`].
+    pub const fn tag(mut self, tag: TypeTag) -> Self {
+        self.tag = Some(tag);
+        self
+    }
+}
+
+/// How to look up, or create, an area.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct AreaOptions {
+    pub(crate) first_segment: Option<usize>,
+    pub(crate) largest_segment: Option<usize>,
+    pub(crate) limit: Option<usize>,
+}
+
+impl AreaOptions {
+    /// The default: a first segment of 1 MiB, segments that double, no limit.
+    pub const fn new() -> Self {
+        Self { first_segment: None, largest_segment: None, limit: None }
+    }
+
+    pub(crate) fn to_core(self) -> dsa_core::Options {
+        let default = dsa_core::Options::default();
+        let bytes = |bytes: Option<usize>, default| bytes.map_or(default, |bytes| bytes as u64);
+        let initial = bytes(self.first_segment, 1 << 20);
+        dsa_core::Options {
+            initial,
+            maximum: bytes(self.largest_segment, default.maximum).max(initial),
+            limit: bytes(self.limit, default.limit),
+        }
+    }
+
+    /// Bytes of the first segment: a multiple of 64 KiB.
+    pub const fn first_segment(mut self, bytes: usize) -> Self {
+        self.first_segment = Some(bytes);
+        self
+    }
+
+    /// Bytes of the longest segment that growth makes; a larger allocation still gets its own.
+    pub const fn largest_segment(mut self, bytes: usize) -> Self {
+        self.largest_segment = Some(bytes);
+        self
+    }
+
+    /// Bytes that all segments together may have.
+    pub const fn limit(mut self, bytes: usize) -> Self {
+        self.limit = Some(bytes);
+        self
+    }
+}
+
+/// How to look up, or create, a hash table.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct HashOptions {
+    pub(crate) key_tag: Option<TypeTag>,
+    pub(crate) value_tag: Option<TypeTag>,
+    pub(crate) partitions: Option<u32>,
+    pub(crate) limit: Option<usize>,
+}
+
+impl HashOptions {
+    /// The default: the types' own tags, 128 partitions, no limit.
+    pub const fn new() -> Self {
+        Self { key_tag: None, value_tag: None, partitions: None, limit: None }
+    }
+
+    /// The area that a table lives in: its first segment is long enough for an empty table (half a
+    /// kilobyte a partition, of which only what is used is backed by memory), and none is longer
+    /// than a table can refer to.
+    pub(crate) fn area(self) -> AreaOptions {
+        let partitions = self.partitions.unwrap_or(dshash_core::DEFAULT_PARTITIONS) as usize;
+        let table = partitions.saturating_mul(544).min(1 << 20);
+        let area = AreaOptions::new()
+            .first_segment((table + (16 << 10)).next_multiple_of(64 << 10))
+            .largest_segment(dshash_core::MAX_SEGMENT_SIZE as usize);
+        AreaOptions { limit: self.limit, ..area }
+    }
+
+    /// Identifies the types of key and value by these tags in place of their names; see
+    /// [`TypeTag`].
+    pub const fn tags(mut self, key: TypeTag, value: TypeTag) -> Self {
+        self.key_tag = Some(key);
+        self.value_tag = Some(value);
+        self
+    }
+
+    /// Partitions: a power of two. Each has a lock of its own: more let more writers work at once,
+    /// fewer make an empty table smaller.
+    pub const fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// Bytes that the table's memory may have in all.
+    pub const fn limit(mut self, bytes: usize) -> Self {
+        self.limit = Some(bytes);
+        self
+    }
+}

@@ -1,0 +1,143 @@
+//! The platform a namespace lives on: one trait that names a provider, a root and an environment,
+//! and its erased form, which is all that the rest of this crate works with.
+
+use dsm_core::env::Environment;
+use dsm_core::error::ProviderFailure;
+use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
+use dsm_core::provider::{Mapping, ProviderError, Root, SegmentProvider};
+
+/// A backend: what `Builder::provider` takes.
+///
+/// Implemented for the backends of the platform crates. An own one needs a provider of memory, a
+/// root, and an environment; see `dsm_core` for what each must promise.
+pub trait Platform: Send + Sync + 'static {
+    /// Memory.
+    type Provider: SegmentProvider + 'static;
+    /// The control object.
+    type Root: Root + 'static;
+    /// Waits, liveness, time, entropy.
+    type Environment: Environment + 'static;
+
+    /// Where the objects are, for example `/dev/shm`. Two backends with the same place mean the
+    /// same namespaces by the same names.
+    fn place(&self) -> String;
+
+    /// Connects to a namespace, without opening it: nothing is created yet.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the platform says, for example of a name it can't express.
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Connected<Self>, ProviderFailure>;
+
+    /// Names of the namespaces of which there are objects in this place, dead ones included.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where objects can't be listed.
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
+}
+
+/// What a certain [`Platform`] connects to a namespace with.
+pub type Connected<P> =
+    Connection<<P as Platform>::Provider, <P as Platform>::Root, <P as Platform>::Environment>;
+
+/// What a [`Platform`] connects to a namespace with.
+#[derive(Debug)]
+pub struct Connection<P, R, E> {
+    /// Memory.
+    pub provider: P,
+    /// The control object.
+    pub root: R,
+    /// Waits, liveness, time, entropy.
+    pub environment: E,
+}
+
+/// A [`Platform`], erased.
+pub(crate) trait Backend: Send + Sync {
+    fn place(&self) -> String;
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Box<dyn Link>, ProviderFailure>;
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
+}
+
+/// A [`Connection`], erased.
+pub(crate) trait Link: Send + Sync {
+    fn environment(&self) -> &dyn Environment;
+    /// See [`Namespace::open`].
+    fn open<'a>(
+        &'a self,
+        config: &NamespaceConfig,
+        local: &'a ProcessLocal<'a>,
+    ) -> Result<(Namespace<'a>, Opened), Error>;
+    /// See [`Namespace::leave`].
+    fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error>;
+    /// See [`Root::peek`].
+    fn peek(&self) -> Result<Mapping, ProviderFailure>;
+    /// See [`Root::unmap`].
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn unmap(&self, mapping: Mapping);
+}
+
+pub(crate) fn erase<P: Platform>(platform: P) -> Box<dyn Backend> {
+    Box::new(Erased(platform))
+}
+
+struct Erased<P>(P);
+
+impl<P: Platform> Backend for Erased<P> {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Box<dyn Link>, ProviderFailure> {
+        Ok(Box::new(self.0.connect(namespace, mode)?))
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
+        self.0.namespaces()
+    }
+}
+
+impl<P, R, E> Link for Connection<P, R, E>
+where
+    P: SegmentProvider + 'static,
+    R: Root + 'static,
+    E: Environment + 'static,
+{
+    fn environment(&self) -> &dyn Environment {
+        &self.environment
+    }
+
+    fn open<'a>(
+        &'a self,
+        config: &NamespaceConfig,
+        local: &'a ProcessLocal<'a>,
+    ) -> Result<(Namespace<'a>, Opened), Error> {
+        let platform =
+            dsm_core::namespace::Platform { provider: &self.provider, env: &self.environment };
+        Namespace::open(&self.root, platform, config, local)
+    }
+
+    fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error> {
+        namespace.leave(&self.root)
+    }
+
+    fn peek(&self) -> Result<Mapping, ProviderFailure> {
+        self.root.peek().map_err(|e| e.failure())
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { self.root.unmap(mapping) }
+    }
+}
+
+/// The system's default backend.
+pub(crate) fn default() -> Option<Box<dyn Backend>> {
+    #[cfg(unix)]
+    return Some(erase(crate::posix::SharedMemory::default()));
+    #[cfg(not(unix))]
+    None
+}

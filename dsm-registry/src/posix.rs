@@ -1,0 +1,100 @@
+//! The backends of `platform-posix`, as [`Platform`]s.
+
+use std::path::PathBuf;
+
+use dsm_core::error::ProviderFailure;
+use dsm_core::provider::ProviderError;
+use platform_posix::{File, NamespaceName, Options, Posix, Shm};
+
+use crate::platform::{Connection, Platform};
+
+fn failure(error: platform_posix::Error) -> ProviderFailure {
+    error.failure()
+}
+
+fn texts(names: Vec<NamespaceName>) -> Vec<String> {
+    names.iter().map(|name| name.as_str().to_owned()).collect()
+}
+
+/// POSIX shared memory, `/dev/shm` on Linux: the default.
+#[derive(Clone, Debug, Default)]
+pub struct SharedMemory {
+    options: Options,
+}
+
+impl SharedMemory {
+    /// With options: other users to trust, huge pages, memory nodes. The mode is the builder's.
+    #[must_use]
+    pub fn with_options(options: Options) -> Self {
+        Self { options }
+    }
+}
+
+impl Platform for SharedMemory {
+    type Provider = Shm;
+    type Root = Shm;
+    type Environment = Posix;
+
+    fn place(&self) -> String {
+        if cfg!(target_os = "linux") { "/dev/shm".into() } else { "shared memory".into() }
+    }
+
+    fn connect(
+        &self,
+        namespace: &str,
+        mode: u32,
+    ) -> Result<Connection<Shm, Shm, Posix>, ProviderFailure> {
+        let shm = Shm::with_options(namespace, self.options.clone().mode(mode)).map_err(failure)?;
+        Ok(Connection { environment: shm.environment(), root: shm.clone(), provider: shm })
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
+        Shm::namespaces().map(texts).map_err(failure)
+    }
+}
+
+/// Files of a directory, mapped.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+    options: Options,
+}
+
+impl Directory {
+    /// The files of a directory, which must exist.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::with_options(path, Options::new())
+    }
+
+    /// As [`new`](Self::new), with options. The mode is the builder's.
+    #[must_use]
+    pub fn with_options(path: impl Into<PathBuf>, options: Options) -> Self {
+        Self { path: path.into(), options }
+    }
+}
+
+impl Platform for Directory {
+    type Provider = File;
+    type Root = File;
+    type Environment = Posix;
+
+    fn place(&self) -> String {
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        path.display().to_string()
+    }
+
+    fn connect(
+        &self,
+        namespace: &str,
+        mode: u32,
+    ) -> Result<Connection<File, File, Posix>, ProviderFailure> {
+        let file = File::with_options(&self.path, namespace, self.options.clone().mode(mode))
+            .map_err(failure)?;
+        Ok(Connection { environment: file.environment(), root: file.clone(), provider: file })
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
+        File::namespaces(&self.path).map(texts).map_err(failure)
+    }
+}

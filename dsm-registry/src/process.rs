@@ -1,0 +1,379 @@
+//! A process attached to a namespace: once for each place and name, however many handles.
+//!
+//! ```text
+//! ATTACHED (static)     (place, name) -> Weak<Attachment>
+//! Registry handles -> Shared -> Attachment <- objects <- handles of segments, areas, tables
+//! ```
+//!
+//! An `Attachment` owns the backend, the namespace opened on it, the registry's own area and
+//! table, and the list of objects that this process has attached. Everything that a user holds keeps it
+//! alive; when the last is dropped the process leaves the namespace.
+//!
+//! **Borrowed from itself.** The namespace borrows from the backend and from its local tables, and
+//! the registry's area and table from the namespace. All of them are boxed, so that they stay where
+//! they are, are handed out with the lifetime of `&self` only, and are dropped in the
+//! opposite order by `Drop`.
+//!
+//! **Fork.** A forked child finds the birthmark wiped: every call through an old handle is
+//! [`Error::Forked`], dropping the handle touches nothing shared, and `open` attaches anew. What
+//! the parent had attached stays mapped in the child.
+
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU64 as LocalU64, Ordering as LocalOrdering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::handle::{ParticipantId, SegmentHandle};
+use dsm_core::lock::LockError;
+use dsm_core::namespace::{self, LocalSegment, Namespace, NamespaceConfig, ProcessLocal};
+use dsm_core::participant::{Participant, Peers};
+use dsm_core::sync::Ordering;
+
+use crate::area::AreaObject;
+use crate::entry::Header;
+use crate::error::Error;
+use crate::fork::Token;
+use crate::names::Names;
+use crate::objects::Objects;
+use crate::platform::{Backend, Link};
+use crate::registry::{Registry, Shared};
+use crate::segment::SegmentObject;
+use crate::thread;
+
+/// How a namespace is to be opened.
+pub(crate) struct Settings {
+    pub(crate) namespace: String,
+    pub(crate) mode: u32,
+    pub(crate) config: NamespaceConfig,
+    pub(crate) initialiser_patience: Option<Duration>,
+}
+
+/// What this process has open under one place and name.
+#[derive(Default)]
+struct Open {
+    attachment: Weak<Attachment>,
+    shared: Weak<Shared>,
+}
+
+type Attached = Mutex<HashMap<(String, String), Arc<Mutex<Open>>>>;
+
+/// Opens a namespace, or finds it open.
+pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry, Error> {
+    static ATTACHED: OnceLock<Attached> = OnceLock::new();
+    let key = (backend.place(), settings.namespace.clone());
+    let slot = {
+        let mut all =
+            ATTACHED.get_or_init(Attached::default).lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, open| {
+            Arc::strong_count(open) > 1
+                || open.lock().is_ok_and(|open| open.attachment.strong_count() > 0)
+        });
+        Arc::clone(all.entry(key).or_default())
+    };
+    let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = open.shared.upgrade().filter(|shared| shared.home.is_ours()) {
+        return Ok(Registry { shared });
+    }
+    let attachment = match open.attachment.upgrade().filter(|home| home.is_ours()) {
+        Some(attachment) => attachment,
+        None => Attachment::open(backend, settings)?,
+    };
+    let shared = Arc::new(Shared::new(Arc::clone(&attachment)));
+    *open = Open { attachment: Arc::downgrade(&attachment), shared: Arc::downgrade(&shared) };
+    Ok(Registry { shared })
+}
+
+/// The memory that a namespace borrows from; stays where it is while boxed.
+struct Base {
+    link: Box<dyn Link>,
+    token: Token,
+}
+
+/// A namespace that this process has open; see the module's essay.
+pub(crate) struct Attachment {
+    number: u64,
+    name: Box<str>,
+    place: Box<str>,
+    initialiser_patience: Option<Duration>,
+    segments: Objects<SegmentObject>,
+    areas: Objects<AreaObject>,
+    me: Weak<Attachment>,
+    area_indexes: Indexes,
+    /// Borrows from `parts`, and is let go of before it.
+    names: OnceLock<Names>,
+    parts: Parts,
+}
+
+/// Small numbers for the areas of an attachment, each given out to one at a time.
+#[derive(Default)]
+pub(crate) struct Indexes(Mutex<(Vec<usize>, usize)>);
+
+impl Indexes {
+    pub(crate) fn take(&self) -> usize {
+        let (free, next) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_else(|| {
+            *next += 1;
+            *next - 1
+        })
+    }
+
+    pub(crate) fn give_back(&self, index: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.push(index);
+    }
+}
+
+fn out_of_memory() -> ProviderFailure {
+    ProviderFailure::new(ErrorKind::NoMemory, "mmap")
+}
+
+/// The same value, for as long as the program says.
+///
+/// # Safety
+///
+/// The value must stay where it is, and alive, as long as the result is used.
+unsafe fn forever<T: ?Sized>(value: &T) -> &'static T {
+    // SAFETY: the caller's promise.
+    unsafe { &*std::ptr::from_ref(value) }
+}
+
+/// A namespace opened by this process, and what it borrows from.
+struct Parts {
+    /// Borrows from `local` and `base`.
+    namespace: ManuallyDrop<Box<Namespace<'static>>>,
+    /// Borrows from `base` and `records`.
+    local: ManuallyDrop<Box<ProcessLocal<'static>>>,
+    records: ManuallyDrop<Box<[LocalSegment]>>,
+    base: ManuallyDrop<Box<Base>>,
+}
+
+impl Parts {
+    fn open(backend: &dyn Backend, settings: &Settings) -> Result<Self, Error> {
+        let Settings { namespace: name, mode, config, .. } = settings;
+        let place = backend.place();
+        let fail = |e| Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e);
+        let link = backend.connect(name, *mode).map_err(|e| fail(e.into()))?;
+        let token = Token::new().ok_or_else(|| fail(out_of_memory().into()))?;
+        let base = Box::new(Base { link, token });
+        let mut count = config.max_segments;
+        loop {
+            let records: Box<[LocalSegment]> = (0..count).map(|_| LocalSegment::new()).collect();
+            // SAFETY: boxed, and dropped after the namespace.
+            let word = unsafe { forever(base.token.word()) };
+            // SAFETY: as above.
+            let local = Box::new(ProcessLocal::new(word, unsafe { forever(&*records) }));
+            // SAFETY: as above.
+            let link = unsafe { forever(&*base.link) };
+            // SAFETY: as above.
+            match link.open(config, unsafe { forever(&*local) }) {
+                Ok((namespace, _)) => {
+                    return Ok(Self {
+                        namespace: ManuallyDrop::new(Box::new(namespace)),
+                        local: ManuallyDrop::new(local),
+                        records: ManuallyDrop::new(records),
+                        base: ManuallyDrop::new(base),
+                    });
+                }
+                Err(namespace::Error::LocalTooSmall(_, needs)) if needs > count => count = needs,
+                Err(e) => return Err(fail(e)),
+            }
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.base.token.is_ours()
+    }
+
+    /// Leaves the namespace; in a forked child, does nothing. Called once, by `drop`.
+    fn leave(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
+        // SAFETY: taken here only.
+        let namespace = unsafe { ManuallyDrop::take(&mut self.namespace) };
+        // What can't be left is cleaned by the next one to open the namespace.
+        let _ = self.base.link.leave(*namespace);
+        // SAFETY: dropped here only, after what borrows from it.
+        unsafe { ManuallyDrop::drop(&mut self.local) };
+        // SAFETY: as above.
+        unsafe { ManuallyDrop::drop(&mut self.records) };
+        // SAFETY: as above.
+        unsafe { ManuallyDrop::drop(&mut self.base) };
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Enters a namespace, beside whatever else this process has open there, and leaves it again.
+pub(crate) fn visit(
+    backend: &dyn Backend,
+    settings: Settings,
+    enter: impl FnOnce(&Namespace<'_>),
+) -> Result<(), Error> {
+    let parts = Parts::open(backend, &settings)?;
+    enter(&parts.namespace);
+    Ok(())
+}
+
+impl Attachment {
+    fn open(backend: &dyn Backend, settings: Settings) -> Result<Arc<Self>, Error> {
+        static NUMBERS: LocalU64 = LocalU64::new(1);
+        let parts = Parts::open(backend, &settings)?;
+        let attachment = Arc::new_cyclic(|me| Self {
+            number: NUMBERS.fetch_add(1, LocalOrdering::Relaxed),
+            name: settings.namespace.into(),
+            place: backend.place().into(),
+            initialiser_patience: settings.initialiser_patience,
+            segments: Objects::default(),
+            areas: Objects::default(),
+            me: Weak::clone(me),
+            area_indexes: Indexes::default(),
+            names: OnceLock::new(),
+            parts,
+        });
+        let names = Names::open(&attachment)?;
+        let _ = attachment.names.set(names);
+        Ok(attachment)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn initialiser_patience(&self) -> Option<Duration> {
+        self.initialiser_patience
+    }
+
+    /// The segments that this process has attached.
+    pub(crate) fn segments(&self) -> &Objects<SegmentObject> {
+        &self.segments
+    }
+
+    /// The areas that this process has attached, those of tables included.
+    pub(crate) fn areas(&self) -> &Objects<AreaObject> {
+        &self.areas
+    }
+
+    pub(crate) fn area_indexes(&self) -> &Indexes {
+        &self.area_indexes
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        Weak::clone(&self.me)
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace<'static> {
+        &self.parts.namespace
+    }
+
+    /// For things that are kept beside an `Arc` of this, and dropped before it.
+    pub(crate) fn namespace_static(&self) -> &'static Namespace<'static> {
+        // SAFETY: boxed; callers keep the attachment alive as long as they use it, as said above.
+        unsafe { forever(&**self.parts.namespace) }
+    }
+
+    /// False in a forked child.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.parts.is_ours()
+    }
+
+    pub(crate) fn check_fork(&self) -> Result<(), Error> {
+        if self.is_ours() { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    /// The calling thread's participant.
+    #[inline]
+    pub(crate) fn participant(&self) -> Result<&Participant<'static>, Error> {
+        thread::participant(self)
+    }
+
+    /// The table of names.
+    #[inline]
+    pub(crate) fn names(&self) -> &Names {
+        // Set before anybody but `open` sees the attachment.
+        self.names.get().expect("an open attachment")
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &Header {
+        self.names().header()
+    }
+
+    /// Tells those who wait for a name that something changed.
+    pub(crate) fn wake(&self) {
+        let wake = &self.header().wake;
+        wake.fetch_add(1, Ordering::AcqRel);
+        self.namespace().env().wake_all(wake);
+    }
+
+    /// Unpins what an entry names, if anything; it goes with the last process that has it.
+    pub(crate) fn release_object(&self, handle: u64) -> Result<(), Error> {
+        let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(()) };
+        match self.namespace().unpin_segment(handle) {
+            // Died before it was pinned, or after it was unpinned.
+            Ok(()) | Err(namespace::Error::Pinned(_) | namespace::Error::NoSuchSegment(_)) => {
+                Ok(())
+            }
+            Err(e) => Err(self.error("an unpinned segment", e)),
+        }
+    }
+
+    /// Process id of a participant, 0 if unknown.
+    pub(crate) fn process_of(&self, who: ParticipantId) -> u64 {
+        self.namespace().process_of(who).map_or(0, |proof| proof.pid)
+    }
+
+    #[cold]
+    pub(crate) fn error(&self, what: &str, error: namespace::Error) -> Error {
+        Error::from_namespace(&self.name, &self.place, &|| what.to_owned(), error)
+    }
+
+    #[cold]
+    pub(crate) fn area_error(&self, error: dsa_core::Error) -> Error {
+        match error {
+            dsa_core::Error::Namespace(error) => self.error("an area", error),
+            dsa_core::Error::Lock(error) => error.into(),
+            error => Error::Area(error),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn table_error(&self, error: dshash_core::Error) -> Error {
+        use dshash_core::MemoryError as M;
+        match error {
+            dshash_core::Error::Poisoned => Error::Poisoned,
+            dshash_core::Error::WouldDeadlock => LockError::WouldDeadlock.into(),
+            dshash_core::Error::Lock(error) => error.into(),
+            dshash_core::Error::Memory(M::Area(error)) => self.area_error(error),
+            error => Error::Table(error),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn no_memory(&self, what: &str) -> Error {
+        self.error(what, out_of_memory().into())
+    }
+
+    #[cold]
+    pub(crate) fn damaged(&self, what: &'static str) -> Error {
+        Error::Damaged { namespace: self.name.clone(), what }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if let Some(mut names) = self.names.take() {
+            names.release(self);
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Named hash tables.
+//!
+//! A table lives in an area of its own. What this process knows of it is a [`TypedTable`], which
+//! borrows from the area that it keeps attached. Each operation finds the calling thread's
+//! participant and heap first, binds the core's table to them, and wraps the guards that come out.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dsa_core::DsaPointer;
+use dshash_core::{Params, Table, TableHandle};
+use dsm_core::lock::rw::RwLock;
+
+use crate::area::AreaObject;
+use crate::error::Error;
+use crate::guard::{Entry, Poisoned, ReadGuard, WriteGuard};
+use crate::options::HashOptions;
+use crate::plain::{Key, Plain, Snapshot};
+use crate::process::Attachment;
+use crate::scan::{Iter, Scan, ScanMut};
+use crate::thread;
+
+/// Where tables live.
+pub(crate) type Store = &'static dsa_core::Area<'static, RwLock>;
+pub(crate) type Session<'t, K, V> = dshash_core::Session<'t, K, V, Store>;
+
+/// A table as this process knows it.
+pub(crate) struct TypedTable<K, V> {
+    /// Borrows from `area`, and is dropped before it.
+    table: ManuallyDrop<Table<K, V, Store>>,
+    area: Arc<AreaObject>,
+}
+
+impl<K: Key, V: Plain> TypedTable<K, V> {
+    pub(crate) fn create(area: Arc<AreaObject>, options: &HashOptions) -> Result<Self, Error> {
+        let home = area.home();
+        let heap = thread::heap(home, area.raw())?;
+        let mut params = Params::default();
+        if let Some(partitions) = options.partitions {
+            params.partitions = partitions;
+        }
+        let table = Table::create(area.raw().core_static(), heap, &params)
+            .map_err(|e| home.table_error(e))?;
+        Ok(Self { table: ManuallyDrop::new(table), area })
+    }
+
+    /// # Safety
+    ///
+    /// `handle` must be of a table of these types in the area.
+    pub(crate) unsafe fn attach(area: Arc<AreaObject>, handle: u64) -> Result<Self, Error> {
+        let handle = TableHandle(DsaPointer::from_raw(handle));
+        let store = area.raw().core_static();
+        // SAFETY: the caller's promise; a table goes with its area only.
+        let table = unsafe { Table::attach(store, handle, &Params::default()) }
+            .map_err(|e| area.home().table_error(e))?;
+        Ok(Self { table: ManuallyDrop::new(table), area })
+    }
+
+    pub(crate) fn handle(&self) -> u64 {
+        self.table.handle().0.raw()
+    }
+
+    pub(crate) fn home(&self) -> &Attachment {
+        self.area.home()
+    }
+
+    #[inline]
+    pub(crate) fn session(&self) -> Result<Session<'_, K, V>, Error> {
+        let heap = thread::heap(self.home(), self.area.raw())?;
+        self.table.bind(heap).map_err(|e| self.home().table_error(e))
+    }
+}
+
+impl<K, V> Drop for TypedTable<K, V> {
+    fn drop(&mut self) {
+        if self.area.home().is_ours() {
+            // SAFETY: dropped here only, before the area that it borrows from.
+            unsafe { ManuallyDrop::drop(&mut self.table) };
+        }
+    }
+}
+
+/// A named hash table from `K` to `V`, shared with all processes that ask for the name. Cheap to
+/// clone.
+///
+/// An entry is locked by locking its partition, one of 128 by default. A thread that holds a
+/// guard must drop it before it uses the same table again, except for looking beside a
+/// [`ReadGuard`]: anything else is an error, whichever keys are concerned.
+#[doc(alias = "dshash_table")]
+pub struct HashTable<K, V> {
+    inner: Arc<TypedTable<K, V>>,
+}
+
+impl<K, V> Clone for HashTable<K, V> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K: Key, V: Plain> HashTable<K, V> {
+    pub(crate) fn new(inner: Arc<TypedTable<K, V>>) -> Self {
+        Self { inner }
+    }
+
+    /// The same table, with operations that don't wait for locks.
+    pub fn without_waiting(&self) -> Bounded<'_, K, V> {
+        Bounded { table: self, wait: None }
+    }
+
+    /// The same table, with operations that wait for locks no longer than this.
+    pub fn within(&self, timeout: Duration) -> Bounded<'_, K, V> {
+        Bounded { table: self, wait: Some(timeout) }
+    }
+
+    #[inline]
+    fn home(&self) -> &Attachment {
+        self.inner.home()
+    }
+
+    #[inline]
+    fn session(&self) -> Result<Session<'_, K, V>, Error> {
+        self.inner.session()
+    }
+
+    /// Finds an entry to look at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread is changing an entry of this table.
+    #[doc(alias = "dshash_find")]
+    #[inline]
+    pub fn find(&self, key: &K) -> Result<Option<ReadGuard<'_, K, V>>, Error> {
+        find(self.home(), self.session()?, key)
+    }
+
+    /// Finds an entry to change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread holds a guard of this table.
+    #[doc(alias = "dshash_find")]
+    #[inline]
+    pub fn find_mut(&self, key: &K) -> Result<Option<WriteGuard<'_, K, V>>, Error> {
+        find_mut(self.home(), self.session()?, key)
+    }
+
+    /// Copies a value out, without a lock and without writing to shared memory where possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread is changing an entry of this table.
+    #[inline]
+    pub fn get(&self, key: &K) -> Result<Option<V>, Error>
+    where
+        V: Snapshot,
+    {
+        self.session()?.get(key).map_err(|e| self.home().table_error(e))
+    }
+
+    /// Copies many values out, so that their accesses to memory overlap; calls `found` with the
+    /// number of each key and what [`get`](Self::get) would have returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread is changing an entry of this table.
+    pub fn get_many(
+        &self,
+        keys: &[K],
+        mut found: impl FnMut(usize, Result<Option<V>, Error>),
+    ) -> Result<(), Error>
+    where
+        V: Snapshot,
+    {
+        let home = self.home();
+        self.session()?
+            .get_many(keys, |i, value| found(i, value.map_err(|e| home.table_error(e))))
+            .map_err(|e| home.table_error(e))
+    }
+
+    /// Locks the place of a key, whether there is an entry or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread holds a guard of this table.
+    #[doc(alias = "dshash_find_or_insert")]
+    #[inline]
+    pub fn entry<'e>(&'e self, key: &'e K) -> Result<Entry<'e, K, V>, Error> {
+        entry(self.home(), self.session()?, key)
+    }
+
+    /// Inserts an entry, or replaces the value of the one there is, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`entry`](Self::entry), and if there is no memory for it.
+    #[inline]
+    pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
+        self.session()?.insert(key, value).map_err(|e| self.home().table_error(e))
+    }
+
+    /// Removes the entry of a key, poisoned or not. Returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread holds a guard of this table.
+    #[doc(alias = "dshash_delete_key")]
+    #[inline]
+    pub fn remove(&self, key: &K) -> Result<bool, Error> {
+        self.session()?.delete(key).map_err(|e| self.home().table_error(e))
+    }
+
+    /// A poisoned entry, locked for its repair; `None` if there is no entry of the key, or it is
+    /// not poisoned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread holds a guard of this table.
+    pub fn poisoned(&self, key: &K) -> Result<Option<Poisoned<'_, K, V>>, Error> {
+        let home = self.home();
+        let found = self.session()?.find_poisoned(key).map_err(|e| home.table_error(e))?;
+        Ok(found.filter(|guard| guard.is_poisoned()).map(|guard| Poisoned::new(guard, home)))
+    }
+
+    /// As [`entry`](Self::entry), but a poisoned entry is repaired first: `repair` puts its value
+    /// right. If that panics or is killed, the entry stays poisoned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread holds a guard of this table.
+    pub fn entry_or_repair<'e>(
+        &'e self,
+        key: &'e K,
+        repair: impl FnOnce(&mut V),
+    ) -> Result<Entry<'e, K, V>, Error> {
+        match self.entry(key) {
+            Err(Error::Poisoned) => {}
+            outcome => return outcome,
+        }
+        match self.poisoned(key)? {
+            Some(mut poisoned) => {
+                repair(&mut poisoned);
+                Ok(Entry::Occupied(poisoned.repaired()))
+            }
+            // Somebody else repaired or removed it meanwhile.
+            None => self.entry(key),
+        }
+    }
+
+    /// Walks through all entries, to look at them.
+    ///
+    /// # Errors
+    ///
+    /// As any call: [`Error::Forked`], for example.
+    #[doc(alias = "dshash_seq_init")]
+    pub fn scan(&self) -> Result<Scan<'_, K, V>, Error> {
+        let keep = thread::keep(self.home())?;
+        Ok(Scan::new(self.session()?, self.home(), keep))
+    }
+
+    /// Walks through all entries, to change or remove them.
+    ///
+    /// # Errors
+    ///
+    /// As [`scan`](Self::scan).
+    #[doc(alias = "dshash_seq_init")]
+    pub fn scan_mut(&self) -> Result<ScanMut<'_, K, V>, Error> {
+        let keep = thread::keep(self.home())?;
+        Ok(ScanMut::new(self.session()?, self.home(), keep))
+    }
+
+    /// Copies of all entries, as [`scan`](Self::scan) meets them.
+    ///
+    /// # Errors
+    ///
+    /// As [`scan`](Self::scan).
+    pub fn iter(&self) -> Result<Iter<'_, K, V>, Error>
+    where
+        K: Copy,
+        V: Snapshot,
+    {
+        Ok(Iter(self.scan()?))
+    }
+
+    /// Removes all entries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread holds a guard of this table.
+    pub fn clear(&self) -> Result<(), Error> {
+        let mut scan = self.scan_mut()?;
+        while let Some(entry) = scan.next()? {
+            entry.remove()?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: Key, V: Plain> fmt::Debug for HashTable<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashTable").finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn find<'t, K: Key, V: Plain>(
+    home: &'t Attachment,
+    session: Session<'t, K, V>,
+    key: &K,
+) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
+    match session.find(key) {
+        Ok(found) => Ok(found.map(ReadGuard::new)),
+        Err(error) => Err(home.table_error(error)),
+    }
+}
+
+#[inline]
+fn find_mut<'t, K: Key, V: Plain>(
+    home: &'t Attachment,
+    session: Session<'t, K, V>,
+    key: &K,
+) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
+    match session.find_exclusive(key) {
+        Ok(found) => Ok(found.map(|guard| WriteGuard::new(guard, home))),
+        Err(error) => Err(home.table_error(error)),
+    }
+}
+
+#[inline]
+fn entry<'e, K: Key, V: Plain>(
+    home: &'e Attachment,
+    session: Session<'e, K, V>,
+    key: &'e K,
+) -> Result<Entry<'e, K, V>, Error> {
+    match session.entry(key) {
+        Ok(entry) => Ok(Entry::new(entry, home)),
+        Err(error) => Err(home.table_error(error)),
+    }
+}
+
+/// A table whose operations wait for locks only so long, and then fail with
+/// [`LockError::WouldBlock`](dsm_core::lock::LockError::WouldBlock) or
+/// [`LockError::TimedOut`](dsm_core::lock::LockError::TimedOut).
+pub struct Bounded<'t, K, V> {
+    table: &'t HashTable<K, V>,
+    /// `None`: not at all.
+    wait: Option<Duration>,
+}
+
+impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
+    fn session(&self) -> Result<Session<'t, K, V>, Error> {
+        let session = self.table.session()?;
+        Ok(match self.wait {
+            None => session.without_waiting(),
+            Some(timeout) => session.within(timeout),
+        })
+    }
+
+    /// See [`HashTable::find`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Error::Lock`].
+    pub fn find(&self, key: &K) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
+        find(self.table.home(), self.session()?, key)
+    }
+
+    /// See [`HashTable::find_mut`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Error::Lock`].
+    pub fn find_mut(&self, key: &K) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
+        find_mut(self.table.home(), self.session()?, key)
+    }
+
+    /// See [`HashTable::entry`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Error::Lock`].
+    pub fn entry<'e>(&self, key: &'e K) -> Result<Entry<'e, K, V>, Error>
+    where
+        't: 'e,
+    {
+        entry(self.table.home(), self.session()?, key)
+    }
+
+    /// See [`HashTable::insert`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Error::Lock`].
+    pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
+        self.session()?.insert(key, value).map_err(|e| self.table.home().table_error(e))
+    }
+
+    /// See [`HashTable::remove`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Error::Lock`].
+    pub fn remove(&self, key: &K) -> Result<bool, Error> {
+        self.session()?.delete(key).map_err(|e| self.table.home().table_error(e))
+    }
+}

@@ -1,0 +1,206 @@
+//! One participant for each thread and namespace, registered when first needed.
+//!
+//! A thread keeps its participants in a thread-local list, and the one it used last in a cell
+//! beside it, so that finding it again is two loads and two compares. Attachments are numbered
+//! and numbers never used again, so an entry of an attachment that is gone is never found; it is
+//! dropped when the next one is added.
+//!
+//! Beside each participant lie its heaps, one for each area that the thread has used, found by the
+//! area's index in its attachment. An index is used again after its area is gone: a serial number
+//! tells whose heap it is.
+//!
+//! **Lifetimes.** Guards refer to their thread's participant, and never leave the thread. The list
+//! is dropped when the thread ends, after which a guard may still be dropped: one that was put
+//! into another thread-local. Therefore a participant that still holds a lock is never freed: its
+//! memory is leaked and its slot stays taken until the process ends, which is also what a guard
+//! that was forgotten costs. Scans, which hold no lock before their first step, share the
+//! ownership of the participant instead ([`Keep`]): after the thread's end theirs is one that is
+//! not registered, and every step an error.
+//!
+//! **Fork.** The participant's local half lies in memory that is wiped on fork: the child's copy
+//! of the list holds participants that are not registered, and it leaks them, since copies of
+//! guards may refer to them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Weak;
+
+use dsa_core::{Heap, HeapLocal};
+use dsm_core::lock::rw::RwLock;
+use dsm_core::participant::Participant;
+
+use crate::area::RawArea;
+use crate::error::Error;
+use crate::fork::Local;
+use crate::process::Attachment;
+
+/// A thread's participant in one namespace.
+struct Member {
+    /// Number of the attachment.
+    number: u64,
+    home: Weak<Attachment>,
+    /// Refers to `local` and to the namespace of `home`; used only while both are there.
+    participant: Participant<'static>,
+    /// By index of the area.
+    heaps: RefCell<Vec<Option<Box<AreaHeap>>>>,
+    local: Local,
+}
+
+/// A thread's heap in one area.
+struct AreaHeap {
+    /// Which area, as attached by this process; the index may be another one's by now.
+    serial: u64,
+    /// Borrows from `_hints`, the member's participant, and the area; used only while that is
+    /// attached.
+    heap: Heap<'static, RwLock>,
+    _hints: Box<HeapLocal>,
+}
+
+thread_local! {
+    static MEMBERS: RefCell<Members> = const { RefCell::new(Members(Vec::new())) };
+    /// Number of the attachment used last, and the member of it.
+    static LAST: Cell<(u64, *const Member)> = const { Cell::new((0, std::ptr::null())) };
+}
+
+struct Members(Vec<Rc<Member>>);
+
+/// Keeps a thread's participant in memory.
+pub(crate) struct Keep {
+    _member: Rc<Member>,
+}
+
+/// Keeps the calling thread's participant in `home` in memory, also beyond the thread's end.
+pub(crate) fn keep(home: &Attachment) -> Result<Keep, Error> {
+    let member: *const Member = member(home)?;
+    // SAFETY: the list's members are in an `Rc`; a count more, for what is returned.
+    unsafe { Rc::increment_strong_count(member) };
+    // SAFETY: takes over the count.
+    Ok(Keep { _member: unsafe { Rc::from_raw(member) } })
+}
+
+/// The calling thread's participant in `home`.
+#[inline]
+pub(crate) fn participant(home: &Attachment) -> Result<&Participant<'static>, Error> {
+    member(home).map(|member| &member.participant)
+}
+
+/// The calling thread's heap in an area of `home`; knows the participant too.
+#[inline]
+pub(crate) fn heap<'a>(
+    home: &'a Attachment,
+    area: &'a RawArea,
+) -> Result<&'a Heap<'static, RwLock>, Error> {
+    let member = member(home)?;
+    let known = match member.heaps.borrow().get(area.index()) {
+        Some(Some(known)) if known.serial == area.serial() => std::ptr::from_ref(&known.heap),
+        _ => std::ptr::null(),
+    };
+    // SAFETY: null, or boxed, and dropped with the member, or when the area's index is used by
+    // another one; the caller keeps the area attached.
+    match unsafe { known.as_ref() } {
+        Some(heap) => Ok(heap),
+        None => member.add_heap(home, area),
+    }
+}
+
+#[inline]
+fn member(home: &Attachment) -> Result<&Member, Error> {
+    let (number, last) = LAST.get();
+    if number == home.number() {
+        // SAFETY: the cell names a member of this thread's list, of an attachment that the caller
+        // keeps alive; the list clears the cell before it frees anything.
+        let member = unsafe { &*last };
+        if member.participant.packed() != 0 {
+            return Ok(member);
+        }
+    }
+    find(home)
+}
+
+#[cold]
+fn find(home: &Attachment) -> Result<&Member, Error> {
+    home.check_fork()?;
+    let found = MEMBERS.try_with(|members| -> Result<*const Member, Error> {
+        let known = members.borrow().0.iter().position(|m| m.number == home.number());
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let member = Member::register(home)?;
+                let list = &mut members.borrow_mut().0;
+                list.retain(|m| m.home.strong_count() > 0);
+                list.push(member);
+                list.len() - 1
+            }
+        };
+        let member: *const Member = &*members.borrow().0[at];
+        LAST.set((home.number(), member));
+        Ok(member)
+    });
+    let member = found.map_err(|_| Error::ThreadEnding)??;
+    // SAFETY: members are counted, and freed only once their attachment is gone, which the caller
+    // keeps alive, or when the thread ends, and then only if nothing is held.
+    Ok(unsafe { &*member })
+}
+
+impl Member {
+    fn register(home: &Attachment) -> Result<Rc<Self>, Error> {
+        let local = Local::new().ok_or_else(|| home.no_memory("a participant of this thread"))?;
+        home.namespace().register(local.get()).map_err(|e| home.error("this thread", e))?;
+        // SAFETY: the local half lies in pages of its own that live as long as the member.
+        let pages = unsafe { &*std::ptr::from_ref(local.get()) };
+        let participant = Participant::new(home.namespace_static(), pages);
+        Ok(Rc::new(Self {
+            number: home.number(),
+            home: home.weak(),
+            participant,
+            heaps: RefCell::default(),
+            local,
+        }))
+    }
+
+    #[cold]
+    fn add_heap<'a>(
+        &self,
+        home: &'a Attachment,
+        area: &'a RawArea,
+    ) -> Result<&'a Heap<'static, RwLock>, Error> {
+        let hints = Box::<HeapLocal>::default();
+        // SAFETY: boxed, and dropped after the heap.
+        let local = unsafe { &*std::ptr::from_ref(&*hints) };
+        // SAFETY: part of a counted member, which is dropped after its heaps.
+        let participant = unsafe { &*std::ptr::from_ref(&self.participant) };
+        let heap = area.core_static().heap(participant, local).map_err(|e| home.area_error(e))?;
+        let added = Box::new(AreaHeap { serial: area.serial(), heap, _hints: hints });
+        let heap = std::ptr::from_ref(&added.heap);
+        let mut heaps = self.heaps.borrow_mut();
+        if heaps.len() <= area.index() {
+            heaps.resize_with(area.index() + 1, || None);
+        }
+        heaps[area.index()] = Some(added);
+        // SAFETY: as in `heap`.
+        Ok(unsafe { &*heap })
+    }
+
+    /// Gives the registration back; whether the memory may be freed.
+    fn retire(&self) -> bool {
+        if !self.local.get().is_registered() {
+            return false;
+        }
+        match self.home.upgrade() {
+            Some(home) => home.namespace().unregister(self.local.get()),
+            // All handles are gone, so that nothing can refer to guards of theirs.
+            None => true,
+        }
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        LAST.set((0, std::ptr::null()));
+        for member in self.0.drain(..) {
+            if !member.retire() {
+                std::mem::forget(member);
+            }
+        }
+    }
+}

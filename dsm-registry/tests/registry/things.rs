@@ -1,0 +1,418 @@
+//! What areas, tables and segments do for one process; looks from outside; other backends.
+
+use std::cell::RefCell;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dsm_registry::posix::Directory;
+use dsm_registry::{
+    AreaOptions, DsaPtr, DsaSlice, Entry, Error, HashOptions, HashTable, LockError, Registry,
+    WriteGuard,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::support::{Part, Roles, Space, objects_of};
+
+pub(crate) const ROLES: Roles = &[("attach and die", attach_and_die)];
+
+#[derive(Clone, Copy, PartialEq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Node {
+    value: u64,
+    next: DsaPtr<Node>,
+}
+
+#[test]
+fn a_list_of_nodes_is_built_and_read_without_unsafe() {
+    let space = Space::new("list");
+    let registry = space.open();
+    let area = registry.area("nodes").unwrap();
+    let heads = registry.hash::<u64, DsaPtr<Node>>("heads").unwrap();
+    let mut head = DsaPtr::INVALID;
+    for value in 0..1000 {
+        head = area.allocate(Node { value, next: head }).unwrap();
+    }
+    heads.insert(&7, head).unwrap();
+    let (mut at, mut sum) = (heads.get(&7).unwrap().unwrap(), 0);
+    while at.is_valid() {
+        let node = area.read(at).unwrap();
+        sum += node.value;
+        at = node.next;
+    }
+    assert_eq!(sum, 999 * 1000 / 2);
+    assert_eq!(area.stats().unwrap().objects, 1000);
+}
+
+#[test]
+fn made_up_pointers_are_refused() {
+    let space = Space::new("wild");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    let pointer = area.allocate(5_u64).unwrap();
+    area.write(pointer, &6).unwrap();
+    assert_eq!(area.read(pointer).unwrap(), 6);
+    for wild in [0, 1, u64::MAX, pointer.raw() + 8, pointer.raw() ^ 1 << 50] {
+        let wild: DsaPtr<u64> = dsm_registry::DsaPointer::from_raw(wild).cast();
+        assert!(matches!(area.read(wild), Err(Error::Area(_))), "{wild:?}");
+        assert!(matches!(area.write(wild, &1), Err(Error::Area(_))), "{wild:?}");
+    }
+    // Larger than the object.
+    let larger = pointer.cast::<[u64; 100]>();
+    assert!(matches!(area.read(larger), Err(Error::Area(_))));
+    // SAFETY: nobody uses the object.
+    unsafe { area.free(pointer) }.unwrap();
+    // SAFETY: it is free already, which is refused.
+    let twice = unsafe { area.free(pointer) };
+    assert!(matches!(twice, Err(Error::Free(_))), "{twice:?}");
+    assert!(area.read(pointer).is_err());
+}
+
+#[test]
+fn slices_and_boxes() {
+    let space = Space::new("boxes");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    let words: Vec<u64> = (0..10_000).collect();
+    let slice = area.allocate_slice(&words).unwrap();
+    assert_eq!((slice.len(), slice.is_empty()), (10_000, false));
+    assert_eq!(area.read_slice(slice).unwrap(), words);
+    area.write_slice(slice, &[9, 9]).unwrap();
+    assert_eq!(area.read_slice(slice).unwrap()[..3], [9, 9, 2]);
+    assert!(area.write_slice(slice, &vec![0; 10_001]).is_err());
+    let forged: DsaSlice<u64> =
+        FromBytes::read_from_bytes([slice.first().raw(), u64::MAX].as_bytes()).unwrap();
+    assert!(area.read_slice(forged).is_err());
+
+    let before = area.stats().unwrap().objects;
+    let mut boxed = area.allocate_box([1_u32; 1000]).unwrap();
+    boxed[999] = 2;
+    assert_eq!(boxed.iter().sum::<u32>(), 1001);
+    assert_eq!(area.stats().unwrap().objects, before + 1);
+    drop(boxed);
+    assert_eq!(area.stats().unwrap().objects, before);
+    let pointer = area.allocate_box(3_u64).unwrap().into_ptr();
+    assert_eq!(area.read(pointer).unwrap(), 3);
+    // A box keeps its area attached, and can be sent to another thread.
+    let boxed = area.allocate_box(4_u64).unwrap();
+    drop((area, registry));
+    std::thread::spawn(move || assert_eq!(*boxed, 4)).join().unwrap();
+}
+
+#[test]
+fn alignment_is_kept() {
+    #[derive(FromBytes, KnownLayout)]
+    #[repr(C, align(256))]
+    struct Aligned([u8; 256]);
+
+    let space = Space::new("align");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    for _ in 0..50 {
+        let pointer = area.allocate(Aligned([7; 256])).unwrap();
+        let at = area.resolve(pointer.pointer()).unwrap();
+        assert_eq!(at.as_ptr() as usize % 256, 0);
+        // SAFETY: allocated above, and nobody changes it.
+        assert_eq!(unsafe { area.as_ref(pointer) }.unwrap().0, [7; 256]);
+    }
+}
+
+#[test]
+fn an_areas_limit_is_kept() {
+    let space = Space::new("limit");
+    let registry = space.open();
+    let options = AreaOptions::new().first_segment(64 << 10).limit(1 << 20);
+    let area = registry.area_with("area", options).unwrap();
+    let mut count = 0;
+    let error = loop {
+        match area.allocate([1_u8; 4096]) {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Area(_)), "{error:?}");
+    assert!(count > 100 && area.stats().unwrap().total <= 1 << 20, "{count}");
+    area.set_size_limit(4 << 20);
+    area.allocate([1_u8; 4096]).unwrap();
+    area.trim().unwrap();
+    area.check().unwrap();
+}
+
+#[test]
+fn entries_by_all_means() {
+    let space = Space::new("entries");
+    let registry = space.open();
+    let table: HashTable<u64, [u64; 3]> =
+        registry.hash_with("table", HashOptions::new().partitions(16)).unwrap();
+    assert_eq!(table.insert(&1, [1; 3]).unwrap(), None);
+    assert_eq!(table.insert(&1, [2; 3]).unwrap(), Some([1; 3]));
+    assert_eq!(table.get(&1).unwrap(), Some([2; 3]));
+    assert_eq!(table.get(&2).unwrap(), None);
+    match table.entry(&2).unwrap() {
+        Entry::Occupied(_) => panic!("it is not there"),
+        Entry::Vacant(place) => assert_eq!(*place.insert([3; 3]).unwrap().key(), 2),
+    }
+    match table.entry(&2).unwrap() {
+        Entry::Occupied(guard) => guard.remove().unwrap(),
+        Entry::Vacant(_) => panic!("it is there"),
+    }
+    assert!(table.find(&2).unwrap().is_none());
+    drop(table.entry(&1).unwrap().and_modify(|value| value[0] += 1).or_insert([0; 3]).unwrap());
+    assert_eq!(table.find(&1).unwrap().unwrap()[0], 3);
+    assert!(table.remove(&1).unwrap());
+    assert!(!table.remove(&1).unwrap());
+
+    for key in 0..1000 {
+        table.insert(&key, [key; 3]).unwrap();
+    }
+    let mut seen: Vec<u64> = table.iter().unwrap().map(|e| e.unwrap().1[2]).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..1000).collect::<Vec<_>>());
+    let mut scan = table.scan_mut().unwrap();
+    while let Some(mut entry) = scan.next().unwrap() {
+        if entry.key() % 2 == 0 {
+            entry.remove().unwrap();
+        } else {
+            entry.value_mut()[0] = 77;
+        }
+    }
+    drop(scan);
+    let mut scan = table.scan().unwrap();
+    let mut count = 0;
+    while let Some((key, value)) = scan.next().unwrap() {
+        assert!(key % 2 == 1 && value.unwrap()[0] == 77);
+        count += 1;
+    }
+    drop(scan);
+    assert_eq!(count, 500);
+    let keys = [1, 2, 3];
+    let mut found = [None; 3];
+    table.get_many(&keys, |i, value| found[i] = value.unwrap()).unwrap();
+    assert_eq!(found, [Some([77, 1, 1]), None, Some([77, 3, 3])]);
+    table.clear().unwrap();
+    assert_eq!(table.iter().unwrap().count(), 0);
+}
+
+#[test]
+fn waiting_for_a_lock_can_be_bounded() {
+    let space = Space::new("bounded");
+    let registry = space.open();
+    let table = registry.hash::<u64, u64>("table").unwrap();
+    let _guard = table.entry(&1).unwrap().or_insert(1).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let now = table.without_waiting();
+            assert!(matches!(now.find(&1), Err(Error::Lock(LockError::WouldBlock))));
+            assert!(matches!(now.insert(&1, 2), Err(Error::Lock(LockError::WouldBlock))));
+            assert!(matches!(now.remove(&1), Err(Error::Lock(LockError::WouldBlock))));
+            let soon = table.within(std::time::Duration::from_millis(5));
+            assert!(matches!(soon.find_mut(&1), Err(Error::Lock(LockError::TimedOut))));
+            assert!(matches!(soon.entry(&1).err(), Some(Error::Lock(LockError::TimedOut))));
+        });
+    });
+}
+
+#[test]
+fn bytes_are_read_and_written() {
+    let space = Space::new("bytes");
+    let registry = space.open();
+    let bytes = registry
+        .segment_bytes("bytes", 5000, |bytes| {
+            bytes[4999] = 9;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((bytes.len(), bytes[4999].load(Ordering::SeqCst)), (5000, 9));
+    bytes.write(10, b"hello").unwrap();
+    let mut back = [0; 5];
+    bytes.read(10, &mut back).unwrap();
+    assert_eq!(&back, b"hello");
+    for offset in [4996, 5000, usize::MAX] {
+        assert!(bytes.read(offset, &mut back).is_err());
+        assert!(bytes.write(offset, &back).is_err());
+    }
+}
+
+#[test]
+fn a_full_store_is_an_error_that_names_sizes_and_leaves_nothing() {
+    let space = Space::new("full");
+    let registry = space.open();
+    let before = space.objects().len();
+    // More than any machine's shared memory.
+    let error = registry.segment_bytes("huge", 1 << 42, |_| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory(_)), "{error:?}");
+    let text = error.to_string();
+    for part in ["\"huge\" needs 4 TiB", "/dev/shm has", "--shm-size="] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(space.objects().len(), before);
+    registry.segment_bytes("huge", 1, |_| Ok(())).unwrap();
+}
+
+#[test]
+fn files_of_a_directory_do_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let place = Directory::new(directory.path());
+        Registry::builder("demo").provider(place).open().unwrap()
+    };
+    let registry = open();
+    let table = registry.hash::<u64, u64>("table").unwrap();
+    table.insert(&1, 2).unwrap();
+    let value = registry.segment::<AtomicU64>("value", |v| v.write(AtomicU64::new(7))).unwrap();
+    assert_eq!(open().hash::<u64, u64>("table").unwrap().get(&1).unwrap(), Some(2));
+    assert_eq!(value.load(Ordering::SeqCst), 7);
+    let names = Registry::builder("any").provider(Directory::new(directory.path())).namespaces();
+    assert_eq!(names.unwrap(), ["demo"]);
+    // Another namespace than that of the same name in shared memory.
+    assert!(!Registry::namespaces().unwrap().contains(&"demo".to_owned()));
+    drop((registry, table, value));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_objects_of_others_are_refused() {
+    let space = Space::new("owner");
+    let control = format!("/dev/shm/dsm.{}.ctl", space.name);
+    std::fs::write(&control, []).unwrap();
+    std::fs::set_permissions(&control, PermissionsExt::from_mode(0o600)).unwrap();
+    if std::os::unix::fs::chown(&control, Some(12_345), None).is_ok() {
+        let text = Registry::open(&space.name).err().unwrap().to_string();
+        assert!(text.contains("permission denied") && text.contains("another user"), "{text}");
+    }
+    std::fs::remove_file(&control).unwrap();
+}
+
+fn attach_and_die(part: &Part) {
+    let registry = part.open();
+    let table = registry.hash::<u64, u64>("table").unwrap();
+    let _guard = table.entry(&1).unwrap().or_insert(0).unwrap();
+    part.say("holding");
+    part.hang();
+}
+
+#[test]
+fn a_look_from_outside_changes_nothing() {
+    let space = Space::new("inspect");
+    assert!(matches!(Registry::inspect(&space.name), Err(Error::NoNamespace { .. })));
+    let registry = space.open();
+    registry.hash::<u64, u64>("table").unwrap();
+    let mut peer = space.peer("attach and die");
+    peer.expect("holding");
+    let look = Registry::inspect(&space.name).unwrap();
+    let pids: Vec<_> = look.processes().map(|p| (p.proof.pid, p.dead)).collect();
+    let (me, other) = (u64::from(std::process::id()), u64::from(peer.pid()));
+    assert!(pids.contains(&(me, false)) && pids.contains(&(other, false)), "{pids:?}");
+    let holding =
+        |dead| look.participants().any(|p| p.dead == dead && p.held.iter().flatten().count() == 1);
+    assert!(holding(false));
+    assert_eq!(look.segments().count(), 2);
+    assert!(look.segments().all(|s| s.pinned && s.settled && s.attached == 2));
+    let info = look.info().unwrap();
+    assert!(!info.persistent && info.max_participants == 384);
+    peer.kill();
+    for _ in 0..2 {
+        let pids: Vec<_> = look.processes().map(|p| (p.proof.pid, p.dead)).collect();
+        assert!(pids.contains(&(me, false)) && pids.contains(&(other, true)), "{pids:?}");
+        assert!(holding(true), "the evidence is still there");
+    }
+    assert_eq!(space.builder().reap().unwrap(), 1);
+    assert_eq!(look.processes().count(), 1);
+    let error = Registry::destroy(&space.name).unwrap_err();
+    assert!(matches!(error, Error::NamespaceInUse { processes: 1, .. }), "{error:?}");
+    assert!(Registry::namespaces().unwrap().contains(&space.name));
+    drop(registry);
+    // What is mapped stays, but the namespace is gone.
+    assert!(matches!(Registry::inspect(&space.name), Err(Error::NoNamespace { .. })));
+}
+
+#[test]
+fn reaping_removes_what_the_death_of_all_left() {
+    let space = Space::new("reap");
+    let mut peer = space.peer("attach and die");
+    peer.expect("holding");
+    peer.kill();
+    assert!(!objects_of(&space.name).is_empty());
+    assert_eq!(space.builder().reap().unwrap(), 1);
+    assert!(objects_of(&space.name).is_empty());
+    assert!(matches!(space.builder().reap(), Err(Error::NoNamespace { .. })));
+}
+
+#[test]
+fn persistence_can_be_changed() {
+    let space = Space::new("change");
+    let registry = space.open();
+    assert!(!registry.is_persistent());
+    registry.set_persistent(true);
+    registry.segment::<u64>("x", |x| x.write(5)).unwrap();
+    drop(registry);
+    let registry = space.open();
+    assert_eq!(*registry.segment::<u64>("x", |_| panic!("it is there")).unwrap(), 5);
+    registry.set_persistent(false);
+}
+
+#[test]
+fn a_thread_outlives_the_namespace_that_it_used() {
+    let space = Space::new("outlive");
+    let (left, have_left) = std::sync::mpsc::channel::<()>();
+    let (used, have_used) = std::sync::mpsc::channel::<()>();
+    let registry = space.open();
+    let handle = registry.clone();
+    let name = space.name.clone();
+    let thread = std::thread::spawn(move || {
+        handle.hash::<u64, u64>("table").unwrap().insert(&1, 1).unwrap();
+        drop(handle);
+        used.send(()).unwrap();
+        have_left.recv().unwrap();
+        // Registered in a namespace that is gone, and now in a new one of the same name.
+        let registry = Registry::open(&name).unwrap();
+        assert_eq!(registry.hash::<u64, u64>("table").unwrap().get(&1).unwrap(), None);
+    });
+    have_used.recv().unwrap();
+    drop(registry);
+    assert!(space.objects().is_empty());
+    left.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<WriteGuard<'static, u64, u64>>> = const { RefCell::new(None) };
+    static SCANNED: RefCell<Option<Scanning>> = const { RefCell::new(None) };
+}
+
+struct Scanning(dsm_registry::Scan<'static, u64, u64>);
+
+impl Drop for Scanning {
+    fn drop(&mut self) {
+        // The thread has left the namespace, or not; either way this is no use after free.
+        let _ = self.0.next().map(|entry| entry.is_some());
+    }
+}
+
+#[test]
+fn guards_and_scans_in_thread_locals_are_dropped_in_any_order() {
+    let space = Space::new("local");
+    for thread_local_first in [true, false] {
+        let registry = space.open();
+        let table: &'static HashTable<u64, u64> =
+            Box::leak(Box::new(registry.hash(&format!("{thread_local_first}")).unwrap()));
+        // Joined, since a scope doesn't wait for the destructors of thread-locals.
+        let thread = std::thread::spawn(move || {
+            if thread_local_first {
+                // Its destructor is registered first, and runs last.
+                KEPT.with(|kept| assert!(kept.borrow().is_none()));
+                SCANNED.with(|kept| assert!(kept.borrow().is_none()));
+            }
+            table.insert(&1, 1).unwrap();
+            SCANNED.set(Some(Scanning(table.scan().unwrap())));
+            KEPT.set(Some(table.find_mut(&1).unwrap().unwrap()));
+        });
+        thread.join().unwrap();
+        // In the one order the lock was given back, in the other it is held for good.
+        match table.without_waiting().find(&1) {
+            Ok(guard) => assert_eq!(*guard.unwrap(), 1),
+            Err(error) => assert!(matches!(error, Error::Lock(LockError::WouldBlock)), "{error:?}"),
+        }
+        // SAFETY: leaked above, and not used any more.
+        drop(unsafe { Box::from_raw(std::ptr::from_ref(table).cast_mut()) });
+    }
+}
