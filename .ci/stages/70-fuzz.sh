@@ -12,5 +12,5 @@ fi
 export PATH="$tools/bin:$PATH"
 say cargo +nightly fuzz build
 for target in $(cargo +nightly fuzz list); do
-    say cargo +nightly fuzz run "$target" -- -max_total_time=15 -timeout=10 -rss_limit_mb=4096
+    say cargo +nightly fuzz run "$target" -- -max_total_time=15 -timeout=60 -rss_limit_mb=4096
 done
