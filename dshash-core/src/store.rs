@@ -139,6 +139,19 @@ unsafe impl<L: RawLock> Allocator for Heap<'_, L> {
         Ok(self.allocate_aligned(size, align, Flags::empty())?)
     }
 
+    unsafe fn free_from(&self, destination: &AtomicDsaPointer) {
+        let pointer = destination.load(Ordering::Relaxed);
+        // Its allocator may have died with the pointer stored and the object not yet marked as
+        // published. Then anyone who looks for the property of the dead frees it as soon as
+        // `destination` does not name it any more, and what is freed below might be what somebody
+        // else was given at the same place. Marked now, it is nobody's but ours to free.
+        let _ = self.settle(pointer);
+        destination.store(DsaPointer::INVALID, Ordering::Relaxed);
+        dsm_core::sync::compiler_fence();
+        // SAFETY: the caller's promise.
+        unsafe { Allocator::free(self, pointer) };
+    }
+
     unsafe fn free(&self, pointer: DsaPointer) {
         // A refusal means that the area is damaged: the memory is lost, the table is not.
         // SAFETY: the caller's promise.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::heap::{HeapError, HeapMachine, HeapProcess};
+use dsm_core::lock::HeldMode;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, Platform};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::{Mapping, ObjectInfo, SegmentProvider};
@@ -27,14 +28,15 @@ fn a_damaged_length_of_the_control_lock_is_refused() {
     Namespace::open(&first, first.platform(), &config(), &local).unwrap();
     first.kill();
     let (base, _) = machine.control_bytes().unwrap();
-    // Behind the header's 320 bytes: owner word, wake word, number of further reader words. A lock
-    // that trusts it reads beyond the object.
+    // Behind the header's 320 bytes: owner word, wake word, shape, whose lower half is the number of
+    // further reader words. A lock that trusts it reads beyond the object.
     // SAFETY: the control object is longer than that.
     let length = unsafe { base.cast::<u32>().add((320 + 12) / 4) };
     // SAFETY: as above, and nobody else uses it.
-    assert_eq!(unsafe { length.read() }, 0);
+    let shape = unsafe { length.read() };
+    assert_eq!(shape & 0xffff, 0);
     // SAFETY: as above.
-    unsafe { length.write(1 << 20) };
+    unsafe { length.write(shape | 0x7fff) };
     let next = machine.process();
     let local = next.local();
     let opened = Namespace::open(&next, next.platform(), &config(), &local);
@@ -131,4 +133,35 @@ fn a_dead_users_segments_keep_nobody_out() {
     namespace.leave(&owner).unwrap();
     assert!(joined.leave(&other).is_ok());
     assert_eq!(machine.objects().len(), 0);
+}
+
+#[test]
+fn a_sweep_does_not_touch_what_a_lock_has_become() {
+    let machine = HeapMachine::new();
+    let (first, victim) = (machine.process(), machine.process());
+    let (a, b) = (first.local(), victim.local());
+    let (namespace, _) = Namespace::open(&first, first.platform(), &config(), &a).unwrap();
+    let (theirs, _) = Namespace::open(&victim, victim.platform(), &config(), &b).unwrap();
+    let segment = namespace.create_segment(4096, 4096).unwrap();
+    let attached = theirs.attach_segment(segment.handle()).unwrap().unwrap();
+    let thread = ParticipantLocal::new();
+    theirs.register(&thread).unwrap();
+    // Killed between letting go of a lock and taking back the record of it.
+    theirs.participant(&thread).hold(attached.lock_address(64), HeldMode::Shared).unwrap();
+    victim.kill();
+    // Meanwhile the lock went with its structure, and the memory is somebody's data: all bits set
+    // but for zeros where a lock has its wake word and its shape.
+    let pattern = |word: usize| if word % 8 == 1 { 0 } else { u64::MAX };
+    let words = segment.base().cast::<u64>().as_ptr();
+    for word in 0..512 {
+        // SAFETY: within the segment, which nobody else uses.
+        unsafe { words.wrapping_add(word).write(pattern(word)) };
+    }
+    assert!(namespace.reap().unwrap() > 0);
+    for word in 0..512 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { words.wrapping_add(word).read() }, pattern(word), "word {word}");
+    }
+    drop(segment);
+    namespace.leave(&first).unwrap();
 }

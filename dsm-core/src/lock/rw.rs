@@ -5,7 +5,7 @@
 //! ```text
 //! byte 0   owner       u64   0..48 ParticipantId::pack(), 48.. flags; 0: nobody, data clean
 //!      8   wake        u32   what waiters sleep on; its value means nothing, only that it moves
-//!      12  extension   u32   reader words behind this line; written once, by `init`
+//!      12  shape       u32   "RW" above the number of reader words behind this line; constant
 //!      16  readers     6 u64 bit p: participant p holds the lock shared, or is about to look
 //!      64  ..          8 u64 a line, for participants 384 and above
 //! ```
@@ -81,6 +81,12 @@ use crate::sync::{
 
 /// Reader words in the first line. One in models, to keep them small.
 const BASE_WORDS: usize = if cfg!(loom) { 1 } else { 6 };
+/// Bits of the shape that are the number of reader words behind the first line.
+const SHAPE_WORDS: u32 = 0xffff;
+/// The other ones. They tell a lock from memory that was one once and has another use by now: a
+/// participant that was killed between letting go of a lock and taking its record back leaves a
+/// record that outlives the lock.
+const SHAPE_MARK: u32 = 0x5752_0000;
 /// Reader words in an extension line.
 const LINE_WORDS: usize = 8;
 
@@ -98,7 +104,7 @@ const DIRTY: u64 = 1 << 52;
 pub struct RwLock {
     owner: AtomicU64,
     wake: AtomicU32,
-    extension: AtomicU32,
+    shape: AtomicU32,
     readers: [AtomicU64; BASE_WORDS],
 }
 
@@ -143,7 +149,7 @@ impl<'l> Lines<'l> {
     /// The reader words behind the first line.
     #[inline]
     fn extension(self) -> &'l [AtomicU64] {
-        let words = self.base.extension.load(Relaxed) as usize;
+        let words = (self.base.shape.load(Relaxed) & SHAPE_WORDS) as usize;
         // SAFETY: `init` built this many words behind the first line and wrote down their number.
         unsafe { core::slice::from_raw_parts(extension_of(self.at), words) }
     }
@@ -204,8 +210,8 @@ impl RwLock {
         }
     }
 
-    /// Whether this has the length of a lock for that many participants. Every other function
-    /// trusts the stored length, so what others may have damaged is asked first.
+    /// Whether this looks like a lock for that many participants. Every other function trusts the
+    /// stored length, so what others may have damaged, or put to another use, is asked first.
     ///
     /// # Safety
     ///
@@ -214,7 +220,7 @@ impl RwLock {
     pub unsafe fn has_length_for(at: NonNull<Self>, max_participants: u32) -> bool {
         // SAFETY: the caller promises the first line, and any bytes are atomics.
         let base = unsafe { at.as_ref() };
-        base.extension.load(SeqCst) as usize == extension_words(max_participants)
+        base.shape.load(SeqCst) == shape(max_participants)
     }
 
     /// Clears the bit of participant slot `index`, for the sweep of a dead tenant. Returns
@@ -248,7 +254,7 @@ unsafe impl RawLock for RwLock {
         let lock = Self {
             owner: AtomicU64::new(0),
             wake: AtomicU32::new(0),
-            extension: AtomicU32::new(words as u32),
+            shape: AtomicU32::new(shape(max_participants)),
             readers: core::array::from_fn(|_| AtomicU64::new(0)),
         };
         // SAFETY: the caller promises room for the lock, aligned and unused.
@@ -379,6 +385,11 @@ fn leave(lines: Lines<'_>, (word, bit): (&AtomicU64, u64), participant: &Partici
     if lines.base.owner.load(SeqCst) & DRAINING != 0 {
         contended::wake_claimant(lines, participant);
     }
+}
+
+/// The shape of a lock for so many participants.
+const fn shape(max_participants: u32) -> u32 {
+    SHAPE_MARK | extension_words(max_participants) as u32
 }
 
 /// Where the extension of the lock at `at` begins.
