@@ -4,6 +4,9 @@
 mod basic;
 mod confusion;
 mod faults;
+mod images;
+mod model;
 mod peers;
 mod publish;
 mod support;
+mod threads;
