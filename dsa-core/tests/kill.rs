@@ -1,0 +1,223 @@
+//! Real processes on real shared memory, killed by SIGKILL at random moments and replaced.
+//!
+//! Each worker has a range of cells in the area. It publishes objects into empty cells of its own
+//! (`allocate_into`), and takes objects out of anybody's cells, looks whether they are whole, and
+//! frees them. A kill between taking out and freeing loses one object, which nobody can know of;
+//! nothing else may be lost.
+#![cfg(all(unix, not(loom)))]
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
+use dsm_core::handle::SegmentHandle;
+use dsm_core::lock::rw::RwLock;
+use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
+use dsm_core::participant::{Participant, ParticipantLocal};
+use platform_posix::Shm;
+
+type A = Area<'static, RwLock>;
+
+const WORKERS: usize = 3;
+const CELLS: usize = 400;
+const KILLS: usize = 60;
+const WORKER: &str = "DSA_CORE_KILL_WORKER";
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn rng(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 11) as usize
+}
+
+struct Home {
+    shm: &'static Shm,
+    ns: Option<Namespace<'static>>,
+    thread: &'static ParticipantLocal,
+}
+
+fn open(name: &str) -> Home {
+    let config = NamespaceConfig { max_segments: 256, ..NamespaceConfig::default() };
+    let shm = leak(Shm::new(name).unwrap());
+    let records: Vec<_> = (0..config.max_segments).map(|_| LocalSegment::new()).collect();
+    let local = leak(ProcessLocal::new(leak(AtomicU64::new(0)), records.leak()));
+    let platform = Platform { provider: shm, env: leak(shm.environment()) };
+    let (ns, _) = Namespace::open(shm, platform, &config, local).unwrap();
+    let thread = leak(ParticipantLocal::new());
+    ns.register(thread).unwrap();
+    Home { shm, ns: Some(ns), thread }
+}
+
+/// The cell at `index`.
+fn cell<'a>(area: &'a Area<'_, RwLock>, cells: DsaPointer, index: usize) -> &'a AtomicDsaPointer {
+    // SAFETY: the array was zeroed and is never freed while workers run.
+    unsafe { area.as_ref(cells.add(index as u64 * 8).cast()) }.unwrap()
+}
+
+/// Writes the size and a pattern into a new object.
+fn write(memory: std::ptr::NonNull<u8>, size: usize) {
+    for word in 0..size / 8 {
+        // SAFETY: inside the object of `size` bytes.
+        let at = unsafe { memory.cast::<u64>().add(word) };
+        // SAFETY: as above; nobody else knows it yet.
+        unsafe { at.write(if word == 0 { size as u64 } else { size as u64 ^ word as u64 }) };
+    }
+}
+
+fn is_whole(area: &Area<'_, RwLock>, object: DsaPointer) -> bool {
+    let mut size = [0; 8];
+    area.copy_out(object, 0, &mut size).unwrap();
+    let size = u64::from_ne_bytes(size) as usize;
+    let mut data = vec![0; size];
+    area.copy_out(object, 0, &mut data).unwrap();
+    data.chunks_exact(8).enumerate().skip(1).all(|(word, bytes)| {
+        u64::from_ne_bytes(bytes.try_into().unwrap()) == size as u64 ^ word as u64
+    })
+}
+
+fn size(state: &mut u64) -> usize {
+    8 * match rng(state) % 40 {
+        0 => 1 + rng(state) % 8000,
+        1..=8 => 1 + rng(state) % 800,
+        _ => 1 + rng(state) % 30,
+    }
+}
+
+fn work(
+    area: &Area<'_, RwLock>,
+    heap: &Heap<'_, RwLock>,
+    cells: DsaPointer,
+    who: usize,
+    seed: u64,
+) -> ! {
+    let mut state = seed | 1;
+    loop {
+        let own = cell(area, cells, who * CELLS + rng(&mut state) % CELLS);
+        if !own.load(Ordering::Relaxed).is_valid() {
+            let size = size(&mut state);
+            heap.allocate_into(size, 8, Flags::empty(), own, |at| write(at, size)).unwrap();
+        }
+        if rng(&mut state) % 3 != 0 {
+            let any = cell(area, cells, rng(&mut state) % (CELLS * WORKERS));
+            let object = any.swap(DsaPointer::INVALID, Ordering::AcqRel);
+            if object.is_valid() {
+                assert!(is_whole(area, object), "{object:?} was changed");
+                // SAFETY: taken out of its cell: nobody else knows it.
+                unsafe { heap.free(object) }.unwrap();
+            }
+        }
+        match rng(&mut state) % 5000 {
+            0 => drop(heap.trim().unwrap()),
+            1 => heap.maintain().unwrap(),
+            _ => {}
+        }
+    }
+}
+
+/// Does nothing unless started as a worker by the test below.
+#[test]
+fn worker() {
+    let Ok(order) = std::env::var(WORKER) else { return };
+    let parts: Vec<&str> = order.split(':').collect();
+    let number = |index: usize| parts[index].parse::<u64>().unwrap();
+    let home = open(parts[0]);
+    let ns = leak(home.ns.unwrap());
+    let handle = SegmentHandle::from_raw(number(1)).unwrap();
+    let area = leak(A::attach(ns, handle, leak(AreaLocal::new())).unwrap());
+    let participant = leak(ns.participant(home.thread));
+    let heap = area.heap(participant, leak(HeapLocal::new())).unwrap();
+    work(area, &heap, DsaPointer::from_raw(number(2)), number(3) as usize, number(4));
+}
+
+fn spawn(name: &str, handle: SegmentHandle, cells: DsaPointer, who: usize, seed: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["worker", "--exact", "--nocapture"])
+        .env(WORKER, format!("{name}:{}:{}:{who}:{seed}", handle.get(), cells.raw()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Kills a worker, unless it has failed by itself.
+fn kill(child: &mut Child) {
+    if let Some(status) = child.try_wait().unwrap() {
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        panic!("a worker ended by itself ({status}): {text}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn nothing_is_lost_when_workers_are_killed() {
+    let name = format!("dsa-kill-{}", std::process::id());
+    let mut home = open(&name);
+    {
+        let ns = home.ns.as_ref().unwrap();
+        let local = Box::new(AreaLocal::new());
+        let area: Area<'_, RwLock> = Area::create(ns, &Options::default(), &local).unwrap();
+        let hints = Box::new(HeapLocal::new());
+        let participant: Participant<'_> = ns.participant(home.thread);
+        let heap = area.heap(&participant, &hints).unwrap();
+        let bytes = CELLS * WORKERS * 8;
+        let cells = heap.allocate_extended(bytes, Flags::ZERO).unwrap();
+        let handle = area.handle().unwrap();
+        let mut state = 0x1234_5678_9abc_def1;
+        let mut workers: Vec<_> =
+            (0..WORKERS).map(|w| spawn(&name, handle, cells, w, rng(&mut state) as u64)).collect();
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut kills = 0;
+        while kills < KILLS && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20 + rng(&mut state) as u64 % 60));
+            let who = rng(&mut state) % WORKERS;
+            kill(&mut workers[who]);
+            kills += 1;
+            workers[who] = spawn(&name, handle, cells, who, rng(&mut state) as u64);
+        }
+        for worker in &mut workers {
+            kill(worker);
+            kills += 1;
+        }
+        ns.reap().unwrap();
+        heap.maintain().unwrap();
+        let report = area.check(&participant).unwrap();
+        assert_eq!(report.unpublished, 0);
+        let mut live = 0;
+        for index in 0..CELLS * WORKERS {
+            let object = cell(&area, cells, index).load(Ordering::Acquire);
+            if object.is_valid() {
+                live += 1;
+                assert!(is_whole(&area, object), "{object:?} was changed");
+                // SAFETY: nobody else is left.
+                unsafe { heap.free(object) }.unwrap();
+            }
+        }
+        assert!(live > 0 && kills > 5);
+        // Its own array is an object, too.
+        let lost = report.objects - live - 1;
+        assert!(lost <= kills as u64, "{lost} objects lost by {kills} kills");
+        // SAFETY: as above.
+        unsafe { heap.free(cells) }.unwrap();
+        assert_eq!(area.check(&participant).unwrap().objects, lost);
+        heap.trim().unwrap();
+        let stats = area.stats().unwrap();
+        assert!(stats.segments as u64 <= 2 + lost, "{stats:?}");
+        heap.release().unwrap();
+    }
+    let ns = home.ns.take().unwrap();
+    assert!(ns.unregister(home.thread));
+    ns.leave(home.shm).unwrap();
+    let left: Vec<_> = std::fs::read_dir("/dev/shm")
+        .map(|dir| dir.flatten().map(|e| e.file_name().into_string().unwrap_or_default()))
+        .map(|names| names.filter(|n| n.contains(&name)).collect())
+        .unwrap_or_default();
+    assert!(left.is_empty(), "{left:?}");
+}
