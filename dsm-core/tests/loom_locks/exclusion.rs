@@ -122,17 +122,21 @@ fn a_nested_reader_passes_a_claimant() {
 #[test]
 fn a_nested_reader_and_an_entering_claimant_exclude_each_other() {
     explore(3, |world: Arc<World<RwLock>>| {
-        let plain = spawn(&world, |world| reader(world, 0));
-        let nested = spawn(&world, |world| {
-            world.act(1, |me| {
-                let _side = world.side.lock().shared(me, FOREVER).unwrap().unwrap();
-                let _main = world.main.lock().shared(me, FOREVER).unwrap().unwrap();
-                world.read();
+        world.clone().act(0, |me| {
+            let held = world.main.lock().shared(me, FOREVER).unwrap().unwrap();
+            let claimant = spawn(&world, |world| writer(world, 1));
+            let nested = spawn(&world, |world| {
+                world.act(2, |me| {
+                    let _side = world.side.lock().shared(me, FOREVER).unwrap().unwrap();
+                    let _main = world.main.lock().shared(me, FOREVER).unwrap().unwrap();
+                    world.read();
+                });
             });
+            drop(held);
+            claimant.join().unwrap();
+            nested.join().unwrap();
         });
-        writer(&world, 2);
-        plain.join().unwrap();
-        nested.join().unwrap();
+        assert_eq!(world.read(), 1);
         assert_eq!(state(&world), FREE);
     });
 }
