@@ -7,3 +7,4 @@
 pub mod area;
 pub mod control;
 pub mod seeds;
+pub mod table;

@@ -11,3 +11,8 @@ fn control() {
 fn area() {
     inputs(2, 400, 1500).for_each(|input| dsm_fuzz::area::run(&input));
 }
+
+#[test]
+fn table() {
+    inputs(3, 600, 1200).for_each(|input| dsm_fuzz::table::run(&input));
+}
