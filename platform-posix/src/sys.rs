@@ -177,9 +177,9 @@ impl Drop for SignalsBlocked {
 
 /// Backs `len` bytes from `start` with memory, and extends the file to their end.
 ///
-/// `posix_fallocate` on tmpfs gives up and undoes all its work on any pending signal, so that a
-/// process with an interval timer would never finish: signals wait meanwhile. Its error is its
-/// return value. On failure nothing of the range is backed that was not before.
+/// `posix_fallocate` on tmpfs gives up and undoes all its work on any pending signal (on all but
+/// recent kernels), so that a process with an interval timer would never finish: signals wait
+/// meanwhile. Its error is its return value. On failure nothing of the range is backed that was not before.
 #[cfg(target_os = "linux")]
 pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
     if len == 0 {

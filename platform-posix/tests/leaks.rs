@@ -21,6 +21,16 @@ fn lines(path: &str) -> usize {
     std::fs::read_to_string(path).unwrap().lines().count()
 }
 
+/// Bytes of memory and swap that the machine has.
+fn all_memory() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let lines =
+        text.lines().filter(|line| line.starts_with("MemTotal:") || line.starts_with("SwapTotal:"));
+    let kibibytes =
+        |line: &str| line.split_ascii_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
+    lines.map(kibibytes).sum::<usize>() * 1024
+}
+
 fn exercise<P: SegmentProvider + Root>(provider: &P, environment: &Posix) {
     let handle = |n: u64| SegmentHandle::from_raw(0x1ea4_0000_0000 | n << 1).unwrap();
     let (mapping, id) = provider.create(handle(1), 100_000, 4096).unwrap();
@@ -74,6 +84,7 @@ fn exercise<P: SegmentProvider + Root>(provider: &P, environment: &Posix) {
 fn many_rounds_leave_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let namespace = format!("test-leaks-{}", std::process::id());
+    let memory = all_memory();
     let rounds = |n: usize| {
         for _ in 0..n {
             let shm = Shm::new(&namespace).unwrap();
@@ -84,6 +95,9 @@ fn many_rounds_leave_nothing() {
             exercise(&memfd, &memfd.environment());
             let sysv = SysV::new(directory.path(), &namespace).unwrap();
             exercise(&sysv, &sysv.environment());
+            // Refused after the segment was made: more than is left, not more than there is.
+            let segment = SegmentHandle::from_raw(0x1ea4_0000_0004).unwrap();
+            assert!(sysv.create(segment, memory, memory).is_err());
             drop(Wiped::<u64>::new().unwrap());
         }
     };

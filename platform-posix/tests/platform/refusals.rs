@@ -29,11 +29,21 @@ fn set_mode(path: &PathBuf, mode: u32) {
 #[test]
 fn something_else_in_an_objects_place_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
+    let shm = Shm::new(&name("place")).unwrap();
+    refuses_what_is_there(&shm, &path(&shm, &handle(1).to_string()), &path(&shm, "ctl"));
+    let file = File::new(directory.path(), "place").unwrap();
+    let at = |last: &str| directory.path().join(format!("dsm.place.{last}"));
+    refuses_what_is_there(&file, &at(&handle(1).to_string()), &at("ctl"));
+}
+
+fn refuses_what_is_there<P>(provider: &P, segment: &PathBuf, control: &PathBuf)
+where
+    P: SegmentProvider<Error = Error> + Root<Error = Error>,
+{
+    let directory = tempfile::tempdir().unwrap();
     let victim = directory.path().join("victim");
     std::fs::write(&victim, [7; 8192]).unwrap();
-    let shm = Shm::new(&name("place")).unwrap();
-    let (segment, control) = (path(&shm, &handle(1).to_string()), path(&shm, "ctl"));
-
+    set_mode(&victim, 0o600);
     let link = |at: &PathBuf| symlink(&victim, at).unwrap();
     let dangling = |at: &PathBuf| symlink("/nowhere/at/all", at).unwrap();
     let folder = |at: &PathBuf| std::fs::create_dir(at).unwrap();
@@ -44,15 +54,16 @@ fn something_else_in_an_objects_place_is_left_alone() {
     };
     let make: [&dyn Fn(&PathBuf); 4] = [&link, &dangling, &folder, &pipe];
     for (n, make) in make.iter().enumerate() {
-        for at in [&segment, &control] {
+        for at in [segment, control] {
             make(at);
         }
-        assert_eq!(kind(shm.attach(handle(1), ObjectId::default())), ErrorKind::Foreign, "{n}");
-        assert_eq!(kind(shm.destroy(handle(1), ObjectId::default())), ErrorKind::Foreign, "{n}");
-        assert_eq!(kind(shm.create(handle(1), 100, 100)), ErrorKind::AlreadyExists, "{n}");
-        assert_eq!(kind(shm.elect(Duration::ZERO)), ErrorKind::Foreign, "{n}");
-        assert_eq!(kind(shm.peek()), ErrorKind::Foreign, "{n}");
-        for at in [&segment, &control] {
+        let any = ObjectId::default();
+        assert_eq!(kind(provider.attach(handle(1), any)), ErrorKind::Foreign, "{n}");
+        assert_eq!(kind(provider.destroy(handle(1), any)), ErrorKind::Foreign, "{n}");
+        assert_eq!(kind(provider.create(handle(1), 100, 100)), ErrorKind::AlreadyExists, "{n}");
+        assert_eq!(kind(provider.elect(Duration::ZERO)), ErrorKind::Foreign, "{n}");
+        assert_eq!(kind(provider.peek()), ErrorKind::Foreign, "{n}");
+        for at in [segment, control] {
             assert!(at.symlink_metadata().is_ok(), "left alone");
             if at.is_dir() { std::fs::remove_dir(at) } else { std::fs::remove_file(at) }.unwrap();
         }
