@@ -25,6 +25,8 @@
 //!   `FREE`.
 //! * `DOOMED`: no page of it is allocated and none will be. Unpin it (again), on to `FREE`.
 
+use core::mem::offset_of;
+
 use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::class::CLASSES;
@@ -156,8 +158,14 @@ pub(crate) struct AreaHeader {
     pub(crate) inline: [Entry; INLINE_ENTRIES],
 }
 
+// What LAYOUT.md says.
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<AreaHeader>() <= UNITS_AT as usize);
+const _: () = assert!(
+    size_of::<AreaHeader>() <= UNITS_AT as usize
+        && offset_of!(AreaHeader, lock_bytes) == 40
+        && offset_of!(AreaHeader, orphans) == 128
+        && offset_of!(AreaHeader, inline) == 256
+);
 
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for AreaHeader {}

@@ -17,6 +17,8 @@ mod pages;
 mod pointer;
 mod racy_scan;
 mod slab;
+#[cfg(feature = "zerocopy")]
+mod typed;
 
 pub use area::{Area, Options, Report, Stats};
 pub use error::{Corruption, Error, FreeError};
@@ -24,3 +26,5 @@ pub use heap::{Flags, Heap, MAX_HUGE_REQUEST, MAX_REQUEST};
 pub use hints::HeapLocal;
 pub use local::AreaLocal;
 pub use pointer::{AtomicDsaPointer, DsaPointer, DsaPtr};
+#[cfg(feature = "zerocopy")]
+pub use typed::DsaBox;
