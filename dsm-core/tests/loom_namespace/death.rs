@@ -10,13 +10,13 @@ use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::inspect::Inspector;
 use dsm_core::lock::rw::{RwLock, RwLockState};
 use dsm_core::lock::{LockRef, Patience, RawLock};
-use dsm_core::namespace::Opened;
+use dsm_core::namespace::{NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
 use dsm_core::segment::Segment;
 use dsm_core::sync::model::die_after;
 
-use crate::{Member, config, join, start};
+use crate::{Member, config, join, join_as, start};
 
 /// Runs `model` once for each point of death, from 0 on in steps of `step`, until its victim
 /// survives; it gets the number of stores the victim may perform, and says whether it died.
@@ -207,4 +207,42 @@ fn a_reaper_killed_in_its_turn_is_followed_by_another() {
     for stores in (0..160).step_by(9) {
         reaper_dies(stores, 1, 1);
     }
+}
+
+const PAGE: usize = 4096;
+
+#[test]
+fn pages_of_the_main_region_come_back() {
+    for_each_death(1, 100, |stores| {
+        let machine = HeapMachine::new();
+        let config = NamespaceConfig { main_region: 4 * PAGE, ..config() };
+        let peer = join_as(start(&machine), &config);
+        let kept = peer.namespace.create_segment(PAGE, 0).unwrap();
+        let victim = start(&machine);
+        let died = kill(victim, stores, || {
+            let member = join_as(victim, &config);
+            let ns = member.namespace;
+            let first = ns.create_segment(PAGE, 0).unwrap();
+            let second = ns.create_segment(2 * PAGE, 0).unwrap();
+            let handle = second.handle();
+            ns.pin_segment_under(handle, first.handle()).unwrap();
+            drop(second);
+            drop(ns.attach_segment(handle).unwrap().unwrap());
+            drop(first);
+            drop(ns.create_segment(3 * PAGE, 0).unwrap());
+            member.leave();
+        });
+        peer.namespace.reap().unwrap();
+        assert_eq!(peer.namespace.main_region(), (4 * PAGE, PAGE));
+        let rest = peer.namespace.create_segment(3 * PAGE, 0).unwrap();
+        assert!(rest.handle().is_main_region());
+        // Neither lies in the other.
+        let (a, b) = (kept.base().as_ptr() as usize, rest.base().as_ptr() as usize);
+        assert!(a + PAGE <= b || b + 3 * PAGE <= a);
+        drop((kept, rest));
+        assert_eq!(peer.namespace.main_region().1, 0);
+        peer.leave();
+        assert_eq!(machine.objects().len(), 0);
+        died
+    });
 }

@@ -41,9 +41,12 @@ fn start(machine: &HeapMachine) -> &'static HeapProcess {
 }
 
 fn join(process: &'static HeapProcess) -> Member {
+    join_as(process, &config())
+}
+
+fn join_as(process: &'static HeapProcess, config: &NamespaceConfig) -> Member {
     let local = Box::leak(Box::new(process.local()));
-    let (namespace, opened) =
-        Namespace::open(process, process.platform(), &config(), local).unwrap();
+    let (namespace, opened) = Namespace::open(process, process.platform(), config, local).unwrap();
     Member { process, namespace: Box::leak(Box::new(namespace)), opened }
 }
 
