@@ -7,7 +7,7 @@
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_inline};
 
-/// Identity of [`hash_bytes`]: changes when its output does.
+/// Identity of [`Secrets::hash_bytes`]: changes when its output does.
 pub const RAPIDHASH_V3: u64 = u64::from_le_bytes(*b"rapid3s\0");
 
 /// What a seed is expanded to; kept by each process.

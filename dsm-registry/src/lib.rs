@@ -120,3 +120,8 @@ pub use scan::{Iter, Scan, ScanEntry, ScanMut, Scanned};
 pub use segment::{Bytes, Init, Segment};
 pub use table::{Bounded, HashTable};
 pub use tag::TypeTag;
+
+/// The workspace's README: what it promises newcomers compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct WorkspaceReadme;
