@@ -1,0 +1,205 @@
+//! `dsm ls`, `show`, `rm` and `reap`, on namespaces of real processes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+
+use dsm_registry::{Error, Registry};
+
+/// Set for the process that [`Tenant::start`] starts: the namespace that it is to live in.
+const LIVE_IN: &str = "DSM_CLI_TEST_LIVE_IN";
+
+fn dsm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dsm")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A command that must succeed: what it says.
+fn ok(arguments: &[&str]) -> String {
+    let output = dsm(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&ok(&[arguments, &["--json"]].concat())).unwrap()
+}
+
+/// A command that must fail: its complaint.
+fn fails(arguments: &[&str]) -> String {
+    let output = dsm(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+/// A name of the test's own; what a failed run has left under it is cleared away.
+fn namespace(label: &str) -> String {
+    format!("cli-{label}-{}", std::process::id())
+}
+
+/// Another process that lives in a namespace, and holds an entry of its table "hits".
+struct Tenant {
+    process: Child,
+    namespace: String,
+}
+
+impl Tenant {
+    fn start(namespace: &str) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tenant", "--nocapture"])
+            .env(LIVE_IN, namespace)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let said: Vec<String> =
+            lines.map_while(Result::ok).take_while(|line| !line.contains("moved in")).collect();
+        assert!(process.try_wait().unwrap().is_none(), "it did not move in: {said:?}");
+        Self { process, namespace: namespace.to_owned() }
+    }
+
+    fn pid(&self) -> u64 {
+        u64::from(self.process.id())
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            // In vain only if it has ended just now; and then the test fails or is over.
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+            let _ = Registry::builder(&self.namespace).reap();
+        }
+    }
+}
+
+/// No test by itself: the body of the process that `Tenant::start` starts.
+#[test]
+fn tenant() {
+    let Ok(namespace) = std::env::var(LIVE_IN) else { return };
+    let registry = Registry::open(&namespace).unwrap();
+    let hits = registry.hash::<u64, u64>("hits").unwrap();
+    let guard = hits.entry(&1).unwrap().or_insert(7).unwrap();
+    writeln!(std::io::stdout(), "moved in").unwrap();
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    drop(guard);
+}
+
+fn row<'a>(list: &'a serde_json::Value, namespace: &str) -> Option<&'a serde_json::Value> {
+    list.as_array().unwrap().iter().find(|row| row["namespace"] == namespace)
+}
+
+#[test]
+fn a_namespace_is_listed_and_shown() {
+    let name = namespace("shown");
+    let tenant = Tenant::start(&name);
+
+    let list = json(&["ls"]);
+    let seen = row(&list, &name).unwrap();
+    assert_eq!((&seen["processes"], &seen["dead"]), (&1.into(), &0.into()));
+    assert!(seen["segments"].as_u64().unwrap() >= 2 && seen["reserved"].as_u64().unwrap() > 0);
+    assert!(ok(&["ls"]).lines().any(|line| line.starts_with(&name) && line.ends_with("in use")));
+
+    let shown = json(&["show", &name]);
+    let process = &shown["processes"][0];
+    assert_eq!(process["pid"], tenant.pid());
+    assert_eq!((&process["dead"], &process["threads"]), (&false.into(), &1.into()));
+    assert!(process["locks"].as_u64().unwrap() >= 1, "it holds an entry: {shown}");
+    assert_eq!(shown["names"], serde_json::Value::Null);
+    let plain = ok(&["show", &name]);
+    assert!(plain.starts_with(&format!("namespace {name}: 1 of 128 processes")), "{plain}");
+    assert!(plain.contains("locks held") && plain.contains("pinned"), "{plain}");
+
+    let names = json(&["show", &name, "--names"]);
+    assert_eq!(names["names"][0]["name"], "hits");
+    assert_eq!(names["names"][0]["kind"], "hash table");
+    assert!(ok(&["show", &name, "--names"]).contains("a hash table from u64 (8 bytes"));
+}
+
+#[test]
+fn what_is_used_is_not_removed_unless_forced() {
+    let name = namespace("removed");
+    let tenant = Tenant::start(&name);
+    let complaint = fails(&["rm", &name]);
+    assert!(complaint.contains("1 process(es) live in namespace"), "{complaint}");
+    assert!(fails(&["rm", &name, "hits"]).contains("in use by 1 other process"));
+    assert!(fails(&["rm", &name, "nothing"]).contains("there is no \"nothing\""));
+
+    assert!(ok(&["rm", &name, "hits", "--force"]).contains("removed hits"));
+    assert_eq!(json(&["show", &name, "--names"])["names"], serde_json::json!([]));
+    assert_eq!(json(&["rm", &name, "--force"])["gone"], false, "its tenant lives");
+    tenant.kill();
+    assert_eq!(json(&["rm", &name])["gone"], true);
+    assert!(matches!(Registry::inspect(&name), Err(Error::NoNamespace { .. })));
+}
+
+#[test]
+fn the_dead_are_reaped_and_the_living_left_alone() {
+    let name = namespace("reaped");
+    let (first, second) = (Tenant::start(&name), namespace("alive"));
+    let alive = Tenant::start(&second);
+    let pid = first.pid();
+    first.kill();
+
+    for _ in 0..2 {
+        // Looking changes nothing, so that one can look again. (There may be namespaces of others
+        // that can't be looked at, which is no success.)
+        let output = dsm(&["reap", "--dry-run", "--json"]);
+        let estates = serde_json::from_slice(&output.stdout).unwrap();
+        let estate = row(&estates, &name).unwrap();
+        assert_eq!(estate["dead"], serde_json::json!([pid]));
+        assert_eq!(
+            (&estate["reaped"], &estate["removes_namespace"]),
+            (&false.into(), &true.into())
+        );
+        assert!(estate["locks"].as_u64().unwrap() >= 1);
+        assert!(row(&estates, &second).is_none(), "{estates}");
+        assert_eq!(row(&json(&["ls"]), &name).unwrap()["dead"], 1);
+    }
+    assert!(fails(&["show", &name, "--names"]).contains("nobody lives in namespace"));
+
+    assert!(ok(&["reap", &name]).contains("removed as a whole"));
+    assert!(row(&json(&["ls"]), &name).is_none());
+    assert!(ok(&["reap", &second]).contains("the dead left nothing"));
+    assert_eq!(row(&json(&["ls"]), &second).unwrap()["processes"], 1);
+    alive.kill();
+    ok(&["reap", &second]);
+}
+
+#[test]
+fn segments_without_a_control_object_are_told_and_left_alone() {
+    let name = namespace("orphaned");
+    let registry = Registry::open(&name).unwrap();
+    let value = registry.segment::<u64>("value", |value| value.write(1)).unwrap();
+    let control = std::path::Path::new("/dev/shm").join(format!("dsm.{name}.ctl"));
+    std::fs::rename(&control, control.with_extension("away")).unwrap();
+    for arguments in [&["reap", &name, "--dry-run"][..], &["reap", &name]] {
+        let estates = json(arguments);
+        let estate = row(&estates, &name).unwrap();
+        assert_eq!((&estate["orphaned"], &estate["reaped"]), (&true.into(), &false.into()));
+    }
+    assert!(ok(&["ls"]).contains("its control object is gone"));
+    std::fs::rename(control.with_extension("away"), &control).unwrap();
+    drop((registry, value));
+    assert!(row(&json(&["ls"]), &name).is_none());
+}
+
+#[test]
+fn what_is_not_there_is_an_error_and_stays_so() {
+    let name = namespace("absent");
+    for command in [&["show", &name][..], &["rm", &name], &["rm", &name, "x"], &["reap", &name]] {
+        let complaint = fails(command);
+        assert!(complaint.contains(&format!("there is no namespace {name:?}")), "{complaint}");
+    }
+    assert!(row(&json(&["ls"]), &name).is_none(), "nothing was created by looking");
+}
