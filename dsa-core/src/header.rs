@@ -26,12 +26,13 @@
 //! * `DOOMED`: no page of it is allocated and none will be. Unpin it (again), on to `FREE`.
 
 use core::mem::offset_of;
+use core::ptr::NonNull;
 
 use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::class::CLASSES;
 use crate::layout::UNITS_AT;
-use crate::memory::Shared;
+use crate::memory::{Memory, Shared};
 
 /// First word of every segment of an area: "DSAREA" and two digits.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DSAREA01");
@@ -124,6 +125,24 @@ pub(crate) struct SegmentHeader {
 
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for SegmentHeader {}
+
+/// The key ([`DsaPointer::key`]) by which pointers name a mapped segment of an area; `None` if it is
+/// no such segment. For tools that look at an area from outside, and resolve pointers by themselves.
+///
+/// [`DsaPointer::key`]: crate::DsaPointer::key
+///
+/// # Safety
+///
+/// `len` bytes from `base`, which is aligned to 64, must be mapped for reads.
+#[must_use]
+pub unsafe fn segment_key(base: NonNull<u8>, len: u64) -> Option<u32> {
+    // SAFETY: passed on; nothing is written.
+    let memory = unsafe { Memory::new(base, len) };
+    let header: &SegmentHeader = memory.at(0).ok()?;
+    let known = header.magic.load(Ordering::Acquire) == MAGIC
+        && header.version.load(Ordering::Relaxed) == VERSION;
+    known.then(|| header.key.load(Ordering::Relaxed))
+}
 
 /// The area's control block.
 #[repr(C, align(64))]

@@ -22,6 +22,7 @@ mod typed;
 
 pub use area::{Area, Options, Report, Stats};
 pub use error::{Corruption, Error, FreeError};
+pub use header::segment_key;
 pub use heap::{Flags, Heap, MAX_HUGE_REQUEST, MAX_REQUEST};
 pub use hints::HeapLocal;
 pub use local::AreaLocal;

@@ -17,8 +17,8 @@ mod held;
 pub mod keys;
 mod layout;
 mod locked;
+mod peek;
 mod probe;
-#[cfg(not(feature = "locked-reads"))]
 mod racy_copy;
 pub mod raw;
 mod read;
@@ -39,6 +39,7 @@ pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use error::{Error, MemoryError, Parameter};
 pub use guard::{ExclusiveGuard, SharedGuard};
 pub use layout::MAX_SEGMENT_SIZE;
+pub use peek::Peeked;
 pub use scan::{Scan, ScanEntry, ScanEntryMut, ScanMut};
 pub use store::{Allocator, Store};
 pub use table::{DEFAULT_PARTITIONS, Key, Params, Session, Snapshot, Table, TableHandle, Value};

@@ -16,8 +16,9 @@
 //!   cannot move them after the fence.
 //!
 //! Other participants are other processes for which the language has no rules at all; only a
-//! thread of the same process makes the race a formal one. With the feature `locked-reads`
-//! nothing here is used and reads take the lock, so that the thread sanitizer can judge the rest.
+//! thread of the same process makes the race a formal one. With the feature `locked-reads` reads
+//! take the lock, so that the thread sanitizer can judge the rest; only tools that look from outside
+//! ([`peek`](crate::peek)) copy like this then.
 
 use core::mem::{MaybeUninit, size_of};
 use core::ptr::NonNull;
@@ -75,6 +76,7 @@ pub(crate) unsafe fn copy_out<T>(base: NonNull<u8>, offset: usize) -> T {
 /// # Safety
 ///
 /// As for [`copy_out`], with `bytes.len()` for the size.
+#[cfg(not(feature = "locked-reads"))]
 #[inline(always)]
 pub(crate) unsafe fn equal(base: NonNull<u8>, offset: usize, bytes: &[u8]) -> bool {
     let mut done = 0;

@@ -5,6 +5,7 @@
 //! no trace: what it sees may change while it looks, and each answer is true of some moment
 //! only. Whether a process or thread is dead is asked of the environment, and kept to itself.
 
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::control::header::PERSISTENT;
@@ -185,5 +186,17 @@ impl<'a> Inspector<'a> {
                 attached: slot.attached.iter().map(|w| w.load(Relaxed).count_ones()).sum(),
             })
         })
+    }
+
+    /// Where a segment of the main region lies in the mapping; `None` for one that is an object of
+    /// its own, or is gone.
+    #[must_use]
+    pub fn in_main_region(&self, handle: SegmentHandle) -> Option<(NonNull<u8>, usize)> {
+        let slot = self.control.segment(handle.slot())?;
+        if !handle.is_main_region() || slot.handle() != Some(handle) {
+            return None;
+        }
+        let (page, _) = self.control.pages_of(&slot)?;
+        Some((self.control.page_address(page), slot.size()))
     }
 }
