@@ -12,6 +12,8 @@ use dsm_core::provider::Mapping;
 
 use crate::builder::Builder;
 use crate::error::Error;
+use crate::manage::Listing;
+use crate::outside;
 use crate::platform::{Backend, Link};
 use crate::registry::Registry;
 
@@ -19,6 +21,7 @@ pub use dsm_core::inspect::{NamespaceInfo, ParticipantInfo, ProcessInfo, Segment
 
 /// A namespace seen from outside; see [`Registry::inspect`].
 pub struct RegistryInspector {
+    name: Box<str>,
     /// Borrows from `link` and from the mapping; `None` if the namespace is not finished.
     inspector: Option<Inspector<'static>>,
     mapping: Mapping,
@@ -39,7 +42,8 @@ impl RegistryInspector {
         let mapping = link.peek().map_err(|e| fail(e.into()))?;
         // SAFETY: boxed, and dropped after the inspector.
         let env = unsafe { &*std::ptr::from_ref(&*link) }.environment();
-        let mut this = Self { inspector: None, mapping, link: ManuallyDrop::new(link) };
+        let mut this =
+            Self { name: name.into(), inspector: None, mapping, link: ManuallyDrop::new(link) };
         // SAFETY: mapped until this is dropped.
         this.inspector = unsafe { Inspector::new(&this.mapping, env) }.map_err(fail)?;
         Ok(this)
@@ -49,6 +53,19 @@ impl RegistryInspector {
     #[must_use]
     pub fn info(&self) -> Option<NamespaceInfo> {
         self.inspector.map(|inspector| inspector.info())
+    }
+
+    /// Its names, sorted, without taking part; see [`Registry::list`]. What somebody is changing at
+    /// this moment, or was when it died, is left out unless it makes sense as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`], or what the platform says of the objects behind the names.
+    pub fn names(&self) -> Result<Vec<Listing>, Error> {
+        match &self.inspector {
+            Some(inspector) => outside::names(inspector, self.link.provider(), &self.name),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Its processes, dead ones that nobody has swept yet included.

@@ -84,6 +84,7 @@ mod name;
 mod names;
 mod objects;
 mod options;
+mod outside;
 mod plain;
 mod platform;
 #[cfg(unix)]

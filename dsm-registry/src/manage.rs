@@ -18,7 +18,9 @@ use crate::name;
 use crate::names::{Seen, Verdict};
 use crate::registry::Registry;
 
-/// A name in a namespace.
+/// A name in a namespace, as [`Registry::list`] or [`RegistryInspector::names`] found it.
+///
+/// [`RegistryInspector::names`]: crate::RegistryInspector::names
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Listing {
@@ -30,7 +32,7 @@ pub struct Listing {
     pub description: Description,
     /// Bytes that it takes: of a value, or of all segments of an area or table.
     pub size: u64,
-    /// Bytes of that which are in use.
+    /// Bytes of that which are in use; seen from outside, those backed by memory.
     pub used: u64,
     /// Processes that have it attached. Dead ones count until they are reaped.
     pub attached: u32,

@@ -32,9 +32,9 @@ use crate::table::Store;
 use crate::thread;
 
 /// Locks of the table of names: it is written when names come and go only.
-const PARTITIONS: u32 = 8;
+pub(crate) const PARTITIONS: u32 = 8;
 /// Identifies the table's types: changes with the layout of [`Entry`].
-const TYPE_TAG: u64 = MAGIC;
+pub(crate) const TYPE_TAG: u64 = MAGIC;
 /// How long to wait for another one who builds.
 const NAP: Duration = Duration::from_millis(2);
 

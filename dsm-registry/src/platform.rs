@@ -4,7 +4,7 @@
 use dsm_core::env::Environment;
 use dsm_core::error::ProviderFailure;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
-use dsm_core::provider::{Mapping, ProviderError, Root, SegmentProvider};
+use dsm_core::provider::{ErasedProvider, Mapping, ProviderError, Root, SegmentProvider};
 
 /// A backend: what `Builder::provider` takes.
 ///
@@ -61,6 +61,7 @@ pub(crate) trait Backend: Send + Sync {
 
 /// A [`Connection`], erased.
 pub(crate) trait Link: Send + Sync {
+    fn provider(&self) -> &dyn ErasedProvider;
     fn environment(&self) -> &dyn Environment;
     /// See [`Namespace::open`].
     fn open<'a>(
@@ -106,6 +107,10 @@ where
     R: Root + 'static,
     E: Environment + 'static,
 {
+    fn provider(&self) -> &dyn ErasedProvider {
+        &self.provider
+    }
+
     fn environment(&self) -> &dyn Environment {
         &self.environment
     }

@@ -302,6 +302,11 @@ fn a_look_from_outside_changes_nothing() {
     let pids: Vec<_> = look.processes().map(|p| (p.proof.pid, p.dead)).collect();
     let (me, other) = (u64::from(std::process::id()), u64::from(peer.pid()));
     assert!(pids.contains(&(me, false)) && pids.contains(&(other, false)), "{pids:?}");
+    let names = || {
+        let names = look.names().unwrap();
+        names.iter().map(|n| (n.name.clone(), n.attached)).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), [("table".to_owned(), 2)]);
     let holding =
         |dead| look.participants().any(|p| p.dead == dead && p.held.iter().flatten().count() == 1);
     assert!(holding(false));
@@ -314,6 +319,7 @@ fn a_look_from_outside_changes_nothing() {
         let pids: Vec<_> = look.processes().map(|p| (p.proof.pid, p.dead)).collect();
         assert!(pids.contains(&(me, false)) && pids.contains(&(other, true)), "{pids:?}");
         assert!(holding(true), "the evidence is still there");
+        assert_eq!(names(), [("table".to_owned(), 2)]);
     }
     assert_eq!(space.builder().reap().unwrap(), 1);
     assert_eq!(look.processes().count(), 1);
@@ -323,6 +329,35 @@ fn a_look_from_outside_changes_nothing() {
     drop(registry);
     // What is mapped stays, but the namespace is gone.
     assert!(matches!(Registry::inspect(&space.name), Err(Error::NoNamespace { .. })));
+}
+
+#[test]
+fn names_are_seen_from_outside_as_from_inside() {
+    for main_region in [0, 32 << 20] {
+        let space = Space::new("outside");
+        let registry = space.builder().main_region(main_region).open().unwrap();
+        for i in 0..200_u64 {
+            registry.segment::<u64>(&format!("value {i:03}"), |v| v.write(i)).unwrap();
+        }
+        registry.area("area").unwrap().allocate([1_u8; 100_000]).unwrap();
+        registry.hash::<u64, u64>("hash").unwrap();
+        let look = Registry::inspect(&space.name).unwrap();
+        let mut outside = look.names().unwrap();
+        let mut inside = registry.list().unwrap();
+        assert_eq!(outside.len(), 202);
+        // Only what is used is told in other terms.
+        outside.iter_mut().chain(&mut inside).for_each(|listing| listing.used = 0);
+        assert_eq!(outside, inside);
+
+        let mut peer = space.peer("hang in initialiser");
+        peer.expect("inside");
+        for _ in 0..2 {
+            let names = look.names().unwrap();
+            let busy: Vec<_> = names.iter().filter_map(|n| n.initialising).collect();
+            assert_eq!(busy, [u64::from(peer.pid())]);
+            peer.kill_to_zombie();
+        }
+    }
 }
 
 #[test]
