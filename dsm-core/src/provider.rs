@@ -229,7 +229,7 @@ unsafe impl<P: SegmentProvider> ErasedProvider for P {
 /// How a namespace's control object is found, or elected into being.
 ///
 /// At most one process at a time holds the *election* of a namespace. Only its holder may
-/// initialise the control object, claim or free process slots, or remove the object. The platform
+/// initialise the control object, claim process slots, or remove the object. The platform
 /// lets go of it when the holder dies, at whatever instruction.
 pub trait Root: Send + Sync {
     /// The error type.
