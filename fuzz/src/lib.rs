@@ -6,5 +6,6 @@
 
 pub mod area;
 pub mod control;
+pub mod registry;
 pub mod seeds;
 pub mod table;

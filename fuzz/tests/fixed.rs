@@ -16,3 +16,8 @@ fn area() {
 fn table() {
     inputs(3, 600, 1200).for_each(|input| dsm_fuzz::table::run(&input));
 }
+
+#[test]
+fn registry() {
+    inputs(4, 300, 400).for_each(|input| dsm_fuzz::registry::run(&input));
+}
