@@ -277,10 +277,10 @@ impl State {
             asked = Some(found);
             Ok(())
         });
-        if let Some(found) = asked.filter(|_| inner != name) {
-            if self.expect(inner, Thing::Word, &found) {
-                self.names.entry(inner.to_owned()).or_insert((Thing::Word, value));
-            }
+        if let Some(found) = asked.filter(|_| inner != name)
+            && self.expect(inner, Thing::Word, &found)
+        {
+            self.names.entry(inner.to_owned()).or_insert((Thing::Word, value));
         }
         if self.expect(name, Thing::Word, &made) {
             self.names.entry(name.to_owned()).or_insert((Thing::Word, value));
