@@ -11,7 +11,7 @@
 use crate::control::segment::{SegmentSlot, State, Word};
 use crate::control::{Control, header, slots};
 use crate::handle::{ObjectId, SegmentHandle};
-use crate::namespace::{Error, Namespace};
+use crate::namespace::{Error, Namespace, acquire};
 use crate::provider::Mapping;
 use crate::segment::Segment;
 use crate::sync::Ordering;
@@ -43,7 +43,7 @@ pub(crate) fn create<'n>(
     })?;
     let Some((handle, page)) = made else { return Ok(None) };
     let base = control.page_address(u64::from(page));
-    let mut mapped = namespace.local.segments[handle.slot() as usize].mapped.lock();
+    let mut mapped = acquire(&namespace.local.segments[handle.slot() as usize].mapped, control.env);
     mapped.handle = handle.get();
     mapped.base = base.as_ptr();
     mapped.len = size;

@@ -8,18 +8,62 @@
 //! Lock order within the process: a record, then the process's participant (and with it the
 //! control lock). Nothing waits for a record while it holds the participant.
 //!
+//! These mutexes are spin locks, as there is nothing else without a platform; but who has spun for
+//! a while sleeps between its tries, because the owner may have lost its processor, or wait for
+//! another process itself.
+//!
 //! The token word says that all of this is this process's: it is zero before the namespace is
 //! opened and after it is left, and the platform puts it into memory that is wiped on fork. A
 //! child therefore finds zero, and touches neither records (whose mutexes may have been held by
 //! threads it does not have) nor shared memory.
 
 use core::ptr;
+use core::time::Duration;
 
 use crate::detach::DetachCallback;
-use crate::sync::{AtomicU64, Ordering};
+use crate::env::Environment;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, spin_loop};
 
 /// Stands in the token word while a namespace is being opened.
 const OPENING: u64 = u64::MAX;
+
+/// Tries before the first sleep: about as long as the control lock is held.
+const SPINS: u32 = 100;
+/// Sleep between two tries.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// Acquires a mutex of this process.
+#[inline]
+pub(crate) fn acquire<'m, T>(
+    mutex: &'m spin::Mutex<T>,
+    env: &dyn Environment,
+) -> spin::MutexGuard<'m, T> {
+    match mutex.try_lock() {
+        Some(guard) => guard,
+        None => acquire_contended(mutex, env),
+    }
+}
+
+#[cold]
+fn acquire_contended<'m, T>(
+    mutex: &'m spin::Mutex<T>,
+    env: &dyn Environment,
+) -> spin::MutexGuard<'m, T> {
+    for _ in 0..SPINS {
+        spin_loop();
+        if let Some(guard) = mutex.try_lock() {
+            return guard;
+        }
+    }
+    // Nobody wakes a word of our own: the wait is a sleep.
+    let word = AtomicU32::new(0);
+    loop {
+        env.wait(&word, 0, PAUSE);
+        if let Some(guard) = mutex.try_lock() {
+            return guard;
+        }
+    }
+}
 
 /// A process's record of one segment slot.
 pub struct LocalSegment {

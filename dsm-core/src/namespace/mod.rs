@@ -36,8 +36,8 @@ mod segments;
 
 pub use crate::control::header::ROOTS;
 pub use error::Error;
-pub(crate) use local::Mapped;
 pub use local::{LocalSegment, ProcessLocal};
+pub(crate) use local::{Mapped, acquire};
 pub(crate) use release::LeaveBehind;
 
 /// The platform a namespace lives on, both halves erased.
@@ -267,7 +267,7 @@ impl<'a> Namespace<'a> {
         if !self.is_open() {
             return Err(Error::Forked);
         }
-        let mut me = self.me.lock();
+        let mut me = acquire(&self.me, self.platform.env);
         let Me { participant, random } = &mut *me;
         let participant = Participant::new(&self.control, participant);
         self.control.locked(&participant, Patience::Forever, || work(random))

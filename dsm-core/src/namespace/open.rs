@@ -28,7 +28,7 @@
 
 use core::time::Duration;
 
-use super::{Error, Me, Namespace, NamespaceConfig, Opened, Platform, ProcessLocal};
+use super::{Error, Me, Namespace, NamespaceConfig, Opened, Platform, ProcessLocal, acquire};
 use crate::control::header::{Layout, PERSISTENT};
 use crate::control::process::{self, ProcessSlot};
 use crate::control::segment::State;
@@ -194,14 +194,14 @@ impl<'a> Namespace<'a> {
     /// process is out of the namespace, but what it could not clean is left to the next reaper.
     pub fn leave<R: Root>(self, root: &R) -> Result<(), Error> {
         // In this order: in a fork child the mutex may be held by a thread that it does not have.
-        if !self.is_open() || !self.me.lock().participant.is_registered() {
+        if !self.is_open() || !acquire(&self.me, self.platform.env).participant.is_registered() {
             return Err(Error::Forked);
         }
         let own = self.own_index();
         let swept = self.with_control(|| reap::sweep_own(&self, self.process, own));
         self.detach_all();
         let result = self.resign(root);
-        self.me.lock().participant.clear();
+        acquire(&self.me, self.platform.env).participant.clear();
         self.platform.env.release(self.process.0);
         self.local.reset();
         if swept == Ok(0) {
@@ -213,7 +213,7 @@ impl<'a> Namespace<'a> {
     }
 
     fn own_index(&self) -> u16 {
-        let me = self.me.lock();
+        let me = acquire(&self.me, self.platform.env);
         let participant = Participant::new(&self.control, &me.participant);
         participant.id().map_or(ELECTOR, |id| id.index)
     }

@@ -7,7 +7,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Error, Mapped, Namespace};
+use super::{Error, Mapped, Namespace, acquire};
 use crate::control::segment::SegmentSlot;
 use crate::control::slots::{self, Retired};
 use crate::detach::DetachCallback;
@@ -46,7 +46,7 @@ impl Namespace<'_> {
         }
         let record = &self.local.segments[handle.slot() as usize].mapped;
         loop {
-            let mut mapped = record.lock();
+            let mut mapped = acquire(record, self.platform.env);
             if mapped.handle != handle.get() || mapped.handles == 0 {
                 return None;
             }
@@ -114,7 +114,7 @@ impl Namespace<'_> {
     pub(super) fn detach_all(&self) {
         for record in self.local.segments {
             let handle = {
-                let mut mapped = record.mapped.lock();
+                let mut mapped = acquire(&record.mapped, self.platform.env);
                 mapped.pinned = false;
                 mapped.handles = 1;
                 mapped.handle
@@ -122,7 +122,7 @@ impl Namespace<'_> {
             if let Some(handle) = SegmentHandle::from_raw(handle) {
                 let _nothing = self.let_go(handle, LeaveBehind::Nothing);
             }
-            *record.mapped.lock() = Mapped::NONE;
+            *acquire(&record.mapped, self.platform.env) = Mapped::NONE;
         }
     }
 
@@ -155,7 +155,8 @@ impl Namespace<'_> {
         if !self.is_open() {
             return None;
         }
-        let mapped = self.local.segments.get(handle.slot() as usize)?.mapped.lock();
+        let mapped =
+            acquire(&self.local.segments.get(handle.slot() as usize)?.mapped, self.platform.env);
         (mapped.handle == handle.get()).then_some(mapped)
     }
 

@@ -11,7 +11,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Error, Mapped, Namespace};
+use super::{Error, Mapped, Namespace, acquire};
 use crate::control::segment::{State, Word};
 use crate::control::{process, slots};
 use crate::error::ErrorKind;
@@ -102,7 +102,8 @@ impl Namespace<'_> {
             unsafe { self.platform.provider.detach(mapping) };
             return Err(error);
         }
-        let mut record = self.local.segments[handle.slot() as usize].mapped.lock();
+        let mut record =
+            acquire(&self.local.segments[handle.slot() as usize].mapped, self.platform.env);
         Ok(self.enter(&mut record, handle, &mapping, size))
     }
 
@@ -173,7 +174,8 @@ impl Namespace<'_> {
         if handle.slot() >= self.control.layout.max_segments {
             return Ok(None);
         }
-        let mut record = self.local.segments[handle.slot() as usize].mapped.lock();
+        let mut record =
+            acquire(&self.local.segments[handle.slot() as usize].mapped, self.platform.env);
         if let Some(segment) = self.another(handle, &mut record) {
             return Ok(Some(segment));
         }
@@ -224,7 +226,8 @@ impl Namespace<'_> {
         if !self.is_open() {
             return None;
         }
-        let mut record = self.local.segments.get(handle.slot() as usize)?.mapped.lock();
+        let mut record =
+            acquire(&self.local.segments.get(handle.slot() as usize)?.mapped, self.platform.env);
         self.another(handle, &mut record)
     }
 

@@ -7,6 +7,7 @@ mod model;
 mod open;
 mod recovery;
 mod segments;
+mod threads;
 mod toc;
 
 use dsm_core::heap::{HeapMachine, HeapProcess};
