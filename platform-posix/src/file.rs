@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::liveness::Posix;
-use crate::name::{NamespaceName, Style, split};
+use crate::name::{NamespaceName, ObjectName, Style, split};
 use crate::object::{Named, Place};
 use crate::options::Options;
 use crate::provide::provide_named;
@@ -96,14 +96,12 @@ impl Directory {
 }
 
 impl Place for Directory {
-    fn open(&self, name: &str, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
-        let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
-        sys::open_at(Some(self.descriptor.as_fd()), &name, flags, mode)
+    fn open(&self, name: &ObjectName, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
+        sys::open_at(Some(self.descriptor.as_fd()), name.without_slash(), flags, mode)
     }
 
-    fn unlink(&self, name: &str) -> Result<(), Errno> {
-        let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
-        sys::unlink_at(self.descriptor.as_fd(), &name)
+    fn unlink(&self, name: &ObjectName) -> Result<(), Errno> {
+        sys::unlink_at(self.descriptor.as_fd(), name.without_slash())
     }
 
     fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {

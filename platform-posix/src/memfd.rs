@@ -26,7 +26,7 @@ use dsm_core::provider::{Mapping, ObjectInfo, Root, SegmentProvider};
 
 use crate::error::Error;
 use crate::liveness::Posix;
-use crate::name::Style;
+use crate::name::{ObjectName, Style};
 use crate::object::{self, Place, Subject, back_mapped, check_range, furnish, info, map_existing};
 use crate::options::Options;
 use crate::root::{self, ControlObject, PosixElection, check_size, set_mode};
@@ -63,10 +63,10 @@ struct Control {
 struct Nameless;
 
 impl Place for Nameless {
-    fn open(&self, _name: &str, _flags: i32, _mode: u32) -> Result<OwnedFd, Errno> {
+    fn open(&self, _name: &ObjectName, _flags: i32, _mode: u32) -> Result<OwnedFd, Errno> {
         Err(Errno(libc::EOPNOTSUPP))
     }
-    fn unlink(&self, _name: &str) -> Result<(), Errno> {
+    fn unlink(&self, _name: &ObjectName) -> Result<(), Errno> {
         Err(Errno(libc::EOPNOTSUPP))
     }
     fn list(&self, _found: &mut dyn FnMut(&str)) -> Result<(), Errno> {

@@ -10,6 +10,7 @@
 //! ([`Style::Short`], 29 bytes in all). Two namespaces are taken for one with a chance of 2^-50.
 
 use core::fmt;
+use std::ffi::CStr;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
@@ -81,16 +82,23 @@ impl NamespaceName {
         &self.0
     }
 
-    /// The file name of an object, without a slash.
-    pub(crate) fn object(&self, style: Style, role: Role) -> String {
-        match (style, role) {
-            (Style::Full, Role::Control) => format!("dsm.{}.ctl", self.0),
-            (Style::Full, Role::Segment(handle)) => format!("dsm.{}.{handle}", self.0),
-            (Style::Short, Role::Control) => {
-                format!("dsm.{}.ctl", base32(hash(self.0.as_bytes()), 10))
+    /// The file name of an object.
+    pub(crate) fn object(&self, style: Style, role: Role) -> ObjectName {
+        let short;
+        let namespace = match style {
+            Style::Full => self.0.as_bytes(),
+            Style::Short => {
+                short = base32::<10>(hash(self.0.as_bytes()));
+                &short
             }
-            (Style::Short, Role::Segment(handle)) => {
-                format!("dsm.{}.{}", base32(hash(self.0.as_bytes()), 10), base32(handle.get(), 13))
+        };
+        match (role, style) {
+            (Role::Control, _) => ObjectName::new(&[b"dsm.", namespace, b".ctl"]),
+            (Role::Segment(handle), Style::Full) => {
+                ObjectName::new(&[b"dsm.", namespace, b".", &base16(handle.get())])
+            }
+            (Role::Segment(handle), Style::Short) => {
+                ObjectName::new(&[b"dsm.", namespace, b".", &base32::<13>(handle.get())])
             }
         }
     }
@@ -99,6 +107,53 @@ impl NamespaceName {
     pub(crate) fn role(&self, file: &str) -> Option<Role> {
         let (namespace, role) = split(file)?;
         (namespace == self.0).then_some(role)
+    }
+}
+
+/// The file name of an object, for the system to read: on the stack, since attaching a segment takes
+/// hardly longer than an allocation or two.
+#[derive(Clone, Copy)]
+pub(crate) struct ObjectName {
+    /// A slash, the name, a zero.
+    bytes: [u8; Self::MAX],
+    len: usize,
+}
+
+impl ObjectName {
+    /// The longest name is that of a segment: prefix, namespace, dot, sixteen digits.
+    const MAX: usize = 1 + 16 + NamespaceName::MAX + 1 + 16 + 1;
+
+    /// Joins parts that have no zero in them and fit.
+    pub(crate) fn new(parts: &[&[u8]]) -> Self {
+        let mut name = Self { bytes: [0; Self::MAX], len: 1 };
+        name.bytes[0] = b'/';
+        for part in parts {
+            name.bytes[name.len..][..part.len()].copy_from_slice(part);
+            name.len += part.len();
+        }
+        name
+    }
+
+    /// As `shm_open` wants it.
+    pub(crate) fn with_slash(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+
+    /// As `openat` wants it.
+    pub(crate) fn without_slash(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes[1..]).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.without_slash().to_string_lossy())
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -144,14 +199,24 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     h ^ (h >> 31)
 }
 
-/// The low `5 * digits` bits.
-fn base32(mut value: u64, digits: usize) -> String {
-    let mut out = vec![0; digits];
+/// All 64 bits.
+fn base16(mut value: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    for slot in out.iter_mut().rev() {
+        *slot = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+    out
+}
+
+/// The low five bits for each digit.
+fn base32<const DIGITS: usize>(mut value: u64) -> [u8; DIGITS] {
+    let mut out = [0; DIGITS];
     for slot in out.iter_mut().rev() {
         *slot = b"0123456789abcdefghijklmnopqrstuv"[(value & 31) as usize];
         value >>= 5;
     }
-    out.into_iter().map(char::from).collect()
+    out
 }
 
 #[cfg(test)]
@@ -179,7 +244,7 @@ mod tests {
         for name in ["demo", "a.b", "a.ctl", "a.0123456789abcdef", "..."] {
             let namespace = NamespaceName::new(name).unwrap();
             for role in roles {
-                let file = namespace.object(Style::Full, role);
+                let file = namespace.object(Style::Full, role).to_string();
                 assert_eq!(split(&file), Some((name, role)), "{file}");
                 assert_eq!(namespace.role(&file), Some(role));
                 assert_eq!(NamespaceName::new("a").unwrap().role(&file), None);
@@ -208,15 +273,16 @@ mod tests {
     #[test]
     fn short_names_fit_macos() {
         let longest = NamespaceName::new(&"x".repeat(63)).unwrap();
-        let a = longest.object(Style::Short, Role::Segment(handle(u64::MAX)));
+        let short =
+            |namespace: &NamespaceName, role| namespace.object(Style::Short, role).to_string();
+        let a = short(&longest, Role::Segment(handle(u64::MAX)));
         assert!(a.len() < 31, "a slash is added: {a}");
-        let b = longest.object(Style::Short, Role::Segment(handle(u64::MAX - 1)));
+        let b = short(&longest, Role::Segment(handle(u64::MAX - 1)));
         assert_ne!(a, b);
         let other = NamespaceName::new(&"x".repeat(62)).unwrap();
-        assert_ne!(a, other.object(Style::Short, Role::Segment(handle(u64::MAX))));
-        assert_ne!(
-            longest.object(Style::Short, Role::Control),
-            other.object(Style::Short, Role::Control)
-        );
+        assert_ne!(a, short(&other, Role::Segment(handle(u64::MAX))));
+        assert_ne!(short(&longest, Role::Control), short(&other, Role::Control));
+        let full = longest.object(Style::Full, Role::Segment(handle(u64::MAX)));
+        assert_eq!(full.with_slash().to_bytes().len(), 1 + 4 + 63 + 1 + 16);
     }
 }

@@ -38,15 +38,15 @@ use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 
 use crate::error::Error;
-use crate::name::{NamespaceName, Role, Style};
+use crate::name::{NamespaceName, ObjectName, Role, Style};
 use crate::options::Options;
 use crate::root::{self, ControlObject, PosixElection, check_size, enough_memory, set_mode};
 use crate::sys::{self, Errno, Stat};
 
 /// Where named objects live.
 pub(crate) trait Place: Send + Sync + fmt::Debug {
-    fn open(&self, name: &str, flags: c_int, mode: u32) -> Result<OwnedFd, Errno>;
-    fn unlink(&self, name: &str) -> Result<(), Errno>;
+    fn open(&self, name: &ObjectName, flags: c_int, mode: u32) -> Result<OwnedFd, Errno>;
+    fn unlink(&self, name: &ObjectName) -> Result<(), Errno>;
     fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno>;
     /// The directory, for messages.
     fn label(&self) -> &str;
@@ -70,13 +70,13 @@ pub(crate) struct Named {
     place: Arc<dyn Place>,
     namespace: NamespaceName,
     options: Options,
-    control: String,
+    control: ObjectName,
 }
 
 /// An object that is removed unless its creation succeeds.
 struct Unfinished<'a> {
     owner: &'a Named,
-    name: &'a str,
+    name: &'a ObjectName,
     id: ObjectId,
 }
 
@@ -100,7 +100,7 @@ impl Named {
     }
 
     /// The same with another name for the control object.
-    pub(crate) fn with_control(self, control: String) -> Self {
+    pub(crate) fn with_control(self, control: ObjectName) -> Self {
         Self { control, ..self }
     }
 
@@ -112,15 +112,15 @@ impl Named {
         Arc::new(self)
     }
 
-    fn segment_name(&self, handle: SegmentHandle) -> String {
+    fn segment_name(&self, handle: SegmentHandle) -> ObjectName {
         self.namespace.object(self.place.style(), Role::Segment(handle))
     }
 
-    fn path(&self, name: &str) -> String {
+    fn path(&self, name: &ObjectName) -> String {
         format!("{}/{name}", self.place.label())
     }
 
-    fn open(&self, name: &str, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
+    fn open(&self, name: &ObjectName, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
         let fail = |e, step| Error::os(e, step, self.path(name));
         let fd = self.place.open(name, flags, 0).map_err(|e| fail(e, "open"))?;
         let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
@@ -128,7 +128,7 @@ impl Named {
     }
 
     /// Looks at what a name means; `None` if nothing.
-    fn look(&self, name: &str) -> Result<Option<Stat>, Error> {
+    fn look(&self, name: &ObjectName) -> Result<Option<Stat>, Error> {
         match self.open(name, LOOK) {
             Ok((_, stat)) => Ok(Some(stat)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -137,17 +137,17 @@ impl Named {
     }
 
     /// Removes a name if it means `id` (all zero: whatever is there) and its owner is trusted.
-    fn remove(&self, name: &str, id: ObjectId) -> Result<(), Error> {
+    fn remove(&self, name: &ObjectName, id: ObjectId) -> Result<(), Error> {
         let Some(stat) = self.look(name)? else { return Ok(()) };
-        let path = self.path(name);
+        let path = || self.path(name);
         if !stat.regular || (id != ObjectId::default() && stat.id != id) {
-            let why = format!("{path} is another object by now; it was left alone");
+            let why = format!("{} is another object by now; it was left alone", path());
             return Err(Error::new(ErrorKind::Foreign, "removal", why));
         }
         self.options.accept_owner(stat.owner, &path)?;
         match self.place.unlink(name) {
             Ok(()) | Err(Errno(libc::ENOENT)) => Ok(()),
-            Err(e) => Err(Error::os(e, "unlink", path)),
+            Err(e) => Err(Error::os(e, "unlink", path())),
         }
     }
 
@@ -158,7 +158,7 @@ impl Named {
         reserved: usize,
     ) -> Result<(Mapping, ObjectId), Error> {
         check_size(size, reserved)?;
-        let name = &*self.segment_name(handle);
+        let name = &self.segment_name(handle);
         let fail = |e, step| Error::os(e, step, self.path(name));
         let flags = USE | libc::O_CREAT | libc::O_EXCL;
         let fd =
@@ -184,7 +184,7 @@ impl Named {
         let name = self.segment_name(handle);
         let (fd, stat) = self.open(&name, USE)?;
         let path = &|| self.path(&name);
-        self.options.accept(&stat, &path())?;
+        self.options.accept(&stat, path)?;
         let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
         map_existing(&subject, id, &self.options)
     }
@@ -220,7 +220,7 @@ impl Named {
         let mut names = Vec::new();
         let listed = self.place.list(&mut |name| {
             if let Some(role) = self.namespace.role(name) {
-                names.push((name.to_owned(), role));
+                names.push((self.namespace.object(self.place.style(), role), role));
             }
         });
         listed.map_err(|e| Error::os(e, "listing", self.place.label()))?;
@@ -257,7 +257,7 @@ impl ControlObject for Named {
             // directory (fs.protected_regular), and would not say who made it.
             match Named::open(self, &self.control, USE) {
                 Ok((fd, stat)) => {
-                    self.options.accept(&stat, &path)?;
+                    self.options.accept(&stat, &|| path.clone())?;
                     return Ok(fd);
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound && create => {}
@@ -282,7 +282,7 @@ impl ControlObject for Named {
     fn open_to_read(&self) -> Result<OwnedFd, Error> {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
         let (fd, stat) = Named::open(self, &self.control, flags)?;
-        self.options.accept(&stat, &self.path(&self.control))?;
+        self.options.accept(&stat, &|| self.path(&self.control))?;
         Ok(fd)
     }
 

@@ -111,10 +111,10 @@ impl Options {
     }
 
     /// Refuses what is no object of ours, belongs to somebody else, or is open to more people.
-    pub(crate) fn accept(&self, stat: &Stat, object: &str) -> Result<(), Error> {
+    pub(crate) fn accept(&self, stat: &Stat, object: &dyn Fn() -> String) -> Result<(), Error> {
         const STEP: &str = "check of owner and mode";
         if !stat.regular {
-            let why = format!("{object} is no shared memory but a link, directory or device");
+            let why = format!("{} is no shared memory but a link, directory or device", object());
             return Err(Error::new(ErrorKind::Foreign, STEP, why));
         }
         self.accept_owner(stat.owner, object)?;
@@ -122,7 +122,11 @@ impl Options {
     }
 
     /// Refuses an owner who is not trusted.
-    pub(crate) fn accept_owner(&self, owner: u32, object: &str) -> Result<(), Error> {
+    pub(crate) fn accept_owner(
+        &self,
+        owner: u32,
+        object: &dyn Fn() -> String,
+    ) -> Result<(), Error> {
         let own = sys::effective_user();
         let trusted = match &self.owners {
             Owners::Own => owner == own,
@@ -133,20 +137,22 @@ impl Options {
             return Ok(());
         }
         let why = format!(
-            "{object} belongs to user {owner}, this process is user {own}; trust that user with \
-             Options::owners, or choose another name"
+            "{} belongs to user {owner}, this process is user {own}; trust that user with \
+             Options::owners, or choose another name",
+            object()
         );
         Err(Error::new(ErrorKind::PermissionDenied, "check of the owner", why))
     }
 
     /// Refuses permission bits beyond those asked for.
-    pub(crate) fn accept_mode(&self, mode: u32, object: &str) -> Result<(), Error> {
+    pub(crate) fn accept_mode(&self, mode: u32, object: &dyn Fn() -> String) -> Result<(), Error> {
         if mode & 0o777 & !self.mode == 0 {
             return Ok(());
         }
         let why = format!(
-            "{object} has mode {:04o} where at most {:04o} was asked for; ask for that mode, or \
-             remove the object if it should not exist",
+            "{} has mode {:04o} where at most {:04o} was asked for; ask for that mode, or remove \
+             the object if it should not exist",
+            object(),
             mode & 0o777,
             self.mode
         );

@@ -1,12 +1,12 @@
 //! [`Shm`]: POSIX shared memory (`shm_open`).
 
-use std::ffi::{CString, c_int};
+use std::ffi::c_int;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::liveness::Posix;
-use crate::name::{NamespaceName, Style};
+use crate::name::{NamespaceName, ObjectName, Style};
 use crate::object::{Named, Place};
 use crate::options::Options;
 use crate::provide::provide_named;
@@ -69,25 +69,19 @@ impl Shm {
 #[derive(Debug)]
 pub(crate) struct SharedMemory;
 
-/// Names begin with a slash and contain no other.
-fn slashed(name: &str) -> Result<CString, Errno> {
-    CString::new(format!("/{name}")).map_err(|_| Errno(libc::EINVAL))
-}
-
 impl Place for SharedMemory {
-    fn open(&self, name: &str, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
-        let name = slashed(name)?;
+    fn open(&self, name: &ObjectName, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
         // macOS takes nothing but these, and the system adds close-on-exec by itself.
         #[cfg(any(target_os = "macos", target_os = "ios"))]
         let flags = flags & (libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC);
         // FreeBSD refuses flags it has no use for.
         #[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "ios")))]
         let flags = flags & !(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        sys::restart(|| sys::shm_open(&name, flags, mode))
+        sys::restart(|| sys::shm_open(name.with_slash(), flags, mode))
     }
 
-    fn unlink(&self, name: &str) -> Result<(), Errno> {
-        sys::shm_unlink(&slashed(name)?)
+    fn unlink(&self, name: &ObjectName) -> Result<(), Errno> {
+        sys::shm_unlink(name.with_slash())
     }
 
     #[cfg(target_os = "linux")]

@@ -26,7 +26,7 @@ use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, Root, SegmentProvid
 use crate::error::Error;
 use crate::file::Directory;
 use crate::liveness::Posix;
-use crate::name::{NamespaceName, hash};
+use crate::name::{NamespaceName, ObjectName, hash};
 use crate::object::{self, Named, check_range, populate};
 use crate::options::Options;
 use crate::root::{PosixElection, check_size, enough_memory};
@@ -78,7 +78,8 @@ impl SysV {
         let place = Arc::new(Directory::open(directory.as_ref())?);
         let control = Named::new(place, namespace, options.clone())?;
         // Not the name that `File` would use: both may share a directory.
-        let control = control.with_control(format!("dsm-sysv.{namespace}.ctl"));
+        let control =
+            control.with_control(ObjectName::new(&[b"dsm-sysv.", namespace.as_bytes(), b".ctl"]));
         Ok(Self { control, options })
     }
 
@@ -240,8 +241,8 @@ unsafe impl SegmentProvider for SysV {
 
     fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Error> {
         let segment = self.find(handle, id)?;
-        self.options.accept_owner(segment.owner, &self.label(handle))?;
-        self.options.accept_mode(segment.mode, &self.label(handle))?;
+        self.options.accept_owner(segment.owner, &|| self.label(handle))?;
+        self.options.accept_mode(segment.mode, &|| self.label(handle))?;
         self.map(&segment, handle)
     }
 
@@ -277,7 +278,7 @@ unsafe impl SegmentProvider for SysV {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(e),
         };
-        self.options.accept_owner(segment.owner, &self.label(handle))?;
+        self.options.accept_owner(segment.owner, &|| self.label(handle))?;
         match mark_destroyed(segment.shmid) {
             // Somebody else was faster.
             Ok(()) | Err(Errno(libc::EINVAL | libc::EIDRM)) => Ok(()),
