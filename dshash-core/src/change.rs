@@ -43,8 +43,8 @@ impl<S: Store> Locked<'_, S> {
     /// Opens a change and allocates its `index`th piece, whose pointer is returned.
     pub(crate) fn make(&self, index: usize, size: usize, align: usize) -> Result<u64, Error> {
         self.set_change(BUILD);
-        let destination = &self.record.made[index];
-        self.caller.heap.allocate_into(destination, size, align)?;
+        let destination = &self.record().made[index];
+        self.heap.allocate_into(destination, size, align)?;
         let pointer = destination.load(Ordering::Relaxed).raw();
         if !expressible(pointer, size) {
             return Err(MemoryError::SegmentTooLarge.into());
@@ -68,7 +68,7 @@ impl<S: Store> Locked<'_, S> {
         slots: usize,
     ) -> Result<(), Error> {
         self.set_old(old);
-        self.record.target.store(first as u64 | (span as u64) << 32, Ordering::Relaxed);
+        self.record().target.store(first as u64 | (span as u64) << 32, Ordering::Relaxed);
         self.commit(SWITCH | (slots as u64) << 32, words)
     }
 
@@ -96,27 +96,27 @@ impl<S: Store> Locked<'_, S> {
     }
 
     fn set_old(&self, old: [u64; 2]) {
-        for (word, old) in self.record.old.iter().zip(old) {
+        for (word, old) in self.record().old.iter().zip(old) {
             word.store(DsaPointer::from_raw(old), Ordering::Relaxed);
         }
     }
 
     fn commit(&self, change: u64, words: [u64; 2]) -> Result<(), Error> {
-        self.record.words[0].store(words[0], Ordering::Relaxed);
-        self.record.words[1].store(words[1], Ordering::Relaxed);
+        self.record().words[0].store(words[0], Ordering::Relaxed);
+        self.record().words[1].store(words[1], Ordering::Relaxed);
         self.set_change(change);
         self.carry_out()
     }
 
     fn set_change(&self, change: u64) {
         step();
-        self.record.change.store(change, Ordering::Relaxed);
+        self.record().change.store(change, Ordering::Relaxed);
         step();
     }
 
     /// Brings whatever change is under way to its end, or undoes it if it is still `BUILD`.
     pub(crate) fn carry_out(&self) -> Result<(), Error> {
-        let record = self.record;
+        let record = self.record();
         let change = record.change.load(Ordering::Relaxed);
         let words = [0, 1].map(|i| record.words[i].load(Ordering::Relaxed));
         match change & 0xffff_ffff {
@@ -133,16 +133,16 @@ impl<S: Store> Locked<'_, S> {
             }
             SWITCH => {
                 self.store_words(record.target.load(Ordering::Relaxed), words)?;
-                self.line.slots.store((change >> 32) as u32, Ordering::Relaxed);
+                self.line().slots.store((change >> 32) as u32, Ordering::Relaxed);
             }
-            REDIRECT => self.line.directory.store(words[0], Ordering::Release),
-            HANG => self.line.overflow.store(words[0] as u32, Ordering::Release),
+            REDIRECT => self.line().directory.store(words[0], Ordering::Release),
+            HANG => self.line().overflow.store(words[0] as u32, Ordering::Release),
             ADD_CHUNK => {
-                self.line.fresh.store(words[1], Ordering::Relaxed);
-                self.line.chunks.store(words[0] as u32, Ordering::Relaxed);
+                self.line().fresh.store(words[1], Ordering::Relaxed);
+                self.line().chunks.store(words[0] as u32, Ordering::Relaxed);
             }
             DROP_CHUNK if words[0] == 0 => {
-                self.line.chunks.store(words[1] as u32, Ordering::Relaxed);
+                self.line().chunks.store(words[1] as u32, Ordering::Relaxed);
             }
             DROP_CHUNK => self.core.chunk(words[0])?.next.store(words[1] as u32, Ordering::Relaxed),
             FREE => {}
@@ -159,7 +159,7 @@ impl<S: Store> Locked<'_, S> {
     }
 
     fn store_words(&self, target: u64, words: [u64; 2]) -> Result<(), Error> {
-        let directory = self.line.directory.load(Ordering::Relaxed);
+        let directory = self.line().directory.load(Ordering::Relaxed);
         let (first, span) = ((target & 0xffff_ffff) as usize, (target >> 32) as usize);
         if first + span > 1 << depth_of(directory) {
             return Err(Error::Corrupt("a partition's record"));
@@ -177,7 +177,7 @@ impl<S: Store> Locked<'_, S> {
             if word.load(Ordering::Relaxed).is_valid() {
                 // SAFETY: memory of this partition that nothing leads to any more: new and not
                 // linked, or replaced. Late readers without the lock only read.
-                unsafe { self.caller.heap.free_from(word) };
+                unsafe { self.heap.free_from(word) };
             }
         }
     }

@@ -301,7 +301,7 @@ impl<S: Store> Core<S> {
 impl<S: Store> Locked<'_, S> {
     /// Checks the partition; returns how many entries are poisoned.
     fn check(&self) -> Result<u64, Error> {
-        let (line, record) = (self.line, self.record);
+        let (line, record) = (self.line(), self.record());
         let [made, old] = [&record.made, &record.old];
         let named = |word: &AtomicDsaPointer| word.load(Ordering::Relaxed).is_valid();
         if record.op.load(Ordering::Relaxed) != 0
@@ -352,7 +352,7 @@ impl<S: Store> Locked<'_, S> {
         if live + free != capacity {
             return Err(Error::Corrupt("an entry that is neither used nor free"));
         }
-        let slots = self.core.measure(self.partition)?.slots;
+        let slots = self.core.measure(self.partition())?.slots;
         if slots != u64::from(line.slots.load(Ordering::Relaxed)) {
             return Err(Error::Corrupt("the number of slots"));
         }
@@ -361,11 +361,11 @@ impl<S: Store> Locked<'_, S> {
 
     /// Replaces the header of every entry that was ever used.
     fn each_chunk_entry(&self, mut replace: impl FnMut(u64) -> u64) -> Result<(), Error> {
-        let fresh = self.line.fresh.load(Ordering::Relaxed);
+        let fresh = self.line().fresh.load(Ordering::Relaxed);
         let (first, left) = (fresh as u32, fresh >> 32);
         let units = (self.core.stride / crate::layout::UNIT) as u32;
         let end = first.wrapping_add(left as u32 * units);
-        let mut chunk = self.line.chunks.load(Ordering::Relaxed);
+        let mut chunk = self.line().chunks.load(Ordering::Relaxed);
         while chunk != 0 {
             self.each_entry(chunk, |reference, entry| {
                 // Never used: arbitrary bytes.
@@ -383,10 +383,10 @@ impl<S: Store> Locked<'_, S> {
 
     /// Whether an entry with that hash is found where it was found.
     fn check_place(&self, found: &Found<'_>, kept: u32) -> Result<(), Error> {
-        if hash::partition(kept, self.core.bits) != self.partition {
+        if hash::partition(kept, self.core.bits) != self.partition() {
             return Err(Error::Corrupt("an entry of another partition"));
         }
-        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
         let window = WINDOW.min(segment_mask(word) + 1);
         for distance in 0..window {
             let pointer = in_window(word, kept, distance);
@@ -400,7 +400,7 @@ impl<S: Store> Locked<'_, S> {
         if !self.core.bucket(in_window(word, kept, 0))?.is_chained() {
             return Err(Error::Corrupt("an entry that no lookup reaches"));
         }
-        let mut overflow = self.line.overflow.load(Ordering::Relaxed);
+        let mut overflow = self.line().overflow.load(Ordering::Relaxed);
         while overflow != 0 {
             let pointer = self.core.header().pointer(overflow);
             if pointer == found.pointer {

@@ -54,7 +54,7 @@ impl<S: Store> Locked<'_, S> {
     /// Makes sure that an entry can be taken.
     #[inline]
     pub(crate) fn reserve_entry(&self) -> Result<(), Error> {
-        let line = self.line;
+        let line = self.line();
         if line.free.load(Ordering::Relaxed) != 0 || line.fresh.load(Ordering::Relaxed) >> 32 != 0 {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl<S: Store> Locked<'_, S> {
 
     #[cold]
     fn grow_entries(&self) -> Result<(), Error> {
-        let newest = self.line.chunks.load(Ordering::Relaxed);
+        let newest = self.line().chunks.load(Ordering::Relaxed);
         let bytes = if newest == 0 {
             FIRST_CHUNK
         } else {
@@ -99,7 +99,7 @@ impl<S: Store> Locked<'_, S> {
 
     /// Frees all chunks but the first once no entry is left.
     pub(crate) fn drain(&self) -> Result<(), Error> {
-        let newest = self.line.chunks.load(Ordering::Relaxed);
+        let newest = self.line().chunks.load(Ordering::Relaxed);
         if newest == 0 || self.core.chunk_at(newest)?.next.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
@@ -118,7 +118,7 @@ impl<S: Store> Locked<'_, S> {
 
     /// Frees the chunk that `drain` left. No entry may be live.
     pub(crate) fn release_last_chunk(&self) -> Result<(), Error> {
-        let chunk = self.line.chunks.load(Ordering::Relaxed);
+        let chunk = self.line().chunks.load(Ordering::Relaxed);
         if chunk == 0 {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl<S: Store> Locked<'_, S> {
     /// Frees every chunk without a live entry.
     pub(crate) fn sweep(&self) -> Result<(), Error> {
         self.begin_rebuild()?;
-        let (mut before, mut chunk) = (0, self.line.chunks.load(Ordering::Relaxed));
+        let (mut before, mut chunk) = (0, self.line().chunks.load(Ordering::Relaxed));
         while chunk != 0 {
             let pointer = self.core.header().pointer(chunk);
             let next = self.core.chunk(pointer)?.next.load(Ordering::Relaxed);
@@ -152,7 +152,7 @@ impl<S: Store> Locked<'_, S> {
     fn begin_rebuild(&self) -> Result<(), Error> {
         // Entries that were never used hold arbitrary bytes.
         let units = (self.core.stride / UNIT) as u32;
-        let fresh = self.line.fresh.load(Ordering::Relaxed);
+        let fresh = self.line().fresh.load(Ordering::Relaxed);
         for i in 0..(fresh >> 32) as u32 {
             self.core.entry(fresh as u32 + i * units)?.word().store(0, Ordering::Relaxed);
         }
@@ -163,9 +163,9 @@ impl<S: Store> Locked<'_, S> {
     /// Rebuilds the free list of all entries that are not live, and ends what `begin_rebuild`
     /// began.
     pub(crate) fn rebuild(&self) -> Result<(), Error> {
-        self.line.fresh.store(0, Ordering::Relaxed);
-        self.line.free.store(0, Ordering::Relaxed);
-        let mut chunk = self.line.chunks.load(Ordering::Relaxed);
+        self.line().fresh.store(0, Ordering::Relaxed);
+        self.line().free.store(0, Ordering::Relaxed);
+        let mut chunk = self.line().chunks.load(Ordering::Relaxed);
         while chunk != 0 {
             self.each_entry(chunk, |reference, entry| {
                 if entry.word().load(Ordering::Relaxed) & LIVE == 0 {

@@ -61,7 +61,7 @@ impl<'s, S: Store> Locked<'s, S> {
     /// Finds, or makes, a free slot for an entry.
     #[inline]
     pub(crate) fn reserve_slot(&self, kept: u32) -> Result<Place<'s>, Error> {
-        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
         let pointer = Core::<S>::home_of(word, kept);
         let bucket = self.core.bucket(pointer)?;
         match Tags::of(bucket).free().first() {
@@ -84,7 +84,7 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     fn search_window(&self, kept: u32) -> Result<Option<Place<'s>>, Error> {
-        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
         for distance in 0..WINDOW.min(segment_mask(word) + 1) {
             let pointer = in_window(word, kept, distance);
             let bucket = self.core.bucket(pointer)?;
@@ -96,7 +96,7 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     fn reserve_overflow(&self) -> Result<Place<'s>, Error> {
-        let first = self.line.overflow.load(Ordering::Relaxed);
+        let first = self.line().overflow.load(Ordering::Relaxed);
         let mut next = first;
         for _ in 0..OVERFLOW_LOOK {
             if next == 0 {
@@ -118,7 +118,7 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     fn reach(&self, kept: u32) -> Result<Reach, Error> {
-        let directory = self.line.directory.load(Ordering::Relaxed);
+        let directory = self.line().directory.load(Ordering::Relaxed);
         let depth = depth_of(directory);
         let index = hash::directory_index(kept, self.core.bits, depth);
         let word = self.core.word(pointer_of(directory) + 8 * index as u64)?;
@@ -131,12 +131,12 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     fn slots(&self) -> usize {
-        self.line.slots.load(Ordering::Relaxed) as usize
+        self.line().slots.load(Ordering::Relaxed) as usize
     }
 
     /// Pointer of the partition's first segment, which is part of the table.
     fn first_segment(&self) -> u64 {
-        self.core.pointer + self.core.shape.first_segment(self.partition) as u64
+        self.core.pointer + self.core.shape.first_segment(self.partition()) as u64
     }
 
     /// What to free when `word`'s segment is replaced.
@@ -207,11 +207,11 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// Doubles the directory.
     fn deepen(&self) -> Result<bool, Error> {
-        let directory = self.line.directory.load(Ordering::Relaxed);
+        let directory = self.line().directory.load(Ordering::Relaxed);
         let depth = depth_of(directory);
         if depth == 0 {
-            let word = self.line.inline[0].load(Ordering::Relaxed);
-            self.line.inline[1].store(word, Ordering::Relaxed);
+            let word = self.line().inline[0].load(Ordering::Relaxed);
+            self.line().inline[1].store(word, Ordering::Relaxed);
             self.redirect(directory_word(pointer_of(directory), 1), 0)?;
             return Ok(true);
         }
@@ -226,11 +226,11 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     fn inline_directory(&self) -> u64 {
-        self.core.pointer + (self.core.shape.line(self.partition) + INLINE_DIRECTORY) as u64
+        self.core.pointer + (self.core.shape.line(self.partition()) + INLINE_DIRECTORY) as u64
     }
 
     fn freeable_directory(&self) -> u64 {
-        let pointer = pointer_of(self.line.directory.load(Ordering::Relaxed));
+        let pointer = pointer_of(self.line().directory.load(Ordering::Relaxed));
         if pointer == self.inline_directory() { 0 } else { pointer }
     }
 
@@ -261,7 +261,7 @@ impl<'s, S: Store> Locked<'s, S> {
     /// Copies the entries of a segment to new ones: those whose hash has `bit` set to the second.
     /// Returns false if one finds no room.
     fn refill(&self, from: u64, to: [u64; 2], bit: u32) -> Result<bool, Error> {
-        let overflow = self.line.overflow.load(Ordering::Relaxed) != 0;
+        let overflow = self.line().overflow.load(Ordering::Relaxed) != 0;
         for index in 0..=segment_mask(from) {
             let bucket = self.core.bucket(segment_pointer(from) + 64 * index as u64)?;
             // All entries of a bucket are fetched at once: they are what a split waits for.
@@ -316,10 +316,10 @@ impl<'s, S: Store> Locked<'s, S> {
     /// After a deletion: gives memory back if little is left. See the module.
     #[inline]
     pub(crate) fn shrink(&mut self, kept: u32) -> Result<(), Error> {
-        let count = self.line.count.load(Ordering::Relaxed) as usize;
+        let count = self.line().count.load(Ordering::Relaxed) as usize;
         let slots = self.slots();
         let sparse = slots > FIRST_BUCKETS * SLOTS && count * 8 < slots;
-        let overflows = self.line.overflow.load(Ordering::Relaxed) != 0;
+        let overflows = self.line().overflow.load(Ordering::Relaxed) != 0;
         if count == 0 || overflows || (sparse && count % 8 == 0) {
             self.shrink_some(kept, count, sparse)?;
         }
@@ -338,7 +338,7 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// Frees the first overflow bucket if it is empty. Returns whether it was.
     pub(crate) fn shrink_overflow(&self) -> Result<bool, Error> {
-        let first = self.line.overflow.load(Ordering::Relaxed);
+        let first = self.line().overflow.load(Ordering::Relaxed);
         if first == 0 {
             return Ok(false);
         }
@@ -396,7 +396,7 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// Halves the directory if no segment needs all of it.
     fn flatten(&self) -> Result<(), Error> {
-        let directory = self.line.directory.load(Ordering::Relaxed);
+        let directory = self.line().directory.load(Ordering::Relaxed);
         let (pointer, depth) = (pointer_of(directory), depth_of(directory));
         let words = 1u64 << depth;
         for i in 0..words {

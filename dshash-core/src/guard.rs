@@ -21,7 +21,7 @@ pub struct ExclusiveGuard<'s, K, V, S: Store> {
 
 impl<'s, K: Key, V: Value, S: Store> ExclusiveGuard<'s, K, V, S> {
     /// `held` must be of a `Table<K, V, S>`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(held: Exclusive<'s, S>) -> Self {
         Self { held, _key: PhantomData, _value: PhantomData }
     }
@@ -95,7 +95,7 @@ pub struct SharedGuard<'s, K, V, S: Store> {
 
 impl<'s, K: Key, V: Value, S: Store> SharedGuard<'s, K, V, S> {
     /// `held` must be of a `Table<K, V, S>`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(held: Shared<'s, S>) -> Self {
         Self { held, _key: PhantomData, _value: PhantomData }
     }

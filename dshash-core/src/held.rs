@@ -20,7 +20,7 @@ pub(crate) struct Exclusive<'s, S: Store> {
 
 impl<'s, S: Store> Exclusive<'s, S> {
     /// Guards an entry of a locked partition.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(mut locked: Locked<'s, S>, found: Found<'s>) -> Self {
         locked.guard(&found);
         Self { locked, found }
@@ -58,7 +58,7 @@ impl<'s, S: Store> Exclusive<'s, S> {
 }
 
 impl<S: Store> Drop for Exclusive<'_, S> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.locked.end();
     }

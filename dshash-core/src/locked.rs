@@ -18,7 +18,7 @@
 //! next one replays it (`recover`). If a step fails in a live process (a user's function panics),
 //! dropping the `Locked` replays it likewise: one way to clean up, not two.
 
-use dsm_core::lock::{Acquired, ExclusiveGuard, HeldMode, Patience, SharedGuard};
+use dsm_core::lock::{Acquired, HeldMode, Patience, RawLock, SharedGuard, Token};
 use dsm_core::participant::Participant;
 use dsm_core::sync::{Ordering, fence};
 
@@ -51,20 +51,19 @@ impl<'s> Caller<'s> {
     }
 }
 
-/// A partition held alone.
+/// A partition held alone. Small, for it is part of every guard and moves with it: what can be
+/// computed from the partition's number is.
 pub(crate) struct Locked<'s, S: Store> {
     pub(crate) core: &'s Core<S>,
-    pub(crate) caller: Caller<'s>,
-    pub(crate) partition: usize,
-    pub(crate) line: &'s Line,
-    pub(crate) record: &'s Record,
+    pub(crate) heap: &'s dyn Allocator,
+    participant: &'s Participant<'s>,
+    /// What to give back.
+    token: Token,
+    partition: u32,
     /// The sequence word is odd.
     changing: bool,
     /// A step failed: what the record says has yet to be replayed.
     failed: bool,
-    /// As at acquisition; a fork child's differs.
-    owner: u64,
-    lock: ExclusiveGuard<'s, S::Lock>,
 }
 
 /// What happens to the value of a new entry.
@@ -78,7 +77,7 @@ pub(crate) enum Fill {
 
 impl<S: Store> Core<S> {
     /// Takes a partition for itself, after recovering it if its last owner died.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn exclusive<'s>(
         &'s self,
         caller: Caller<'s>,
@@ -92,33 +91,41 @@ impl<S: Store> Core<S> {
 
     /// As `exclusive`, for a participant that is known to hold nothing of this table but other
     /// partitions shared: it waits only for owners that cannot wait for it.
-    #[inline]
+    #[inline(always)]
     fn exclusive_unchecked<'s>(
         &'s self,
         caller: Caller<'s>,
         partition: usize,
     ) -> Result<Locked<'s, S>, Error> {
-        let lock = self.lock(partition).exclusive(caller.participant, caller.patience)?;
-        let mut locked = Locked {
+        let (at, address) = self.lock_at(partition);
+        let Caller { participant, heap, patience } = caller;
+        // SAFETY: initialised and mapped, at that address of the namespace that the participant
+        // belongs to, as its heap does.
+        let (token, acquired) =
+            unsafe { S::Lock::acquire_exclusive(at, address, participant, patience) }?;
+        let locked = Locked {
             core: self,
-            caller,
-            partition,
-            line: self.line(partition),
-            record: self.record(partition),
+            heap,
+            participant,
+            token,
+            partition: partition as u32,
             changing: false,
             failed: false,
-            owner: caller.participant.packed(),
-            lock,
         };
-        let unfinished = locked.line.seq.load(Ordering::Relaxed) & 1 != 0;
-        if unfinished || locked.lock.acquired() == Acquired::FromDead {
-            locked.recover()?;
+        let unfinished = locked.line().seq.load(Ordering::Relaxed) & 1 != 0;
+        if unfinished || acquired == Acquired::FromDead {
+            locked.recover(acquired)?;
         }
         Ok(locked)
     }
 
+    #[cold]
+    fn recover_first(&self, caller: Caller<'_>, partition: usize) -> Result<(), Error> {
+        self.exclusive_unchecked(caller, partition).map(drop)
+    }
+
     /// Takes a partition beside other readers.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn shared<'s>(
         &'s self,
         caller: Caller<'s>,
@@ -134,28 +141,50 @@ impl<S: Store> Core<S> {
                 Some(guard) if line.seq.load(Ordering::Relaxed) & 1 == 0 => return Ok(guard),
                 guard => drop(guard),
             }
-            drop(self.exclusive_unchecked(caller, partition)?);
+            self.recover_first(caller, partition)?;
         }
     }
 }
 
 impl<'s, S: Store> Locked<'s, S> {
     #[cold]
-    fn recover(&mut self) -> Result<(), Error> {
+    fn replay_late(&self) {
+        let _ = self.replay();
+    }
+
+    #[cold]
+    fn recover(&self, acquired: Acquired) -> Result<(), Error> {
         self.replay()?;
-        if self.lock.acquired() == Acquired::FromDead {
-            self.lock.mark_recovered();
+        if acquired == Acquired::FromDead {
+            let (at, _) = self.core.lock_at(self.partition());
+            // SAFETY: held by this token.
+            unsafe { S::Lock::mark_recovered(at, self.participant, self.token) };
         }
         Ok(())
     }
 
+    #[inline(always)]
+    pub(crate) fn partition(&self) -> usize {
+        self.partition as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn line(&self) -> &'s Line {
+        self.core.line(self.partition())
+    }
+
+    #[inline(always)]
+    pub(crate) fn record(&self) -> &'s Record {
+        self.core.record(self.partition())
+    }
+
     /// Sends readers without the lock away.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(&mut self) {
         if !self.changing {
             self.changing = true;
-            let seq = self.line.seq.load(Ordering::Relaxed);
-            self.line.seq.store(seq | 1, Ordering::Relaxed);
+            let seq = self.line().seq.load(Ordering::Relaxed);
+            self.line().seq.store(seq | 1, Ordering::Relaxed);
             // What follows is not seen before the odd number is.
             fence(Ordering::Release);
         }
@@ -163,7 +192,7 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// The change is complete. Does nothing after a failure, which is for `drop` to clean up, nor
     /// in another process than the one that acquired.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end(&mut self) {
         if self.changing && !self.failed && self.is_owner() {
             self.changing = false;
@@ -174,21 +203,21 @@ impl<'s, S: Store> Locked<'s, S> {
 
     #[inline]
     pub(crate) fn settle_sequence(&self) {
-        let seq = self.line.seq.load(Ordering::Relaxed);
-        self.line.seq.store((seq | 1).wrapping_add(1), Ordering::Release);
+        let seq = self.line().seq.load(Ordering::Relaxed);
+        self.line().seq.store((seq | 1).wrapping_add(1), Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn set_op(&self, word: u64) {
         step();
-        self.record.op.store(word, Ordering::Relaxed);
+        self.record().op.store(word, Ordering::Relaxed);
         step();
     }
 
     /// Whether this process is the one that acquired.
     #[inline]
     fn is_owner(&self) -> bool {
-        self.caller.participant.packed() == self.owner
+        self.participant.packed() == self.token.owner
     }
 
     /// Finds the entry of a key.
@@ -198,11 +227,11 @@ impl<'s, S: Store> Locked<'s, S> {
         hash: u64,
         is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<Option<Found<'s>>, Error> {
-        Ok(self.core.find(self.line, hash, usize::MAX, is_it)?)
+        Ok(self.core.find(self.line(), hash, usize::MAX, is_it)?)
     }
 
     /// The value of an entry may change from now on, until `end`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn guard(&mut self, found: &Found<'s>) {
         self.begin();
         self.set_op(op_word(OP_GUARD, found.reference));
@@ -232,7 +261,7 @@ impl<'s, S: Store> Locked<'s, S> {
         write: impl FnOnce(Entry<'s>),
     ) -> Result<Found<'s>, Error> {
         let Place { bucket, pointer, slot, distance } = place;
-        let (line, record) = (self.line, self.record);
+        let (line, record) = (self.line(), self.record());
         let free = line.free.load(Ordering::Relaxed);
         let fresh = line.fresh.load(Ordering::Relaxed);
         let reference = if free != 0 { free } else { fresh as u32 };
@@ -261,7 +290,7 @@ impl<'s, S: Store> Locked<'s, S> {
         bucket.refs[slot].store(reference, Ordering::Release);
         step();
         line.count.store(count.wrapping_add(1), Ordering::Relaxed);
-        Ok(Found { bucket, pointer, slot, reference, entry })
+        Ok(Found { pointer, slot: slot as u32, reference, entry })
     }
 
     /// Deletes an entry and, if few are left, gives some memory back. The change is still open.
@@ -275,17 +304,18 @@ impl<'s, S: Store> Locked<'s, S> {
     pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Error> {
         self.begin();
         self.failed = true;
-        let (line, record) = (self.line, self.record);
+        let (line, record) = (self.line(), self.record());
+        let (bucket, slot) = (self.core.bucket(found.pointer)?, found.slot as usize);
         let word = found.entry.word();
         let kept = word.load(Ordering::Relaxed) as u32;
         let count = line.count.load(Ordering::Relaxed);
         record.count.store(u64::from(count), Ordering::Relaxed);
-        record.place.store(found.pointer | found.slot as u64, Ordering::Relaxed);
+        record.place.store(found.pointer | u64::from(found.slot), Ordering::Relaxed);
         self.set_op(op_word(OP_DELETE, found.reference));
 
-        found.bucket.refs[found.slot].store(0, Ordering::Release);
+        bucket.refs[slot].store(0, Ordering::Release);
         step();
-        found.bucket.set_tag(found.slot, 0);
+        bucket.set_tag(slot, 0);
         self.unpass(kept, found.pointer)?;
         self.push_free(found.reference, found.entry);
         line.count.store(count.wrapping_sub(1), Ordering::Relaxed);
@@ -296,10 +326,10 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// Links an entry into the free list: first its header, then the list's head.
     pub(crate) fn push_free(&self, reference: u32, entry: Entry<'_>) {
-        let next = self.line.free.load(Ordering::Relaxed);
+        let next = self.line().free.load(Ordering::Relaxed);
         entry.word().store(u64::from(next), Ordering::Relaxed);
         step();
-        self.line.free.store(reference, Ordering::Relaxed);
+        self.line().free.store(reference, Ordering::Relaxed);
         step();
     }
 
@@ -313,7 +343,7 @@ impl<'s, S: Store> Locked<'s, S> {
     /// Notes that an entry went past the buckets before the one it got.
     #[cold]
     fn pass(&self, kept: u32, distance: usize) -> Result<(), Error> {
-        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
         let home = self.core.bucket(Core::<S>::home_of(word, kept))?;
         if distance >= WINDOW {
             home.set_chained();
@@ -330,7 +360,7 @@ impl<'s, S: Store> Locked<'s, S> {
     /// reached its maximum stays there: too many only costs a look at one bucket more.
     #[inline]
     fn unpass(&self, kept: u32, pointer: u64) -> Result<(), Error> {
-        let word = self.core.directory_entry(self.line, kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
         if Core::<S>::home_of(word, kept) == pointer {
             return Ok(());
         }
@@ -372,12 +402,15 @@ pub(crate) fn in_window(word: u64, kept: u32, i: usize) -> u64 {
 }
 
 impl<S: Store> Drop for Locked<'_, S> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if self.changing && self.is_owner() {
             // Only reached when a step failed or a user's function panicked. If the replay fails
             // too, the sequence word stays odd, and the next one to take this lock tries again.
-            let _ = self.replay();
+            self.replay_late();
         }
+        let (at, _) = self.core.lock_at(self.partition());
+        // SAFETY: held by this token, and given back once.
+        unsafe { S::Lock::release_exclusive(at, self.participant, self.token) };
     }
 }

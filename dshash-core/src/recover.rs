@@ -32,7 +32,7 @@ impl<S: Store> Locked<'_, S> {
     /// Completes or undoes what the record says, and makes the sequence word even again.
     pub(crate) fn replay(&self) -> Result<(), Error> {
         self.carry_out()?;
-        let op = self.record.op.load(Ordering::Relaxed);
+        let op = self.record().op.load(Ordering::Relaxed);
         let reference = op as u32;
         match op >> 32 {
             0 => {}
@@ -55,7 +55,7 @@ impl<S: Store> Locked<'_, S> {
     fn settle_insert(&self, reference: u32) -> Result<bool, Error> {
         let (is_in, count) = self.look(reference)?;
         if !is_in {
-            let line = self.line;
+            let line = self.line();
             let free = line.free.load(Ordering::Relaxed);
             let fresh = line.fresh.load(Ordering::Relaxed);
             // Still where it was to be taken from.
@@ -64,28 +64,28 @@ impl<S: Store> Locked<'_, S> {
                 self.push_free(reference, self.core.entry(reference)?);
             }
         }
-        self.line.count.store(count + u32::from(is_in), Ordering::Relaxed);
+        self.line().count.store(count + u32::from(is_in), Ordering::Relaxed);
         Ok(is_in)
     }
 
     fn settle_delete(&self, reference: u32) -> Result<(), Error> {
         let (is_in, count) = self.look(reference)?;
         if is_in {
-            self.line.count.store(count, Ordering::Relaxed);
+            self.line().count.store(count, Ordering::Relaxed);
             return Ok(());
         }
-        if self.line.free.load(Ordering::Relaxed) != reference {
+        if self.line().free.load(Ordering::Relaxed) != reference {
             self.push_free(reference, self.core.entry(reference)?);
         }
-        self.line.count.store(count.wrapping_sub(1), Ordering::Relaxed);
+        self.line().count.store(count.wrapping_sub(1), Ordering::Relaxed);
         Ok(())
     }
 
     /// Whether the recorded slot holds the reference; if not, its tag is cleared. And the
     /// recorded count.
     fn look(&self, reference: u32) -> Result<(bool, u32), Error> {
-        let place = self.record.place.load(Ordering::Relaxed);
-        let count = self.record.count.load(Ordering::Relaxed) as u32;
+        let place = self.record().place.load(Ordering::Relaxed);
+        let count = self.record().count.load(Ordering::Relaxed) as u32;
         let slot = (place & 63) as usize;
         if slot >= SLOTS {
             return Err(Error::Corrupt("a partition's record"));

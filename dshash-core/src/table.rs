@@ -250,7 +250,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     ///
     /// [`Error::Poisoned`], [`Error::WouldDeadlock`], [`Error::Lock`].
     #[doc(alias = "dshash_find")]
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: &K) -> Result<Option<SharedGuard<'s, K, V, S>>, Error> {
         let core = &self.table.core;
         let found: Option<Shared<'s, S>> =
@@ -265,7 +265,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     ///
     /// [`Error::Poisoned`], [`Error::WouldDeadlock`], [`Error::Lock`].
     #[doc(alias = "dshash_find")]
-    #[inline]
+    #[inline(always)]
     pub fn find_exclusive(&self, key: &K) -> Result<Option<ExclusiveGuard<'s, K, V, S>>, Error> {
         match self.find_poisoned(key)? {
             Some(guard) if guard.is_poisoned() => Err(Error::Poisoned),
@@ -279,7 +279,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     /// # Errors
     ///
     /// [`Error::WouldDeadlock`], [`Error::Lock`].
-    #[inline]
+    #[inline(always)]
     pub fn find_poisoned(&self, key: &K) -> Result<Option<ExclusiveGuard<'s, K, V, S>>, Error> {
         let core = &self.table.core;
         let (locked, found) = core.find_exclusive(self.caller, self.hash(key), Self::is(key))?;
@@ -352,7 +352,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     /// # Errors
     ///
     /// As [`find_or_insert`](Self::find_or_insert).
-    #[inline]
+    #[inline(always)]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
@@ -378,7 +378,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     ///
     /// [`Error::WouldDeadlock`], [`Error::Lock`].
     #[doc(alias = "dshash_delete_key")]
-    #[inline]
+    #[inline(always)]
     pub fn delete(&self, key: &K) -> Result<bool, Error> {
         self.table.core.delete(self.caller, self.hash(key), Self::is(key))
     }

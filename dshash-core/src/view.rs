@@ -80,10 +80,9 @@ impl From<Astray> for Error {
 /// An entry and where its reference is.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'t> {
-    pub(crate) bucket: &'t Bucket,
     /// Pointer of the bucket.
     pub(crate) pointer: u64,
-    pub(crate) slot: usize,
+    pub(crate) slot: u32,
     pub(crate) reference: u32,
     pub(crate) entry: Entry<'t>,
 }
@@ -203,17 +202,23 @@ impl<S: Store> Core<S> {
         unsafe { self.part(self.shape.record(partition)) }
     }
 
-    /// The partition's lock.
+    /// The partition's lock, initialised and mapped as long as the store, and its address.
     #[inline(always)]
-    pub(crate) fn lock(&self, partition: usize) -> LockRef<'_, S::Lock> {
+    pub(crate) fn lock_at(&self, partition: usize) -> (NonNull<S::Lock>, LockAddress) {
         debug_assert!(partition < self.shape.partitions);
         let offset = self.shape.stride * partition;
         // SAFETY: inside the allocation.
         let at = unsafe { self.base.add(self.shape.lock(0) + offset) };
-        let address = LockAddress::from_raw(self.first_lock.get() + offset as u64);
+        (at.cast(), LockAddress::from_raw(self.first_lock.get() + offset as u64))
+    }
+
+    /// The partition's lock.
+    #[inline(always)]
+    pub(crate) fn lock(&self, partition: usize) -> LockRef<'_, S::Lock> {
+        let (at, address) = self.lock_at(partition);
         // SAFETY: initialised by `create`, mapped as long as the store lives; `first_lock` is the
         // address of the first one, and the others follow in the same segment.
-        unsafe { LockRef::new(at.cast(), address) }
+        unsafe { LockRef::new(at, address) }
     }
 
     /// In what mode `participant` holds any of this table's locks.
@@ -307,7 +312,7 @@ impl<S: Store> Core<S> {
             let reference = bucket.refs[slot].load(Ordering::Acquire);
             let entry = self.entry(reference)?;
             if is_it(entry) {
-                return Ok(Some(Found { bucket, pointer, slot, reference, entry }));
+                return Ok(Some(Found { pointer, slot: slot as u32, reference, entry }));
             }
         }
         Ok(None)

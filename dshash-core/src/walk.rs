@@ -82,7 +82,7 @@ impl<S: Store> Core<S> {
             let reference = bucket.refs[at].load(Ordering::Relaxed);
             if bucket.tag(at) != 0 && reference != 0 {
                 let entry = self.entry(reference)?;
-                return Ok(Some(Found { bucket, pointer, slot: at, reference, entry }));
+                return Ok(Some(Found { pointer, slot: at as u32, reference, entry }));
             }
         }
         Ok(None)
@@ -186,7 +186,7 @@ impl<S: Store> Locked<'_, S> {
     /// Deletes all entries and gives back what they needed, but for the first chunk.
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
         let mut cursor = Cursor::default();
-        while let Some(found) = self.core.advance(self.line, &mut cursor)? {
+        while let Some(found) = self.core.advance(self.line(), &mut cursor)? {
             self.delete_in_place(&found)?;
         }
         self.compact()
@@ -196,14 +196,14 @@ impl<S: Store> Locked<'_, S> {
     pub(crate) fn compact(&mut self) -> Result<(), Error> {
         self.begin();
         self.shrink_all()?;
-        if self.line.count.load(Ordering::Relaxed) == 0 { self.drain() } else { self.sweep() }
+        if self.line().count.load(Ordering::Relaxed) == 0 { self.drain() } else { self.sweep() }
     }
 
     fn shrink_all(&self) -> Result<(), Error> {
         while self.shrink_overflow()? {}
         let mut index = 0usize;
         loop {
-            let depth = depth_of(self.line.directory.load(Ordering::Relaxed));
+            let depth = depth_of(self.line().directory.load(Ordering::Relaxed));
             if index >= 1 << depth {
                 return Ok(());
             }
@@ -211,7 +211,7 @@ impl<S: Store> Locked<'_, S> {
             if self.shrink_index(kept)? {
                 // The merged segment may find another neighbour that fits: look at it again, in a
                 // directory that may have become smaller.
-                index >>= depth - depth_of(self.line.directory.load(Ordering::Relaxed));
+                index >>= depth - depth_of(self.line().directory.load(Ordering::Relaxed));
             } else {
                 index += 1;
             }
