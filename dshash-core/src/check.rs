@@ -390,7 +390,7 @@ impl<S: Store> Locked<'_, S> {
         let window = WINDOW.min(segment_mask(word) + 1);
         for distance in 0..window {
             let pointer = in_window(word, kept, distance);
-            if pointer == found.pointer {
+            if pointer == found.place & !63 {
                 return Ok(());
             }
             if self.core.bucket(pointer)?.passed() == 0 {
@@ -403,7 +403,7 @@ impl<S: Store> Locked<'_, S> {
         let mut overflow = self.line().overflow.load(Ordering::Relaxed);
         while overflow != 0 {
             let pointer = self.core.header().pointer(overflow);
-            if pointer == found.pointer {
+            if pointer == found.place & !63 {
                 return Ok(());
             }
             overflow = self.core.bucket(pointer)?.next();

@@ -85,19 +85,6 @@ impl<'s, S: Store> Shared<'s, S> {
 }
 
 impl<S: Store> Core<S> {
-    /// Locks the partition of a hash and finds the entry, poisoned or not.
-    #[inline(always)]
-    pub(crate) fn find_exclusive<'s>(
-        &'s self,
-        caller: Caller<'s>,
-        hash: u64,
-        is_it: impl FnMut(Entry<'_>) -> bool,
-    ) -> Result<(Locked<'s, S>, Option<Found<'s>>), Error> {
-        let locked = self.exclusive(caller, self.partition_of(hash))?;
-        let found = locked.find(hash, is_it)?;
-        Ok((locked, found))
-    }
-
     /// Finds an entry and keeps its partition from being changed.
     #[inline(always)]
     pub(crate) fn find_shared<'s>(
@@ -124,8 +111,9 @@ impl<S: Store> Core<S> {
         hash: u64,
         is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<bool, Error> {
-        let (mut locked, found) = self.find_exclusive(caller, hash, is_it)?;
-        let Some(found) = found else { return Ok(false) };
+        let mut locked = self.idle(caller, self.partition_of(hash));
+        locked.acquire(caller.patience)?;
+        let Some(found) = locked.find(hash, is_it)? else { return Ok(false) };
         locked.delete(&found)?;
         locked.end();
         Ok(true)

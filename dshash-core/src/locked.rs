@@ -57,14 +57,19 @@ pub(crate) struct Locked<'s, S: Store> {
     pub(crate) core: &'s Core<S>,
     pub(crate) heap: &'s dyn Allocator,
     participant: &'s Participant<'s>,
-    /// What to give back.
-    token: Token,
-    partition: u32,
-    /// The sequence word is odd.
-    changing: bool,
-    /// A step failed: what the record says has yet to be replayed.
-    failed: bool,
+    /// The lock's token (`owner` 0: not held), in whole words: narrow fields would make every move of a guard wait for
+    /// the stores before it.
+    owner: u64,
+    held: usize,
+    partition: usize,
+    /// [`CHANGING`], [`FAILED`].
+    state: usize,
 }
+
+/// The sequence word is odd.
+const CHANGING: usize = 1;
+/// A step failed: what the record says has yet to be replayed.
+const FAILED: usize = 2;
 
 /// What happens to the value of a new entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,52 +81,28 @@ pub(crate) enum Fill {
 }
 
 impl<S: Store> Core<S> {
-    /// Takes a partition for itself, after recovering it if its last owner died.
+    /// A partition that is not held yet: [`Locked::acquire`] it. Two steps, so that what holds it
+    /// is built where it stays.
     #[inline(always)]
+    pub(crate) fn idle<'s>(&'s self, caller: Caller<'s>, partition: usize) -> Locked<'s, S> {
+        let Caller { participant, heap, .. } = caller;
+        Locked { core: self, heap, participant, owner: 0, held: 0, partition, state: 0 }
+    }
+
+    /// Takes a partition for itself, after recovering it if its last owner died.
     pub(crate) fn exclusive<'s>(
         &'s self,
         caller: Caller<'s>,
         partition: usize,
     ) -> Result<Locked<'s, S>, Error> {
-        if self.held_by(caller.participant).is_some() {
-            return Err(Error::WouldDeadlock);
-        }
-        self.exclusive_unchecked(caller, partition)
-    }
-
-    /// As `exclusive`, for a participant that is known to hold nothing of this table but other
-    /// partitions shared: it waits only for owners that cannot wait for it.
-    #[inline(always)]
-    fn exclusive_unchecked<'s>(
-        &'s self,
-        caller: Caller<'s>,
-        partition: usize,
-    ) -> Result<Locked<'s, S>, Error> {
-        let (at, address) = self.lock_at(partition);
-        let Caller { participant, heap, patience } = caller;
-        // SAFETY: initialised and mapped, at that address of the namespace that the participant
-        // belongs to, as its heap does.
-        let (token, acquired) =
-            unsafe { S::Lock::acquire_exclusive(at, address, participant, patience) }?;
-        let locked = Locked {
-            core: self,
-            heap,
-            participant,
-            token,
-            partition: partition as u32,
-            changing: false,
-            failed: false,
-        };
-        let unfinished = locked.line().seq.load(Ordering::Relaxed) & 1 != 0;
-        if unfinished || acquired == Acquired::FromDead {
-            locked.recover(acquired)?;
-        }
+        let mut locked = self.idle(caller, partition);
+        locked.acquire(caller.patience)?;
         Ok(locked)
     }
 
     #[cold]
     fn recover_first(&self, caller: Caller<'_>, partition: usize) -> Result<(), Error> {
-        self.exclusive_unchecked(caller, partition).map(drop)
+        self.idle(caller, partition).acquire_unchecked(caller.patience)
     }
 
     /// Takes a partition beside other readers.
@@ -147,6 +128,33 @@ impl<S: Store> Core<S> {
 }
 
 impl<'s, S: Store> Locked<'s, S> {
+    /// Takes the partition, after recovering it if its last owner died.
+    #[inline(always)]
+    pub(crate) fn acquire(&mut self, patience: Patience) -> Result<(), Error> {
+        if self.core.held_by(self.participant).is_some() {
+            return Err(Error::WouldDeadlock);
+        }
+        self.acquire_unchecked(patience)
+    }
+
+    /// As `acquire`, for a participant that is known to hold nothing of this table but other
+    /// partitions shared: it waits only for owners that cannot wait for it.
+    #[inline(always)]
+    fn acquire_unchecked(&mut self, patience: Patience) -> Result<(), Error> {
+        let (at, address) = self.core.lock_at(self.partition);
+        // SAFETY: initialised and mapped, at that address of the namespace that the participant
+        // belongs to, as its heap does.
+        let (token, acquired) =
+            unsafe { S::Lock::acquire_exclusive(at, address, self.participant, patience) }?;
+        self.owner = token.owner;
+        self.held = usize::from(token.held);
+        let unfinished = self.line().seq.load(Ordering::Relaxed) & 1 != 0;
+        if unfinished || acquired == Acquired::FromDead {
+            self.recover(acquired)?;
+        }
+        Ok(())
+    }
+
     #[cold]
     fn replay_late(&self) {
         let _ = self.replay();
@@ -158,14 +166,19 @@ impl<'s, S: Store> Locked<'s, S> {
         if acquired == Acquired::FromDead {
             let (at, _) = self.core.lock_at(self.partition());
             // SAFETY: held by this token.
-            unsafe { S::Lock::mark_recovered(at, self.participant, self.token) };
+            unsafe { S::Lock::mark_recovered(at, self.participant, self.token()) };
         }
         Ok(())
     }
 
     #[inline(always)]
     pub(crate) fn partition(&self) -> usize {
-        self.partition as usize
+        self.partition
+    }
+
+    #[inline(always)]
+    fn token(&self) -> Token {
+        Token { held: self.held as u8, owner: self.owner }
     }
 
     #[inline(always)]
@@ -181,8 +194,8 @@ impl<'s, S: Store> Locked<'s, S> {
     /// Sends readers without the lock away.
     #[inline(always)]
     pub(crate) fn begin(&mut self) {
-        if !self.changing {
-            self.changing = true;
+        if self.state & CHANGING == 0 {
+            self.state |= CHANGING;
             let seq = self.line().seq.load(Ordering::Relaxed);
             self.line().seq.store(seq | 1, Ordering::Relaxed);
             // What follows is not seen before the odd number is.
@@ -194,8 +207,8 @@ impl<'s, S: Store> Locked<'s, S> {
     /// in another process than the one that acquired.
     #[inline(always)]
     pub(crate) fn end(&mut self) {
-        if self.changing && !self.failed && self.is_owner() {
-            self.changing = false;
+        if self.state == CHANGING && self.is_owner() {
+            self.state = 0;
             self.set_op(0);
             self.settle_sequence();
         }
@@ -217,7 +230,7 @@ impl<'s, S: Store> Locked<'s, S> {
     /// Whether this process is the one that acquired.
     #[inline]
     fn is_owner(&self) -> bool {
-        self.participant.packed() == self.token.owner
+        self.participant.packed() == self.owner
     }
 
     /// Finds the entry of a key.
@@ -290,37 +303,38 @@ impl<'s, S: Store> Locked<'s, S> {
         bucket.refs[slot].store(reference, Ordering::Release);
         step();
         line.count.store(count.wrapping_add(1), Ordering::Relaxed);
-        Ok(Found { pointer, slot: slot as u32, reference, entry })
+        Ok(Found { place: pointer | slot as u64, reference, entry })
     }
 
     /// Deletes an entry and, if few are left, gives some memory back. The change is still open.
     pub(crate) fn delete(&mut self, found: &Found<'s>) -> Result<(), Error> {
         let kept = self.delete_in_place(found)?;
-        self.shrink(kept).inspect_err(|_| self.failed = true)
+        self.shrink(kept).inspect_err(|_| self.state |= FAILED)
     }
 
     /// Deletes an entry and leaves the index as it is, as a walk through it needs. Returns the
     /// kept half of the entry's hash.
     pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Error> {
         self.begin();
-        self.failed = true;
+        self.state |= FAILED;
         let (line, record) = (self.line(), self.record());
-        let (bucket, slot) = (self.core.bucket(found.pointer)?, found.slot as usize);
+        let pointer = found.place & !63;
+        let (bucket, slot) = (self.core.bucket(pointer)?, (found.place & 63) as usize);
         let word = found.entry.word();
         let kept = word.load(Ordering::Relaxed) as u32;
         let count = line.count.load(Ordering::Relaxed);
         record.count.store(u64::from(count), Ordering::Relaxed);
-        record.place.store(found.pointer | u64::from(found.slot), Ordering::Relaxed);
+        record.place.store(found.place, Ordering::Relaxed);
         self.set_op(op_word(OP_DELETE, found.reference));
 
         bucket.refs[slot].store(0, Ordering::Release);
         step();
         bucket.set_tag(slot, 0);
-        self.unpass(kept, found.pointer)?;
+        self.unpass(kept, pointer)?;
         self.push_free(found.reference, found.entry);
         line.count.store(count.wrapping_sub(1), Ordering::Relaxed);
         self.set_op(0);
-        self.failed = false;
+        self.state &= !FAILED;
         Ok(kept)
     }
 
@@ -404,13 +418,16 @@ pub(crate) fn in_window(word: u64, kept: u32, i: usize) -> u64 {
 impl<S: Store> Drop for Locked<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.changing && self.is_owner() {
+        if self.owner == 0 {
+            return;
+        }
+        if self.state != 0 && self.is_owner() {
             // Only reached when a step failed or a user's function panicked. If the replay fails
             // too, the sequence word stays odd, and the next one to take this lock tries again.
             self.replay_late();
         }
         let (at, _) = self.core.lock_at(self.partition());
         // SAFETY: held by this token, and given back once.
-        unsafe { S::Lock::release_exclusive(at, self.participant, self.token) };
+        unsafe { S::Lock::release_exclusive(at, self.participant, self.token()) };
     }
 }

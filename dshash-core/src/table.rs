@@ -282,7 +282,10 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     #[inline(always)]
     pub fn find_poisoned(&self, key: &K) -> Result<Option<ExclusiveGuard<'s, K, V, S>>, Error> {
         let core = &self.table.core;
-        let (locked, found) = core.find_exclusive(self.caller, self.hash(key), Self::is(key))?;
+        let hash = self.hash(key);
+        let mut locked = core.idle(self.caller, core.partition_of(hash));
+        locked.acquire(self.caller.patience)?;
+        let found = locked.find(hash, Self::is(key))?;
         Ok(found.map(|found| ExclusiveGuard::new(Exclusive::new(locked, found))))
     }
 
@@ -319,7 +322,9 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     ) -> Result<(ExclusiveGuard<'s, K, V, S>, bool), Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let (locked, found) = core.find_exclusive(self.caller, hash, Self::is(key))?;
+        let mut locked = core.idle(self.caller, core.partition_of(hash));
+        locked.acquire(self.caller.patience)?;
+        let found = locked.find(hash, Self::is(key))?;
         match found {
             Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => Ok((ExclusiveGuard::new(Exclusive::new(locked, found)), true)),
@@ -339,7 +344,9 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let (locked, found) = core.find_exclusive(self.caller, hash, Self::is(key))?;
+        let mut locked = core.idle(self.caller, core.partition_of(hash));
+        locked.acquire(self.caller.patience)?;
+        let found = locked.find(hash, Self::is(key))?;
         match found {
             Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => Ok(Entry::occupied(ExclusiveGuard::new(Exclusive::new(locked, found)))),
@@ -356,7 +363,9 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let (mut locked, found) = core.find_exclusive(self.caller, hash, Self::is(key))?;
+        let mut locked = core.idle(self.caller, core.partition_of(hash));
+        locked.acquire(self.caller.patience)?;
+        let found = locked.find(hash, Self::is(key))?;
         match found {
             Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => {

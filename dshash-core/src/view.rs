@@ -80,9 +80,8 @@ impl From<Astray> for Error {
 /// An entry and where its reference is.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'t> {
-    /// Pointer of the bucket.
-    pub(crate) pointer: u64,
-    pub(crate) slot: u32,
+    /// Pointer of the bucket, and in its lowest bits the slot.
+    pub(crate) place: u64,
     pub(crate) reference: u32,
     pub(crate) entry: Entry<'t>,
 }
@@ -312,7 +311,7 @@ impl<S: Store> Core<S> {
             let reference = bucket.refs[slot].load(Ordering::Acquire);
             let entry = self.entry(reference)?;
             if is_it(entry) {
-                return Ok(Some(Found { pointer, slot: slot as u32, reference, entry }));
+                return Ok(Some(Found { place: pointer | slot as u64, reference, entry }));
             }
         }
         Ok(None)

@@ -82,7 +82,7 @@ impl<S: Store> Core<S> {
             let reference = bucket.refs[at].load(Ordering::Relaxed);
             if bucket.tag(at) != 0 && reference != 0 {
                 let entry = self.entry(reference)?;
-                return Ok(Some(Found { pointer, slot: at as u32, reference, entry }));
+                return Ok(Some(Found { place: pointer | at as u64, reference, entry }));
             }
         }
         Ok(None)
