@@ -164,15 +164,19 @@ impl PrivateFd {
         Ok(Self { entry, tenant, id })
     }
 
-    /// The descriptor; `None` in a fork child.
+    /// The descriptor; `None` in a fork child, and if somebody has closed it behind our back.
+    ///
+    /// Whether the number still means what was opened is asked of the system each time: locks
+    /// asked of another file would look free, and everybody dead.
     pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
         let fd: RawFd = self.entry.fd.load(Ordering::Acquire);
         if self.entry.tenant.load(Ordering::Acquire) != self.tenant || fd < 0 {
             return None;
         }
-        // SAFETY: the entry is ours (its tenant count is), so the descriptor stays open until
-        // this value is dropped, which the borrow precludes.
-        Some(unsafe { BorrowedFd::borrow_raw(fd) })
+        // SAFETY: the entry is ours (its tenant count is), so this crate leaves the descriptor
+        // open until this value is dropped, which the borrow precludes.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        sys::stat(fd).is_ok_and(|stat| stat.id == self.id).then_some(fd)
     }
 
     /// What the descriptor means.
@@ -187,10 +191,12 @@ impl PrivateFd {
     }
 
     fn close(&self) {
-        if let Some(fd) = self.get() {
-            let fd = fd.as_raw_fd();
+        let fd = self.get().map(|fd| fd.as_raw_fd());
+        if self.entry.tenant.load(Ordering::Acquire) == self.tenant {
             self.entry.fd.store(-1, Ordering::Release);
-            // SAFETY: owned by the entry, which has just let go of it.
+        }
+        if let Some(fd) = fd {
+            // SAFETY: was owned by the entry, which has just let go of it.
             unsafe { libc::close(fd) };
         }
     }
@@ -372,5 +378,37 @@ pub(crate) fn epoch() -> u64 {
     match word.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => fresh,
         Err(other) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the kernel doesn't wipe, the handler does.
+    #[test]
+    fn pages_are_wiped_by_hand() {
+        let len = sys::page_size();
+        let base = sys::map_private(len).unwrap();
+        let word = base.cast::<AtomicU64>();
+        // SAFETY: a fresh page of zeros, aligned, mapped to the end of the test.
+        let word = unsafe { word.as_ref() };
+        assert!(enlist(base, len));
+        word.store(7, Ordering::Relaxed);
+        // SAFETY: the child only reads an atomic and exits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let value = word.load(Ordering::Relaxed);
+            // SAFETY: ends the child without running anything of the harness.
+            unsafe { libc::_exit(i32::from(value != 0)) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is writable.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child found the parent's value");
+        assert_eq!(word.load(Ordering::Relaxed), 7);
+        delist(base);
+        // SAFETY: not used any more.
+        unsafe { sys::unmap(base, len) };
     }
 }

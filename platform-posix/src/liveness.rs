@@ -16,7 +16,8 @@
 //!
 //! The token is held through a descriptor that nobody else has and that a fork child closes
 //! ([`fork`](crate::fork)): it does not matter who else opens and closes the control object. A process
-//! must not close descriptors that it didn't open, or others will take its memory for a dead one's.
+//! must not close descriptors that it didn't open, or others will take it for dead; it will not take
+//! others for dead itself.
 //!
 //! A lock doesn't exclude threads that share its descriptor, and asking about it doesn't see the
 //! asker's own. So the slots claimed by this process are listed here. A slot that *we* have

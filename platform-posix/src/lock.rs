@@ -177,6 +177,8 @@ mod files {
                 return Ok(true);
             }
             let path = self.path(byte)?;
+            // Somebody who merely asks holds a shared lock for an instant.
+            let mut tries = 5;
             loop {
                 let fail = |e| Error::os(e, "flock", format!("{}{byte}", self.base));
                 let file = PrivateFd::open_under(no_fork, || {
@@ -195,7 +197,11 @@ mod files {
                 match locked {
                     // The name means another file by now: try that one.
                     Ok(()) => {}
-                    Err(Errno(libc::EWOULDBLOCK)) => return Ok(false),
+                    Err(Errno(libc::EWOULDBLOCK)) if tries == 0 => return Ok(false),
+                    Err(Errno(libc::EWOULDBLOCK)) => {
+                        tries -= 1;
+                        std::thread::sleep(std::time::Duration::from_millis(1));
+                    }
                     Err(e) => return Err(fail(e)),
                 }
             }

@@ -123,6 +123,35 @@ fn closing_the_control_object_elsewhere_in_the_process_changes_nothing() {
 }
 
 #[test]
+fn a_process_that_lost_its_descriptor_takes_nobody_for_dead() {
+    let world = World::new("lost");
+    let mut child = Child::spawn("claimant", world.name());
+    let proof = unseen(read_proof(&child.hear()));
+    world.environment.claim(2).unwrap();
+    assert!(!world.environment.process_is_dead(1, &proof));
+    // Another file in its place, as after a daemon's closing of all that it finds open.
+    let path = format!("/dev/shm/dsm.{}.ctl", world.name());
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map_while(Result::ok);
+    let ours =
+        entries.filter(|e| std::fs::read_link(e.path()).is_ok_and(|at| at.to_str() == Some(&path)));
+    let ours: Vec<i32> = ours.map(|e| e.file_name().to_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(ours.len(), 1);
+    let other = tempfile::tempfile().unwrap();
+    // SAFETY: replaces the descriptor by another; the library must notice.
+    assert!(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&other), ours[0]) } >= 0);
+    assert!(!world.environment.process_is_dead(1, &proof), "its lock isn't on that file");
+    assert!(world.environment.claim(3).is_err());
+    world.environment.release(2);
+    // SAFETY: asks for flags only.
+    assert!(unsafe { libc::fcntl(ours[0], libc::F_GETFD) } >= 0, "closed a stranger's descriptor");
+    // SAFETY: the copy made above, which nobody else knows.
+    unsafe { libc::close(ours[0]) };
+    world.environment.claim(2).unwrap();
+    assert!(!world.environment.process_is_dead(1, &proof));
+    world.environment.release(2);
+}
+
+#[test]
 fn a_control_object_made_anew_does_not_take_old_tokens() {
     let world = World::new("anew");
     world.environment.claim(1).unwrap();
