@@ -141,7 +141,7 @@ unsafe fn load_u8(base: NonNull<u8>, offset: usize) -> u8 {
     unsafe { at.cast::<AtomicU8>().as_ref() }.load(Ordering::Relaxed)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "locked-reads")))]
 mod tests {
     use super::*;
 
