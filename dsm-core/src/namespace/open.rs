@@ -135,6 +135,20 @@ impl Actor for Elector<'_, '_> {
     }
 }
 
+/// Goes on with the leaving that a callback's panic interrupted.
+struct Interrupted<'l, 'a, R: Root> {
+    namespace: &'l Namespace<'a>,
+    root: &'l R,
+    swept: Result<u32, Error>,
+}
+
+impl<R: Root> Drop for Interrupted<'_, '_, R> {
+    fn drop(&mut self) {
+        // The panic says more than an error would, and what is left is the next reaper's.
+        let _ = self.namespace.detach_and_resign(self.root, self.swept);
+    }
+}
+
 /// What one election led to; `None` if the object was removed: start over.
 type Outcome<'a> = Option<(Namespace<'a>, Opened)>;
 
@@ -184,9 +198,11 @@ impl<'a> Namespace<'a> {
         }
     }
 
-    /// Leaves; the last to leave removes everything unless persistent. Threads must have
-    /// unregistered before: if one has not, the control segment stays mapped until the process
-    /// ends, because the thread still points into it.
+    /// Leaves; the last to leave removes everything unless persistent. All that this process has
+    /// attached is unmapped, raw and pinned mappings included.
+    ///
+    /// Threads must have unregistered before: if one has not, the control segment stays mapped
+    /// until the process ends, because the thread still points into it.
     ///
     /// # Errors
     ///
@@ -199,14 +215,21 @@ impl<'a> Namespace<'a> {
         }
         let own = self.own_index();
         let swept = self.with_control(|| reap::sweep_own(&self, self.process, own));
+        self.detach_and_resign(root, swept)
+    }
+
+    /// The rest of leaving. A callback's panic does not end it: it goes on while unwinding.
+    fn detach_and_resign<R: Root>(&self, root: &R, swept: Result<u32, Error>) -> Result<(), Error> {
+        let interrupted = Interrupted { namespace: self, root, swept };
         self.detach_all();
+        core::mem::forget(interrupted);
         let result = self.resign(root);
         acquire(&self.me, self.platform.env).participant.clear();
         self.platform.env.release(self.process.0);
         self.local.reset();
         if swept == Ok(0) {
             // SAFETY: no participant of this process is registered, no segment of the main region
-            // is attached, and `self` goes.
+            // is attached, and the namespace goes.
             unsafe { root.unmap(self.mapping) };
         }
         result.and(swept.map(|_| ()))

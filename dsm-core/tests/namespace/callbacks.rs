@@ -131,3 +131,25 @@ fn a_fork_child_runs_no_callbacks() {
     drop(segment);
     assert_eq!(ran(), []);
 }
+
+#[test]
+fn a_panic_while_leaving_ends_neither_the_callbacks_nor_the_leaving() {
+    let machine = HeapMachine::new();
+    let process = machine.process();
+    let local = process.local();
+    let ns = join(&process, &local);
+    let nodes = [panics, note, note].map(|function| Box::pin(DetachCallback::new(function, 8)));
+    for node in &nodes {
+        let segment = ns.create_segment(10, 0).unwrap();
+        // SAFETY: run before the test ends; plain functions.
+        assert!(unsafe { segment.on_detach(node.as_ref()) });
+        segment.pin_mapping();
+    }
+    let leave = std::panic::AssertUnwindSafe(|| ns.leave(&process));
+    assert!(std::panic::catch_unwind(leave).is_err());
+    assert_eq!(ran(), [8, 8, 8]);
+    assert_eq!(process.mapped(), 0);
+    super::assert_empty(&machine);
+    // And one may come back.
+    join(&process, &local).leave(&process).unwrap();
+}
