@@ -10,9 +10,8 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
-use std::time::Instant;
 
-use crate::measure::{Contestant, OURS, Random, Work, repeat, rounds};
+use crate::measure::{Contestant, OURS, Random, Sample, Stopwatch, Work, repeat, rounds};
 use crate::ours::area::OurHeap;
 
 /// Objects alive at once in `alloc_random_*`.
@@ -84,7 +83,7 @@ fn random<H: Heap>(heap: H, name: &'static str, bytes: usize) -> Contestant {
     Contestant::new(name, move |operations| {
         rounds(operations, LIVE as u64, || {
             live.clear();
-            let start = Instant::now();
+            let stopwatch = Stopwatch::start();
             for _ in 0..LIVE {
                 live.push(heap.allocate(black_box(bytes)));
             }
@@ -92,7 +91,7 @@ fn random<H: Heap>(heap: H, name: &'static str, bytes: usize) -> Contestant {
                 // SAFETY: `order` is a permutation: each object of this round once.
                 unsafe { heap.free(live[object], bytes) };
             }
-            start.elapsed()
+            stopwatch.elapsed()
         })
     })
 }
@@ -107,17 +106,16 @@ fn resolve<H: Heap>(heap: H, name: &'static str) -> Contestant {
         })
         .collect();
     Contestant::new(name, move |operations| {
-        rounds(operations, RESOLVED as u64, || {
-            let mut sum = 0;
-            let start = Instant::now();
+        let rounds = operations.div_ceil(RESOLVED as u64);
+        let mut sum = 0;
+        let sample = repeat(rounds, || {
             for &object in black_box(&objects) {
                 // SAFETY: the objects are never freed, and were written above.
                 sum += unsafe { heap.resolve(object).read() };
             }
-            let elapsed = start.elapsed();
-            assert_eq!(sum, (RESOLVED * (RESOLVED - 1) / 2) as u64);
-            elapsed
-        })
+        });
+        assert_eq!(black_box(sum), rounds * (RESOLVED * (RESOLVED - 1) / 2) as u64);
+        Sample { operations: rounds * RESOLVED as u64, ..sample }
     })
 }
 

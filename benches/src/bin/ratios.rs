@@ -17,6 +17,9 @@ struct Arguments {
     /// Print one JSON object per line instead of a table.
     #[arg(long)]
     json: bool,
+    /// Print a table in Markdown, with PostgreSQL's recorded figures beside.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// Print the names of all works and do nothing.
     #[arg(long)]
     list: bool,
@@ -165,7 +168,10 @@ fn measure_in_processes(arguments: &Arguments, work: &Work) -> Result<Vec<Median
 }
 
 fn print_heading(arguments: &Arguments) {
-    if !arguments.json {
+    if arguments.markdown {
+        say("| work | ours, ns | peer | peer, ns | ratio | PostgreSQL, ns |");
+        say("|---|---:|---|---:|---:|---:|");
+    } else if !arguments.json {
         say(&format!(
             "{:<22} {:>12}  {:<28} {:>12} {:>7}",
             "work", "ours ns", "peer", "peer ns", "ratio"
@@ -190,6 +196,10 @@ fn print_row(
     let Row { ours_ns, peer, peer_ns, ratio, .. } = row;
     say(&if arguments.json {
         serde_json::to_string(&row).map_err(|e| e.to_string())?
+    } else if arguments.markdown {
+        let postgresql =
+            benches::reference::postgresql(work).map_or(String::new(), |ns| ns.to_string());
+        format!("| {work} | {ours_ns:.1} | {peer} | {peer_ns:.1} | {ratio:.2} | {postgresql} |")
     } else {
         format!("{work:<22} {ours_ns:>12.2}  {peer:<28} {peer_ns:>12.2} {ratio:>7.3}")
     });

@@ -1,0 +1,61 @@
+//! Works on the registry: a name that this process has attached, looked up again, with one name
+//! and with a hundred in turn.
+//!
+//! The measure is four cycles of the C library's process-shared lock: what it would cost to find
+//! the name under a lock or two of the plainest sort.
+
+use std::hint::black_box;
+
+use dsm_registry::{Registry, Segment};
+
+use crate::glibc::Rwlock;
+use crate::measure::{Contestant, OURS, Work, repeat};
+use crate::ours::home::unique_name;
+
+/// The peer's name.
+const FOUR_CYCLES: &str = "4 glibc lock cycles";
+
+/// All works of the group.
+#[must_use]
+pub fn works() -> Vec<Work> {
+    [1, 100]
+        .map(|names| {
+            Work::new(format!("registry_lookup_{names}"), move || {
+                vec![our_lookup(names), four_cycles()]
+            })
+        })
+        .into()
+}
+
+fn our_lookup(count: usize) -> Contestant {
+    let registry = Registry::open(&unique_name()).expect("open a namespace");
+    let names: Vec<String> = (0..count).map(|n| format!("name-{n}")).collect();
+    // Attached as long as these live, as in any program that has a use for them.
+    let attached: Vec<Segment<u64>> = names
+        .iter()
+        .map(|name| {
+            registry.segment::<u64>(name, |value| value.write(7)).expect("create a segment")
+        })
+        .collect();
+    let mut next = 0;
+    Contestant::new(OURS, move |operations| {
+        assert_eq!(attached.len(), names.len());
+        repeat(operations, || {
+            let name = black_box(&names[next]);
+            let found = registry.segment::<u64>(name, |_| Err("it is there".into()));
+            assert!(black_box(found).is_ok());
+            next = if next + 1 == names.len() { 0 } else { next + 1 };
+        })
+    })
+}
+
+fn four_cycles() -> Contestant {
+    let lock = Rwlock::new();
+    Contestant::new(FOUR_CYCLES, move |operations| {
+        repeat(operations, || {
+            for _ in 0..4 {
+                lock.shared_cycle();
+            }
+        })
+    })
+}
