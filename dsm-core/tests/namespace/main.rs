@@ -3,6 +3,7 @@
 
 mod callbacks;
 mod control_object;
+mod machine;
 mod model;
 mod open;
 mod recovery;
