@@ -23,6 +23,7 @@ use dsm_core::participant::Participant;
 use dsm_core::sync::{Ordering, fence};
 
 use crate::error::Error;
+use crate::grow::prefetch;
 use crate::hash;
 use crate::layout::{
     LIVE, Line, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, POISON, Record, UNIT, WINDOW,
@@ -141,6 +142,8 @@ impl<'s, S: Store> Locked<'s, S> {
     /// partitions shared: it waits only for owners that cannot wait for it.
     #[inline(always)]
     fn acquire_unchecked(&mut self, patience: Patience) -> Result<(), Error> {
+        // The lock's release waits for the stores before it, so they had better hit the cache.
+        prefetch(core::ptr::from_ref(self.record()).cast());
         let (at, address) = self.core.lock_at(self.partition);
         // SAFETY: initialised and mapped, at that address of the namespace that the participant
         // belongs to, as its heap does.
