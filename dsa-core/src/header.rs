@@ -8,7 +8,7 @@
 //!
 //! **Truth**: an entry's `state` word (generation and state), and while it is `LIVE` its `handle`,
 //! `size` and `watermark`. **Derived**: `longest`, `units`, `free` (copied from the segment's page
-//! tree, under the page lock), `total`, `reserved`, `orphans`.
+//! tree, under the page lock), `total`, `orphans`.
 //!
 //! **Locks**: the area lock guards entries, `total`, `directory`, adoption; the page lock guards
 //! page words and trees of all segments, watermarks and the derived fields of entries. Area before
@@ -158,8 +158,7 @@ pub(crate) struct AreaHeader {
     pub(crate) limit: AtomicU64,
     /// Bytes of all segments.
     pub(crate) total: AtomicU64,
-    /// Bytes backed by memory, and the most there ever were.
-    pub(crate) reserved: AtomicU64,
+    /// The most bytes that were ever backed by memory.
     pub(crate) peak: AtomicU64,
     /// Raw pointer to the rest of the directory; 0 as long as there is none.
     pub(crate) directory: AtomicU64,
@@ -182,8 +181,8 @@ pub(crate) struct AreaHeader {
 const _: () = assert!(
     size_of::<AreaHeader>() <= UNITS_AT as usize
         && offset_of!(AreaHeader, lock_bytes) == 40
-        && offset_of!(AreaHeader, orphans) == 128
-        && offset_of!(AreaHeader, inline) == 256
+        && offset_of!(AreaHeader, orphans) == 120
+        && offset_of!(AreaHeader, inline) == 192
 );
 
 // SAFETY: repr(C), atomics only.

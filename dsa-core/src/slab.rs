@@ -169,8 +169,11 @@ pub(crate) struct Slab<'m> {
 impl SlabHeader {
     /// Makes this (the header of a unit) that of a unit used page by page.
     pub(crate) fn set_mixed(&self, geometry: &Geometry, unit: u32) {
-        self.truth.store(geometry.side(unit), Ordering::Relaxed);
+        // The owner first: a slab that still has one must have its class, too. No page of the unit
+        // is a slab of its own before both are stored.
         self.owner.store(MIXED, Ordering::Release);
+        dsm_core::sync::compiler_fence();
+        self.truth.store(geometry.side(unit), Ordering::Release);
     }
 }
 

@@ -185,9 +185,8 @@ impl<L: RawLock> Area<'_, L> {
         }
         entry.own.store(u32::from(own), Ordering::Relaxed);
         self.header.total.fetch_add(size, Ordering::Relaxed);
-        self.add_reserved(geometry.fixed());
         entry.store(generation, state::LIVE);
-        Ok(())
+        self.note_peak()
     }
 
     fn make_in_entry(
@@ -268,11 +267,28 @@ impl<L: RawLock> Area<'_, L> {
         Ok(())
     }
 
-    fn add_reserved(&self, bytes: u64) {
-        let now = self.header.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if now > self.header.peak.load(Ordering::Relaxed) {
-            self.header.peak.store(now, Ordering::Relaxed);
+    /// Bytes backed by memory in all segments.
+    pub(super) fn reserved(&self) -> Result<u64, Error> {
+        let mut reserved = 0;
+        for index in 0..self.entries() {
+            let entry = self.entry(index)?;
+            if entry.live().is_none() {
+                continue;
+            }
+            let size = entry.size.load(Ordering::Relaxed);
+            // It may be given back at this moment, and have no size any more.
+            if let Ok(geometry) = self.geometry_of(index, size) {
+                let watermark = entry.watermark.load(Ordering::Relaxed);
+                reserved += super::report::reserved(&geometry, watermark);
+            }
         }
+        Ok(reserved)
+    }
+
+    /// Remembers the most that was ever backed. Called after it grew, which is rare.
+    fn note_peak(&self) -> Result<(), Error> {
+        self.header.peak.fetch_max(self.reserved()?, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Backs the pages of a segment below `end` with memory. The page lock is held.
@@ -303,8 +319,7 @@ impl<L: RawLock> Area<'_, L> {
             Err(e) => return Err(e),
         };
         entry.watermark.store(to, Ordering::Release);
-        self.add_reserved(u64::from(to - from) * PAGE);
-        Ok(())
+        self.note_peak()
     }
 
     fn back_range(
@@ -358,7 +373,6 @@ impl<L: RawLock> Area<'_, L> {
         entry: &Entry,
         generation: u32,
     ) -> Result<(), Error> {
-        let backed = entry.watermark.load(Ordering::Relaxed);
         let size = entry.size.load(Ordering::Relaxed);
         if let Some(handle) = SegmentHandle::from_raw(entry.handle.load(Ordering::Relaxed)) {
             // Not pinned any more, or gone: then an earlier attempt got this far.
@@ -375,14 +389,6 @@ impl<L: RawLock> Area<'_, L> {
         let _ = self.header.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
             Some(total.saturating_sub(size))
         });
-        let bytes = match self.geometry_of(index, size) {
-            Ok(geometry) => super::report::reserved(&geometry, backed),
-            Err(_) => 0,
-        };
-        let _ =
-            self.header.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reserved| {
-                Some(reserved.saturating_sub(bytes))
-            });
         Ok(())
     }
 

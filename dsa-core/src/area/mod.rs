@@ -255,9 +255,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         entry.size.store(memory.len(), Ordering::Relaxed);
         let backed = if in_place.is_some() { geometry.pages } else { geometry.meta_pages };
         entry.watermark.store(backed, Ordering::Relaxed);
-        let reserved = if in_place.is_some() { memory.len() } else { geometry.fixed() };
-        header.reserved.store(reserved, Ordering::Relaxed);
-        header.peak.store(reserved, Ordering::Relaxed);
+        header.peak.store(report::reserved(geometry, backed), Ordering::Relaxed);
         Self::init_segment(memory, geometry, FIRST_KEY, area)?;
         let summary = Pages::new(memory, *geometry).summary()?;
         entry.longest.store(summary.longest, Ordering::Relaxed);

@@ -106,7 +106,7 @@ impl<L: RawLock> Area<'_, L> {
 
     /// Ends what was begun with segments. The area lock is held.
     pub(super) fn recover_directory(&self) -> Result<(), Error> {
-        let (mut total, mut reserved) = (0, 0);
+        let mut total = 0;
         for index in 0..self.entries() {
             let entry = self.entry(index)?;
             match entry.load() {
@@ -122,17 +122,12 @@ impl<L: RawLock> Area<'_, L> {
                 }
                 (generation, state::DOOMED) => self.finish_doomed(index, entry, generation)?,
                 (_, state::LIVE) => {
-                    let size = entry.size.load(Ordering::Relaxed);
-                    let geometry = self.geometry_of(index, size)?;
-                    total += size;
-                    let backed = entry.watermark.load(Ordering::Relaxed);
-                    reserved += super::report::reserved(&geometry, backed);
+                    total += entry.size.load(Ordering::Relaxed);
                 }
                 _ => {}
             }
         }
         self.header.total.store(total, Ordering::Relaxed);
-        self.header.reserved.store(reserved, Ordering::Relaxed);
         self.header.retired.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }

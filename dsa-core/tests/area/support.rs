@@ -23,15 +23,20 @@ pub(crate) struct Proc {
     pub(crate) participant: &'static Participant<'static>,
 }
 
-pub(crate) fn start(machine: &HeapMachine) -> Proc {
-    let process = leak(machine.process());
-    let local = leak(process.local());
-    let config = NamespaceConfig {
+/// Of a namespace for a few processes.
+pub(crate) fn config() -> NamespaceConfig {
+    NamespaceConfig {
         max_processes: 32,
         max_participants: 96,
         max_segments: 512,
         ..NamespaceConfig::default()
-    };
+    }
+}
+
+pub(crate) fn start(machine: &HeapMachine) -> Proc {
+    let process = leak(machine.process());
+    let local = leak(process.local());
+    let config = config();
     let (ns, _) = Namespace::open(process, process.platform(), &config, local).unwrap();
     let ns = leak(ns);
     let thread = leak(ParticipantLocal::new());
@@ -58,20 +63,20 @@ impl Proc {
 }
 
 /// Fills an object with a pattern made of its own pointer, or checks it.
-pub(crate) fn fill(area: &A, pointer: DsaPointer, bytes: usize) {
+pub(crate) fn fill(area: &Area<'_, RwLock>, pointer: DsaPointer, bytes: usize) {
     let pattern = pointer.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15).to_ne_bytes();
     let data: Vec<u8> = (0..bytes).map(|i| pattern[i % 8]).collect();
     area.copy_in(pointer, 0, &data).unwrap();
 }
 
-pub(crate) fn check_fill(area: &A, pointer: DsaPointer, bytes: usize) {
+pub(crate) fn check_fill(area: &Area<'_, RwLock>, pointer: DsaPointer, bytes: usize) {
     let pattern = pointer.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15).to_ne_bytes();
     let mut data = vec![0; bytes];
     area.copy_out(pointer, 0, &mut data).unwrap();
     assert!(data.iter().enumerate().all(|(i, b)| *b == pattern[i % 8]), "{pointer:?} was changed");
 }
 
-pub(crate) fn free(heap: &H, pointer: DsaPointer) {
+pub(crate) fn free(heap: &Heap<'_, RwLock>, pointer: DsaPointer) {
     // SAFETY: the tests use objects through checked copies only.
     unsafe { heap.free(pointer) }.unwrap();
 }
