@@ -9,7 +9,6 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +19,7 @@ use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::boxed::DsaBox;
 use crate::error::Error;
 use crate::options::AreaOptions;
 use crate::plain::{Plain, Snapshot};
@@ -264,7 +264,8 @@ impl Area {
     pub fn allocate_box<T: Plain>(&self, value: T) -> Result<DsaBox<T>, Error> {
         let pointer = self.allocate(value)?;
         let at = self.fresh(pointer.pointer())?.cast();
-        Ok(DsaBox { area: self.clone(), pointer, at })
+        // SAFETY: allocated just now, filled in, and known to nobody else.
+        Ok(unsafe { DsaBox::new(self.clone(), pointer, at) })
     }
 
     /// Allocates memory for a value, stores the value there, and its pointer in `destination`,
@@ -444,62 +445,5 @@ impl Area {
 impl fmt::Debug for Area {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Area({:016x})", self.object.handle())
-    }
-}
-
-/// A value in an area that has one owner, like a `Box`: dereferences to it, and frees it when
-/// dropped.
-///
-/// Killed with its owner's process, it stays allocated as long as the area exists.
-pub struct DsaBox<T: Plain> {
-    area: Area,
-    pointer: DsaPtr<T>,
-    at: NonNull<T>,
-}
-
-// SAFETY: it owns a `T`, which is `Send`, in memory that any thread may use.
-unsafe impl<T: Plain> Send for DsaBox<T> {}
-// SAFETY: it gives out `&T` only, and `T` is `Sync`.
-unsafe impl<T: Plain> Sync for DsaBox<T> {}
-
-impl<T: Plain> DsaBox<T> {
-    /// Gives the object away: whoever has the pointer is to free it.
-    #[must_use = "nobody else frees it"]
-    pub fn into_ptr(self) -> DsaPtr<T> {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not used or dropped any more.
-        drop(unsafe { std::ptr::read(&this.area) });
-        this.pointer
-    }
-}
-
-impl<T: Plain> Deref for DsaBox<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: allocated for a `T` and filled in; mapped while `area` is; only this box leads
-        // to it.
-        unsafe { self.at.as_ref() }
-    }
-}
-
-impl<T: Plain> DerefMut for DsaBox<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as for `deref`; borrowed exclusively.
-        unsafe { self.at.as_mut() }
-    }
-}
-
-impl<T: Plain> Drop for DsaBox<T> {
-    fn drop(&mut self) {
-        // In a forked child the object is the parent's: an error, and nothing happens.
-        // SAFETY: only this box leads to the object.
-        let _ = unsafe { self.area.free(self.pointer) };
-    }
-}
-
-impl<T: Plain + fmt::Debug> fmt::Debug for DsaBox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
     }
 }

@@ -73,6 +73,7 @@
 //!   by field; see [`TypeTag`].
 
 mod area;
+mod boxed;
 mod builder;
 mod entry;
 mod error;
@@ -98,7 +99,8 @@ mod tag;
 mod thread;
 mod turn;
 
-pub use area::{Area, DsaBox, DsaSlice};
+pub use area::{Area, DsaSlice};
+pub use boxed::DsaBox;
 pub use builder::Builder;
 pub use dsa_core::{
     AtomicDsaPointer, DsaPointer, DsaPtr, Error as AreaError, FreeError, Report as AreaReport,

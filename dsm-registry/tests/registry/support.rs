@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use dsm_registry::{Builder, Registry};
@@ -22,13 +22,24 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// A namespace of one test: nothing of it may be left when it is dropped.
 pub(crate) struct Space {
     pub(crate) name: String,
+    /// Dropped with this: then the watchdog goes.
+    _alive: Sender<()>,
 }
 
 impl Space {
     pub(crate) fn new(test: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self { name: format!("t{}-{count}-{test}", std::process::id()) }
+        let name = format!("t{}-{count}-{test}", std::process::id());
+        let (alive, watched) = channel();
+        let watched_name = name.clone();
+        std::thread::spawn(move || {
+            if watched.recv_timeout(2 * BOUND) == Err(RecvTimeoutError::Timeout) {
+                let _ = writeln!(std::io::stderr(), "{watched_name} takes too long");
+                std::process::abort();
+            }
+        });
+        Self { name, _alive: alive }
     }
 
     pub(crate) fn builder(&self) -> Builder {
