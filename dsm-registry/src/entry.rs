@@ -27,8 +27,9 @@
 //! before it starts over. Removal goes the other way: REMOVING(id), unpin, delete the entry.
 //!
 //! **Header.** `wake` is bumped, and its waiters woken, after each change of any state; a lost
-//! wake costs its waiter the rest of a bounded wait. `changes` is bumped before a name can mean
-//! something new (a removal): whoever cached a lookup compares it.
+//! wake costs its waiter the rest of a bounded wait. `changes` is bumped when a name has stopped
+//! meaning what it did (a removal), before it can mean anything else: whoever cached a lookup
+//! compares it.
 
 use dsm_core::handle::ParticipantId;
 use dsm_core::sync::{AtomicU32, AtomicU64, Ordering};
@@ -55,7 +56,7 @@ pub(crate) struct Header {
     magic: u64,
     /// Handle of the table of names.
     names: u64,
-    /// Bumped before a name's meaning changes.
+    /// Bumped when a name has stopped meaning what it did.
     pub(crate) changes: AtomicU64,
     /// Waited on by those who wait for a name.
     pub(crate) wake: AtomicU32,
@@ -191,6 +192,8 @@ pub(crate) struct Entry {
     table: AtomicU64,
     pub(crate) shape: Shape,
 }
+
+const _: () = assert!(size_of::<Entry>() == 272);
 
 /// What a name's state word says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

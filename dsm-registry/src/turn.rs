@@ -55,7 +55,7 @@ pub(crate) fn take<'a>(
         let ticket = home.header().wake.load(Ordering::Acquire);
         let owner = match home.names().look(home, key)? {
             Some(seen) => match seen.state {
-                State::Ready => return fit(name, seen, asked).map(Turn::Ready),
+                State::Ready => return fit(home, name, seen, asked).map(Turn::Ready),
                 State::Initialising(id) | State::Removing(id) => Some(id),
             },
             None => None,
@@ -69,17 +69,15 @@ pub(crate) fn take<'a>(
 }
 
 /// Checks that what is there is what was asked for.
-pub(crate) fn fit(name: &str, seen: Seen, asked: &Shape) -> Result<Seen, Error> {
-    if seen.shape.fits(asked) { Ok(seen) } else { Err(mismatch(name, &seen.shape, asked)) }
-}
-
-#[cold]
-pub(crate) fn mismatch(name: &str, there: &Shape, asked: &Shape) -> Error {
-    match (there.describe(), asked.describe()) {
+fn fit(home: &Attachment, name: &str, seen: Seen, asked: &Shape) -> Result<Seen, Error> {
+    if seen.shape.fits(asked) {
+        return Ok(seen);
+    }
+    match (seen.shape.describe(), asked.describe()) {
         (Some(there), Some(asked)) => {
-            Error::Mismatch(Box::new(Mismatch { name: name.to_owned(), there, asked }))
+            Err(Error::Mismatch(Box::new(Mismatch { name: name.to_owned(), there, asked })))
         }
-        _ => Error::Damaged { namespace: name.into(), what: "an entry of unknown kind" },
+        _ => Err(home.damaged("an entry of unknown kind")),
     }
 }
 
@@ -105,7 +103,8 @@ fn claim<'a>(
                 }
                 _ => {}
             }
-            // Left by the dead: what it names may be pinned.
+            // Left by the dead: what it names may be pinned, and looked up before it was removed.
+            home.header().changes.fetch_add(1, Ordering::AcqRel);
             home.release_object(entry.handle())?;
             entry.set_object(0, 0);
             Ok(Verdict::Delete(false))
