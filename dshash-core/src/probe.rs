@@ -1,7 +1,7 @@
 //! Finding tags in a bucket.
 //!
-//! The twelve tags are read as two words and compared at once: with SSE2 where that is part of
-//! the architecture, by word arithmetic elsewhere. Both answer with one bit a slot; word
+//! The twelve tags are read as two words and compared at once: with SSE2 where the target has it
+//! (kernels often do without), by word arithmetic elsewhere. Both answer with one bit a slot; word
 //! arithmetic may report a slot too many, never one too few, and the key decides anyway.
 
 use crate::layout::{Bucket, SLOTS};
@@ -74,11 +74,11 @@ impl Iterator for Slots {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[inline(always)]
 fn compare(low: u64, high: u64, tag: u8) -> u32 {
     use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
-    // SAFETY: SSE2 is part of every x86-64.
+    // SAFETY: the target has SSE2.
     let tags = unsafe { _mm_set_epi64x(high as i64, low as i64) };
     // SAFETY: as above.
     let pattern = unsafe { _mm_set1_epi8(tag as i8) };
@@ -89,26 +89,26 @@ fn compare(low: u64, high: u64, tag: u8) -> u32 {
     mask as u32
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[inline(always)]
 fn exact_zeros(low: u64, high: u64) -> u32 {
     compare(low, high, 0)
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
 #[inline(always)]
 fn compare(low: u64, high: u64, tag: u8) -> u32 {
     let pattern = u64::from(tag) * words::ONES;
     words::zeros(low ^ pattern) | words::zeros(high ^ pattern) << 8
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
 #[inline(always)]
 fn exact_zeros(low: u64, high: u64) -> u32 {
     words::zeros(low) | words::zeros(high) << 8
 }
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 mod words {
     pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
     const LOW: u64 = 0x7f * ONES;
