@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dsa_core::{Area, AreaLocal, DsaPointer, Heap, HeapLocal, Options};
+use dshash_core::{Error, MAX_SEGMENT_SIZE, Params, Table, TableHandle};
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
 use dsm_core::participant::ParticipantLocal;
-use dshash_core::{Error, MAX_SEGMENT_SIZE, Params, Table, TableHandle};
 use platform_posix::Shm;
 
 const ROUNDS: u64 = 30;
@@ -119,7 +119,6 @@ fn survives_sigkill_at_random_moments() {
             .spawn();
         Victim(child.unwrap())
     };
-    let mut poisoned = 0;
     let mut changed = 0;
     for round in 0..ROUNDS {
         let before = table.len();
@@ -142,18 +141,16 @@ fn survives_sigkill_at_random_moments() {
             }
         }
         assert_eq!(found, report.poisoned);
-        poisoned += found;
         changed += u64::from(table.len() != before);
     }
     assert!(changed > ROUNDS / 2, "the victims had time to work in {changed} rounds only");
-    println!("{ROUNDS} rounds, {poisoned} poisoned entries seen");
     // SAFETY: all others are dead.
     unsafe { table.destroy(heap) }.unwrap();
     // SAFETY: not used any more: the references to it are not either.
     let namespace = unsafe { core::ptr::read(namespace) };
     namespace.leave(shm).unwrap();
-    let left = std::fs::read_dir("/dev/shm").unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().contains(&name)
-    });
+    let left = std::fs::read_dir("/dev/shm")
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(&name));
     assert_eq!(left.count(), 0);
 }
