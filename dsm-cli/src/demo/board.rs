@@ -9,7 +9,7 @@
 //! what:
 //!
 //! - the *supervisor* fills in the header, the ranges and `words` before it starts any worker, and
-//!   writes `hold` and a worker slot's `stop_midway`;
+//!   writes `hold`, `open`, and a worker slot's `stop_midway`;
 //! - a piece's `owner` changes once, from nobody to a worker *slot*, by a compare-and-swap; the
 //!   process in the slot may be replaced, the owner stays;
 //! - `next` is written by the process in the owning slot only, and so is `undo`, except that who
@@ -117,7 +117,8 @@ pub(crate) struct Board {
     pub(crate) untouched: AtomicU64,
     /// Not 0: workers wait before their next word. A kill is due and its victim not ready yet.
     pub(crate) hold: AtomicU64,
-    _pad: [AtomicU64; 1],
+    /// How many pieces, from the first on, may be begun. The others are for after the next kill.
+    pub(crate) open: AtomicU64,
     /// Places of workers.
     pub(crate) workers: [WorkerSlot; MAX_WORKERS],
     all_pieces: [Piece; MAX_PIECES],
@@ -159,7 +160,7 @@ impl Board {
     }
 
     /// The next piece for the process in worker slot `worker`: one that the slot owns and has not
-    /// finished (its process before may have died over it), or else one that nobody owns.
+    /// finished (its process before may have died over it), or else an open one that nobody owns.
     pub(crate) fn claim(&self, worker: usize) -> Option<usize> {
         let me = worker as u64 + 1;
         let unfinished = |piece: &Piece| piece.next.load(Ordering::Acquire) < self.total_of(piece);
@@ -168,7 +169,25 @@ impl Board {
             piece.owner.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
         let pieces = self.pieces();
-        pieces.iter().position(own).or_else(|| pieces.iter().position(take))
+        pieces.iter().position(own).or_else(|| self.open_pieces().iter().position(take))
+    }
+
+    /// The pieces that may be begun.
+    fn open_pieces(&self) -> &[Piece] {
+        let pieces = self.pieces();
+        &pieces[..pieces.len().min(self.open.load(Ordering::Acquire) as usize)]
+    }
+
+    /// Whether some pieces may not be begun yet.
+    pub(crate) fn has_closed_pieces(&self) -> bool {
+        self.open_pieces().len() < self.pieces().len()
+    }
+
+    /// Whether all words of the pieces that may be begun are counted.
+    pub(crate) fn is_open_work_done(&self) -> bool {
+        self.open_pieces()
+            .iter()
+            .all(|piece| piece.next.load(Ordering::Relaxed) >= self.total_of(piece))
     }
 
     /// Whether the process in worker slot `worker` is in the midst of a piece.
@@ -193,6 +212,8 @@ mod tests {
         board.passes.store(2, Ordering::Relaxed);
         board.set_pieces(&[(0..10, 3), (10..20, 0), (20..30, 4)]);
         assert_eq!(board.total(), 14);
+        assert_eq!(board.claim(0), None, "none is open");
+        board.open.store(3, Ordering::Relaxed);
         assert_eq!(board.claim(0), Some(0));
         assert_eq!(board.claim(1), Some(1));
         board.pieces()[0].next.store(5, Ordering::Relaxed);

@@ -2,7 +2,9 @@
 //!
 //! When and whom it kills is drawn before the run from a seed. Moments are progress, not time: the
 //! i-th kill falls into the i-th part of the work, however fast the machine is, and if nobody can be
-//! killed just then (all victims so far are still being replaced), the others wait. Every other one,
+//! killed just then (all victims so far are still being replaced), the others wait. Pieces of the
+//! text beyond the next kill stay closed until it has happened, so that a supervisor who comes late
+//! does not find all the work done. Every other one,
 //! the first among them, is aimed: the victim is told to stop between the two stores of its next
 //! update, the entry of the word locked, and is killed there; the others die wherever they are.
 //!
@@ -110,6 +112,7 @@ pub(crate) fn run(
     let mut outcome = Outcome::default();
     let mut pending: Vec<Pending> = Vec::new();
     let mut processes = Vec::new();
+    open_up_to(board, workers, plan.first());
     for worker in 0..workers {
         processes.push(Process { child: Some(spawn(worker, 1)?), generation: 1 });
     }
@@ -134,12 +137,18 @@ pub(crate) fn run(
         if alive == 0 && pending.is_empty() {
             break;
         }
-        let due = plan.peek().filter(|kill| done >= kill.at).map(|kill| **kill);
+        let all_open_done = board.is_open_work_done();
+        let due = plan.peek().filter(|kill| done >= kill.at || all_open_done).map(|kill| **kill);
         let death = due.and_then(|kill| try_kill(board, &mut processes, &pending, &kill));
-        // Whoever is to be killed at this point of the work must not find it done.
-        board.hold.store(u64::from(due.is_some() && death.is_none()), Ordering::Relaxed);
+        // Whoever is to be killed at this point of the work must not come to its end.
+        let waiting = due.is_some() && death.is_none();
+        board.hold.store(u64::from(waiting), Ordering::Relaxed);
+        if waiting && all_open_done {
+            board.open.fetch_add(1, Ordering::Release);
+        }
         if let Some(death) = death {
             plan.next();
+            open_up_to(board, workers, plan.peek().copied());
             outcome.killed += 1;
             outcome.killed_midway += usize::from(death.midway);
             let process = &mut processes[death.worker];
@@ -151,6 +160,20 @@ pub(crate) fn run(
     }
     outcome.elapsed = start.elapsed();
     Ok(outcome)
+}
+
+/// Opens the pieces up to the next kill, with one more for each worker; all if there is none.
+fn open_up_to(board: &Board, workers: usize, kill: Option<&Kill>) {
+    let pieces = board.pieces().len() as u64;
+    let open = match kill {
+        Some(kill) => {
+            let share = kill.at as f64 / board.total() as f64;
+            (pieces as f64 * share).ceil() as u64 + workers as u64
+        }
+        None => pieces,
+    };
+    // Never fewer than there were.
+    board.open.fetch_max(open.min(pieces), Ordering::AcqRel);
 }
 
 /// Takes note of those that have ended; returns how many have not.

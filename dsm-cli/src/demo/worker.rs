@@ -13,13 +13,22 @@ use super::exactly_once::{self, Step};
 use super::shared::Shared;
 use super::text::{Word, words};
 
+/// How long a worker sleeps that has to wait for the supervisor.
+const PAUSE: Duration = Duration::from_micros(200);
+
 /// Counts until no piece is left. `generation` says the how many-th process of its slot this is.
 pub(crate) fn run(namespace: &str, worker: usize, generation: u64) -> Result<(), String> {
     std::thread::spawn(end_with_the_supervisor);
     let shared = Shared::join(namespace).map_err(|e| e.to_string())?;
     let slot = shared.board.workers.get(worker).ok_or("there is no such worker slot")?;
-    while let Some(piece) = shared.board.claim(worker) {
-        count_piece(&shared, slot, piece, generation)?;
+    loop {
+        // Looked at first: once no piece is closed, there is none to come.
+        let more_to_come = shared.board.has_closed_pieces();
+        match shared.board.claim(worker) {
+            Some(piece) => count_piece(&shared, slot, piece, generation)?,
+            None if more_to_come => std::thread::sleep(PAUSE),
+            None => break,
+        }
     }
     report_start(slot, generation, 0, 0);
     Ok(())
@@ -62,7 +71,7 @@ fn wait_while_held(shared: &Shared, slot: &WorkerSlot) {
     while shared.board.hold.load(Ordering::Relaxed) != 0
         && slot.stop_midway.load(Ordering::Relaxed) == 0
     {
-        std::thread::sleep(Duration::from_micros(100));
+        std::thread::sleep(PAUSE);
     }
 }
 
