@@ -200,13 +200,15 @@ impl<'m> Slab<'m> {
         let shape = Shape::of(class, self.mini);
         let page = (self.pointer.offset() / PAGE) as u32;
         let side = geometry.side(page / UNIT_PAGES);
-        let (truth, bytes) = match shape.truth {
-            TruthPlace::Start => (self.pointer.offset(), u64::from(shape.count)),
-            TruthPlace::Side => (side, u64::from(shape.count)),
-            TruthPlace::SideMini => (side + SIDE_MINI_TRUTH + u64::from(page % UNIT_PAGES) * 4, 4),
+        let truth = match shape.truth {
+            TruthPlace::Start => self.pointer.offset(),
+            TruthPlace::Side => side,
+            TruthPlace::SideMini => side + SIDE_MINI_TRUTH + u64::from(page % UNIT_PAGES) * 4,
         };
-        for byte in truth..truth + bytes {
-            self.memory.at::<AtomicU8>(byte)?.store(FREE, Ordering::Relaxed);
+        // Nobody looks at the bytes yet, so that their width does not matter. FREE is 0.
+        match shape.truth {
+            TruthPlace::SideMini => self.memory.at::<AtomicU32>(truth)?.store(0, Ordering::Relaxed),
+            _ => self.memory.zero(truth, u64::from(shape.count).next_multiple_of(8))?,
         }
         let h = self.header;
         h.truth.store(truth | (class as u64) << 56, Ordering::Relaxed);
