@@ -375,5 +375,8 @@ impl Drop for Attachment {
         if let Some(mut names) = self.names.take() {
             names.release(self);
         }
+        if self.is_ours() {
+            thread::depart(self);
+        }
     }
 }

@@ -194,6 +194,26 @@ impl Member {
     }
 }
 
+/// Ends the calling thread's participant in an attachment that is being left: one that is still
+/// registered keeps the control segment mapped. A thread with a forgotten guard stays as it is.
+pub(crate) fn depart(home: &Attachment) {
+    // Where the list is gone already, so is the participant.
+    let _ = MEMBERS.try_with(|members| {
+        let Ok(mut members) = members.try_borrow_mut() else { return };
+        let Some(at) = members.0.iter().position(|m| m.number == home.number()) else { return };
+        let local = members.0[at].local.get();
+        if !local.is_registered() || local.holds_any() {
+            return;
+        }
+        LAST.set((0, std::ptr::null()));
+        let member = members.0.swap_remove(at);
+        drop(members);
+        if !home.namespace().unregister(member.local.get()) {
+            std::mem::forget(member);
+        }
+    });
+}
+
 impl Drop for Members {
     fn drop(&mut self) {
         LAST.set((0, std::ptr::null()));

@@ -337,3 +337,20 @@ fn links_and_loose_modes_are_refused() {
     assert!(text.contains("mode"), "{text}");
     std::fs::remove_file(control(&space)).unwrap();
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn leaving_unmaps_everything() {
+    let space = Space::new("unmaps");
+    for _ in 0..3 {
+        let registry = space.open();
+        let table = registry.hash::<u64, u64>("table").unwrap();
+        table.insert(&1, 1).unwrap();
+        registry.area("area").unwrap().allocate([7u64; 1000]).unwrap();
+        registry.segment::<u64>("segment", |value| value.write(1)).unwrap();
+        drop((registry, table));
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let left: Vec<_> = maps.lines().filter(|line| line.contains(&space.name)).collect();
+        assert!(left.is_empty(), "{left:#?}");
+    }
+}
