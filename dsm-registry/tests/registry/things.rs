@@ -190,6 +190,11 @@ fn entries_by_all_means() {
     assert_eq!(found, [Some([77, 1, 1]), None, Some([77, 3, 3])]);
     table.clear().unwrap();
     assert_eq!(table.iter().unwrap().count(), 0);
+
+    let set = registry.hash::<[u8; 3], ()>("set").unwrap();
+    assert_eq!(set.insert(b"abc", ()).unwrap(), None);
+    assert_eq!(set.insert(b"abc", ()).unwrap(), Some(()));
+    assert_eq!(set.get(b"abd").unwrap(), None);
 }
 
 #[test]
