@@ -150,9 +150,16 @@ impl Report {
             },
         );
         let seconds = time(Duration::from_secs_f64(self.seconds));
-        let _ =
-            writeln!(out, "\n{} after {seconds}", if self.is_good() { "Exact" } else { "WRONG" },);
+        let _ = writeln!(out, "\n{} after {seconds}", self.verdict(),);
         out
+    }
+
+    fn verdict(&self) -> &'static str {
+        match (self.is_good(), self.verified && self.leaked.is_empty()) {
+            (true, _) => "Exact",
+            (false, true) => "Right, but not put to the test that was asked for,",
+            (false, false) => "WRONG",
+        }
     }
 
     fn kills(&self) -> String {
@@ -291,7 +298,9 @@ Exact after 2.5 s
     fn kills_that_did_not_happen_are_told() {
         let report = Report { kills: 3, ..report() };
         assert!(!report.is_good());
-        assert!(report.to_text().contains("killed      2 of 3 workers: the text was too short"));
+        let text = report.to_text();
+        assert!(text.contains("killed      2 of 3 workers: the text was too short"), "{text}");
+        assert!(text.ends_with("Right, but not put to the test that was asked for, after 2.5 s\n"));
     }
 
     #[test]
