@@ -2,9 +2,11 @@
 # is checked from Debian's sources.
 # limit: 400
 source "$CI_ROOT/.ci/lib.sh"
-packages rustc-web rust-web-src
+packages rustc-web rust-web-src binutils-mingw-w64-x86-64
 export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR="$CI_ROOT/target/bare"
 for target in x86_64-unknown-freebsd aarch64-apple-darwin; do
     say cargo check -Zbuild-std=std,panic_abort --target "$target" -p platform-posix -p dsm-registry
 done
+say cargo check -Zbuild-std=std,panic_abort --target x86_64-pc-windows-gnu \
+    -p platform-windows -p dsm-registry
