@@ -25,13 +25,11 @@
 //!   `FREE`.
 //! * `DOOMED`: no page of it is allocated and none will be. Unpin it (again), on to `FREE`.
 
-use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::class::CLASSES;
-use crate::layout::UNITS_AT;
 use crate::memory::{Memory, Shared};
 
 /// First word of every segment of an area: "DSAREA" and two digits.
@@ -179,10 +177,10 @@ pub(crate) struct AreaHeader {
 // What LAYOUT.md says.
 #[cfg(not(loom))]
 const _: () = assert!(
-    size_of::<AreaHeader>() <= UNITS_AT as usize
-        && offset_of!(AreaHeader, lock_bytes) == 40
-        && offset_of!(AreaHeader, orphans) == 120
-        && offset_of!(AreaHeader, inline) == 192
+    size_of::<AreaHeader>() <= crate::layout::UNITS_AT as usize
+        && core::mem::offset_of!(AreaHeader, lock_bytes) == 40
+        && core::mem::offset_of!(AreaHeader, orphans) == 120
+        && core::mem::offset_of!(AreaHeader, inline) == 192
 );
 
 // SAFETY: repr(C), atomics only.

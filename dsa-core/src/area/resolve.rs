@@ -1,0 +1,112 @@
+//! From pointers to addresses, and back.
+
+use core::ptr::NonNull;
+
+use dsm_core::handle::{LockAddress, SegmentHandle};
+use dsm_core::lock::RawLock;
+
+use super::Area;
+use crate::pointer::{DsaPointer, DsaPtr};
+
+impl<L: RawLock> Area<'_, L> {
+    /// The address of `pointer` in this process; `None` if it is invalid or its segment is gone.
+    /// Attaches the segment when needed. Constant time otherwise: one entry of a table.
+    ///
+    /// The memory behind it may be freed, or handed out anew, by anyone at any time unless the
+    /// caller knows better: using it is `unsafe`.
+    #[doc(alias = "dsa_get_address")]
+    #[inline]
+    #[must_use]
+    pub fn resolve(&self, pointer: DsaPointer) -> Option<NonNull<u8>> {
+        match self.local.find(pointer) {
+            Some((base, len)) if pointer.offset() < len => {
+                // SAFETY: the offset is inside the mapping.
+                Some(unsafe { base.add(pointer.offset() as usize) })
+            }
+            Some(_) => None,
+            None => self.resolve_unmapped(pointer),
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), of a range: `None` also if `bytes` bytes from `pointer` on
+    /// leave the segment. What it returns can be read without a fault as long as the area is
+    /// attached, whatever became of the object (zeros, if its segment is gone).
+    #[inline]
+    #[must_use]
+    pub fn resolve_range(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
+        match self.local.find(pointer) {
+            Some((base, len)) if bytes as u64 <= len && pointer.offset() <= len - bytes as u64 => {
+                // SAFETY: the offset is inside the mapping.
+                Some(unsafe { base.add(pointer.offset() as usize) })
+            }
+            Some(_) => None,
+            None => {
+                self.resolve_unmapped(pointer)?;
+                let (_, len) = self.local.find(pointer)?;
+                if bytes as u64 > len || pointer.offset() > len - bytes as u64 {
+                    return None;
+                }
+                self.resolve(pointer)
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn resolve_unmapped(&self, pointer: DsaPointer) -> Option<NonNull<u8>> {
+        if !pointer.is_valid() {
+            return None;
+        }
+        let memory = self.map(pointer.key()).ok()?;
+        (pointer.offset() < memory.len()).then(|| {
+            // SAFETY: the offset is inside the mapping.
+            unsafe { memory.base().add(pointer.offset() as usize) }
+        })
+    }
+
+    /// How a lock at `pointer` is named in the namespace; `None` if its segment is gone.
+    #[must_use]
+    pub fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
+        self.resolve(pointer)?;
+        match SegmentHandle::from_raw(self.local.handle(pointer)?) {
+            Some(handle) => Some(LockAddress::new(handle.slot(), pointer.offset())),
+            None => Some(LockAddress::new(self.parent_slot, self.place + pointer.offset())),
+        }
+    }
+
+    /// A reference to what `pointer` points to; `None` if it is invalid, misaligned, leaves its
+    /// segment, or the segment is gone.
+    ///
+    /// # Safety
+    ///
+    /// There must be an allocated, initialised `T`, which nobody frees or changes (but through
+    /// atomics and the like) for the reference's life.
+    #[inline]
+    #[must_use]
+    pub unsafe fn as_ref<T>(&self, pointer: DsaPtr<T>) -> Option<&T> {
+        let at = self.resolve_range(pointer.pointer(), size_of::<T>())?.cast::<T>();
+        // SAFETY: the caller vouches for the object; bounds and alignment are checked.
+        at.is_aligned().then_some(unsafe { at.as_ref() })
+    }
+
+    /// A unique reference to what `pointer` points to; `None` as for [`as_ref`](Self::as_ref).
+    ///
+    /// # Safety
+    ///
+    /// As for [`as_ref`](Self::as_ref), and nobody else may use the object at all meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "the memory is not the area's own: the caller vouches")]
+    #[inline]
+    #[must_use]
+    pub unsafe fn as_mut<T>(&self, pointer: DsaPtr<T>) -> Option<&mut T> {
+        let mut at = self.resolve_range(pointer.pointer(), size_of::<T>())?.cast::<T>();
+        // SAFETY: the caller vouches for the object; bounds and alignment are checked.
+        at.is_aligned().then_some(unsafe { at.as_mut() })
+    }
+
+    /// Where an address of this process lies in the area, if it does. Linear in the number of
+    /// segments.
+    #[must_use]
+    pub fn pointer_to(&self, address: *const u8) -> Option<DsaPointer> {
+        self.local.reverse(address as usize)
+    }
+}
