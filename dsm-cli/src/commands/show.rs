@@ -2,21 +2,18 @@
 
 use std::fmt::Write as _;
 
-use dsm_registry::{Registry, RegistryInspector};
+use dsm_registry::RegistryInspector;
 use serde::Serialize;
 
 use super::{inspect, say_json, table};
 use crate::output::say;
 use crate::text::{bytes, count};
 
-/// Show the processes and segments of a namespace, without touching it.
+/// Show the names, processes and segments of a namespace, without touching it.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// The namespace.
     name: String,
-    /// List the names in it too. For that this process joins the namespace, as any other would.
-    #[arg(long)]
-    names: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -33,8 +30,7 @@ struct Namespace {
     main_region_bytes: u64,
     processes: Vec<Process>,
     segments: Vec<Segment>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    names: Option<Vec<Name>>,
+    names: Vec<Name>,
 }
 
 #[derive(Serialize)]
@@ -66,7 +62,7 @@ struct Name {
     kind: String,
     created_as: String,
     bytes: u64,
-    used: u64,
+    reserved: u64,
     attached: u32,
     initialising: Option<u64>,
 }
@@ -108,7 +104,7 @@ impl Namespace {
             main_region_bytes: info.main_region,
             processes: processes.collect(),
             segments: segments.collect(),
-            names: None,
+            names: names(inspector)?,
         })
     }
 
@@ -149,12 +145,12 @@ impl Namespace {
             let headings = ["segment", "size", "reserved", "attached", "notes"];
             let _ = write!(out, "\n{}\n", table(&headings, &[1, 2, 3], rows.collect()));
         }
-        if let Some(names) = &self.names {
-            let rows = names.iter().map(|name| {
+        if !self.names.is_empty() {
+            let rows = self.names.iter().map(|name| {
                 vec![
                     name.name.clone(),
                     bytes(name.bytes),
-                    bytes(name.used),
+                    bytes(name.reserved),
                     count(u64::from(name.attached)),
                     match name.initialising {
                         Some(pid) => format!("{}, being initialised by {pid}", name.created_as),
@@ -162,7 +158,7 @@ impl Namespace {
                     },
                 ]
             });
-            let headings = ["name", "size", "used", "attached", "what"];
+            let headings = ["name", "size", "reserved", "attached", "what"];
             let _ = write!(out, "\n{}\n", table(&headings, &[1, 2, 3], rows.collect()));
         }
         out
@@ -185,34 +181,23 @@ impl Segment {
     }
 }
 
-fn names(namespace: &str) -> Result<Vec<Name>, String> {
-    let listed = Registry::open(namespace).and_then(|registry| registry.list());
-    Ok(listed
-        .map_err(|e| e.to_string())?
-        .into_iter()
-        .map(|listing| Name {
-            name: listing.name,
-            kind: listing.kind.to_string(),
-            created_as: listing.description.to_string(),
-            bytes: listing.size,
-            used: listing.used,
-            // This process had to attach areas and tables to look at them.
-            attached: listing.attached,
-            initialising: listing.initialising,
-        })
-        .collect())
+fn names(inspector: &RegistryInspector) -> Result<Vec<Name>, String> {
+    let listed = inspector.names().map_err(|e| e.to_string())?;
+    let names = listed.into_iter().map(|listing| Name {
+        name: listing.name,
+        kind: listing.kind.to_string(),
+        created_as: listing.description.to_string(),
+        bytes: listing.size,
+        reserved: listing.used,
+        attached: listing.attached,
+        initialising: listing.initialising,
+    });
+    Ok(names.collect())
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool, String> {
-    let mut seen = Namespace::new(&arguments.name, &inspect(&arguments.name)?)?;
-    if arguments.names {
-        // To join a namespace of the dead would be to clear it away.
-        if !seen.persistent && seen.processes.iter().all(|process| process.dead) {
-            return Err(format!("nobody lives in namespace {:?}", arguments.name));
-        }
-        seen.names = Some(names(&arguments.name)?);
-    }
+    let seen = Namespace::new(&arguments.name, &inspect(&arguments.name)?)?;
     if arguments.json {
         say_json(&seen)?;
     } else {
