@@ -1,7 +1,7 @@
 //! The commands that look at namespaces and clear them away.
 //!
 //! `ls` and `show` only look: they take no slot in a namespace, sweep nothing, and leave what a
-//! crash has left as it is. `show --names`, `rm` and `reap` take part.
+//! crash has left as it is. `rm` and `reap` take part.
 
 pub(crate) mod ls;
 pub(crate) mod reap;
