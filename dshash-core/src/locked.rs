@@ -58,10 +58,9 @@ pub(crate) struct Locked<'s, S: Store> {
     pub(crate) core: &'s Core<S>,
     pub(crate) heap: &'s dyn Allocator,
     participant: &'s Participant<'s>,
-    /// The lock's token (`owner` 0: not held), in whole words: narrow fields would make every move of a guard wait for
-    /// the stores before it.
-    owner: u64,
-    held: usize,
+    /// The lock's token; `None` while it is not held. All fields are whole words: narrow ones would
+    /// make every move of a guard wait for the stores before it.
+    token: Option<Token>,
     partition: usize,
     /// [`CHANGING`], [`FAILED`].
     state: usize,
@@ -87,7 +86,7 @@ impl<S: Store> Core<S> {
     #[inline(always)]
     pub(crate) fn idle<'s>(&'s self, caller: Caller<'s>, partition: usize) -> Locked<'s, S> {
         let Caller { participant, heap, .. } = caller;
-        Locked { core: self, heap, participant, owner: 0, held: 0, partition, state: 0 }
+        Locked { core: self, heap, participant, token: None, partition, state: 0 }
     }
 
     /// Takes a partition for itself, after recovering it if its last owner died.
@@ -149,11 +148,10 @@ impl<'s, S: Store> Locked<'s, S> {
         // belongs to, as its heap does.
         let (token, acquired) =
             unsafe { S::Lock::acquire_exclusive(at, address, self.participant, patience) }?;
-        self.owner = token.owner;
-        self.held = usize::from(token.held);
+        self.token = Some(token);
         let unfinished = self.line().seq.load(Ordering::Relaxed) & 1 != 0;
         if unfinished || acquired == Acquired::FromDead {
-            self.recover(acquired)?;
+            self.recover(token, acquired)?;
         }
         Ok(())
     }
@@ -164,12 +162,12 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     #[cold]
-    fn recover(&self, acquired: Acquired) -> Result<(), Error> {
+    fn recover(&self, token: Token, acquired: Acquired) -> Result<(), Error> {
         self.replay()?;
         if acquired == Acquired::FromDead {
             let (at, _) = self.core.lock_at(self.partition());
             // SAFETY: held by this token.
-            unsafe { S::Lock::mark_recovered(at, self.participant, self.token()) };
+            unsafe { S::Lock::mark_recovered(at, self.participant, token) };
         }
         Ok(())
     }
@@ -177,11 +175,6 @@ impl<'s, S: Store> Locked<'s, S> {
     #[inline(always)]
     pub(crate) fn partition(&self) -> usize {
         self.partition
-    }
-
-    #[inline(always)]
-    fn token(&self) -> Token {
-        Token { held: self.held as u8, owner: self.owner }
     }
 
     #[inline(always)]
@@ -233,7 +226,7 @@ impl<'s, S: Store> Locked<'s, S> {
     /// Whether this process is the one that acquired.
     #[inline]
     fn is_owner(&self) -> bool {
-        self.participant.packed() == self.owner
+        self.token.is_some_and(|token| token.owner() == self.participant.packed())
     }
 
     /// Finds the entry of a key.
@@ -421,9 +414,7 @@ pub(crate) fn in_window(word: u64, kept: u32, i: usize) -> u64 {
 impl<S: Store> Drop for Locked<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.owner == 0 {
-            return;
-        }
+        let Some(token) = self.token else { return };
         if self.state != 0 && self.is_owner() {
             // Only reached when a step failed or a user's function panicked. If the replay fails
             // too, the sequence word stays odd, and the next one to take this lock tries again.
@@ -431,6 +422,6 @@ impl<S: Store> Drop for Locked<'_, S> {
         }
         let (at, _) = self.core.lock_at(self.partition());
         // SAFETY: held by this token, and given back once.
-        unsafe { S::Lock::release_exclusive(at, self.participant, self.token()) };
+        unsafe { S::Lock::release_exclusive(at, self.participant, token) };
     }
 }

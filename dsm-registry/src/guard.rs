@@ -70,8 +70,9 @@ pub struct WriteGuard<'t, K: Key, V: Plain> {
     /// `None` only while the entry is removed.
     inner: Option<dshash_core::ExclusiveGuard<'t, K, V, Store>>,
     home: &'t Attachment,
-    /// Whether the thread was panicking when the guard was made.
-    panicking: bool,
+    /// Whether the thread was panicking (1) when the guard was made. A whole word, like every part
+    /// of a guard: a narrow one would make each move of it wait for the stores before.
+    panicking: usize,
 }
 
 impl<'t, K: Key, V: Plain> WriteGuard<'t, K, V> {
@@ -80,7 +81,7 @@ impl<'t, K: Key, V: Plain> WriteGuard<'t, K, V> {
         inner: dshash_core::ExclusiveGuard<'t, K, V, Store>,
         home: &'t Attachment,
     ) -> Self {
-        Self { inner: Some(inner), home, panicking: std::thread::panicking() }
+        Self { inner: Some(inner), home, panicking: usize::from(std::thread::panicking()) }
     }
 
     #[inline]
@@ -128,7 +129,7 @@ impl<K: Key, V: Plain> DerefMut for WriteGuard<'_, K, V> {
 impl<K: Key, V: Plain> Drop for WriteGuard<'_, K, V> {
     #[inline]
     fn drop(&mut self) {
-        if !self.panicking && std::thread::panicking() && self.home.is_ours() {
+        if self.panicking == 0 && std::thread::panicking() && self.home.is_ours() {
             if let Some(inner) = &mut self.inner {
                 inner.poison();
             }

@@ -9,6 +9,7 @@ pub mod spin;
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::num::NonZeroU64;
 use core::ptr::NonNull;
 use core::time::Duration;
 
@@ -108,12 +109,44 @@ pub enum Acquired {
 }
 
 /// A held lock: what to give back. Plain data; see [`LockRef`] for guards.
+///
+/// One word, never zero, because guards move: a narrow field would make each move of a guard
+/// wait for the stores before it, and a table's lookup returns one through three layers.
 #[derive(Clone, Copy, Debug)]
-pub struct Token {
+#[repr(transparent)]
+pub struct Token(NonZeroU64);
+
+impl Token {
+    const HELD_SHIFT: u32 = 48;
+    /// Keeps the word from being zero.
+    const MARK: u64 = 1 << 63;
+
+    /// Composes a token of the index of the record in the participant's list and
+    /// [`Participant::packed`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(held: u8, owner: u64) -> Self {
+        debug_assert!(owner >> Self::HELD_SHIFT == 0);
+        let word = Self::MARK | owner | (held as u64) << Self::HELD_SHIFT;
+        match NonZeroU64::new(word) {
+            Some(word) => Self(word),
+            None => unreachable!(),
+        }
+    }
+
     /// Index of the record in the participant's list.
-    pub held: u8,
+    #[inline(always)]
+    #[must_use]
+    pub const fn held(self) -> u8 {
+        (self.0.get() >> Self::HELD_SHIFT) as u8
+    }
+
     /// [`Participant::packed`] at the time of acquisition: a fork child's differs.
-    pub owner: u64,
+    #[inline(always)]
+    #[must_use]
+    pub const fn owner(self) -> u64 {
+        self.0.get() & ((1 << Self::HELD_SHIFT) - 1)
+    }
 }
 
 /// A reader-writer lock in shared memory.

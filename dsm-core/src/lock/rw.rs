@@ -285,7 +285,7 @@ unsafe impl RawLock for RwLock {
         let me = participant.packed();
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
-        let token = Token { held, owner: me };
+        let token = Token::new(held, me);
         let entered = lines.base.owner.compare_exchange(0, me | ENTERED, SeqCst, SeqCst).is_ok();
         dekker_fence();
         if entered && !lines.any_reader() {
@@ -299,20 +299,20 @@ unsafe impl RawLock for RwLock {
 
     #[inline]
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner != participant.packed() {
+        if token.owner() != participant.packed() {
             return; // a fork child with its parent's guard
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let base = unsafe { at.as_ref() };
-        let quiet = token.owner | ENTERED;
+        let quiet = token.owner() | ENTERED;
         if base.owner.compare_exchange(quiet, 0, SeqCst, SeqCst).is_err() {
             contended::let_go(base, participant);
         }
-        participant.unhold(token.held);
+        participant.unhold(token.held());
     }
 
     unsafe fn mark_recovered(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner != participant.packed() {
+        if token.owner() != participant.packed() {
             return;
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
@@ -328,13 +328,13 @@ unsafe impl RawLock for RwLock {
         patience: Patience,
     ) -> Result<SharedOutcome, LockError> {
         let (held, again) = participant.hold(address, HeldMode::Shared)?;
-        let token = Token { held, owner: participant.packed() };
+        let token = Token::new(held, participant.packed());
         if again {
             return Ok(SharedOutcome::Held(token));
         }
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
-        let Some(reader) = lines.reader(index_of(token.owner)) else {
+        let Some(reader) = lines.reader(index_of(token.owner())) else {
             participant.unhold(held);
             return Err(LockError::NotRegistered);
         };
@@ -350,15 +350,15 @@ unsafe impl RawLock for RwLock {
 
     #[inline]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner != participant.packed() || !participant.release_count(token.held) {
+        if token.owner() != participant.packed() || !participant.release_count(token.held()) {
             return;
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let lines = unsafe { Lines::new(at) };
-        if let Some(reader) = lines.reader(index_of(token.owner)) {
+        if let Some(reader) = lines.reader(index_of(token.owner())) {
             leave(lines, reader, participant);
         }
-        participant.unhold(token.held);
+        participant.unhold(token.held());
     }
 
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {

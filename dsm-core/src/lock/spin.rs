@@ -153,17 +153,17 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
                 return Err(e);
             }
         }
-        Ok((Token { held, owner }, Acquired::Clean))
+        Ok((Token::new(held, owner), Acquired::Clean))
     }
 
     #[inline]
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner != participant.packed() {
+        if token.owner() != participant.packed() {
             return; // a fork child with its parent's guard
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         unsafe { at.as_ref() }.word.release_exclusive();
-        participant.unhold(token.held);
+        participant.unhold(token.held());
     }
 
     unsafe fn mark_recovered(_: NonNull<Self>, _: &Participant<'_>, _: Token) {}
@@ -184,17 +184,17 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
                 return Err(e);
             }
         }
-        Ok(SharedOutcome::Held(Token { held, owner: participant.packed() }))
+        Ok(SharedOutcome::Held(Token::new(held, participant.packed())))
     }
 
     #[inline]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner != participant.packed() || !participant.release_count(token.held) {
+        if token.owner() != participant.packed() || !participant.release_count(token.held()) {
             return;
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         unsafe { at.as_ref() }.word.release_shared();
-        participant.unhold(token.held);
+        participant.unhold(token.held());
     }
 
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {

@@ -79,13 +79,13 @@ impl TicketLock {
                 return Err(error);
             }
         }
-        Ok(Token { held, owner: me.packed() })
+        Ok(Token::new(held, me.packed()))
     }
 
     fn release(&self, me: &Participant<'_>, token: Token) {
-        if token.owner == me.packed() && me.release_count(token.held) {
+        if token.owner() == me.packed() && me.release_count(token.held()) {
             self.unlock();
-            me.unhold(token.held);
+            me.unhold(token.held());
         }
     }
 }
