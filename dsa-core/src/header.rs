@@ -172,6 +172,10 @@ pub(crate) struct AreaHeader {
     /// Slabs of each class that nobody owns: a hint.
     pub(crate) orphans: [AtomicU16; CLASSES],
     pub(crate) inline: [Entry; INLINE_ENTRIES],
+    /// Raw pointer to the object that the page lock's holder is freeing, 0 for none, and to the
+    /// word that names it: see `area::free_from`.
+    pub(crate) freeing: AtomicU64,
+    pub(crate) freeing_dest: AtomicU64,
 }
 
 // What LAYOUT.md says.
@@ -181,6 +185,7 @@ const _: () = assert!(
         && core::mem::offset_of!(AreaHeader, lock_bytes) == 40
         && core::mem::offset_of!(AreaHeader, orphans) == 120
         && core::mem::offset_of!(AreaHeader, inline) == 192
+        && core::mem::offset_of!(AreaHeader, freeing) == 1216
 );
 
 // SAFETY: repr(C), atomics only.

@@ -3,8 +3,8 @@
 //! A *full* slab is a unit of 64 KiB, a *mini* slab one page. Both have a [`SlabHeader`], the full
 //! one in the unit table, the mini one in its unit's side area.
 //!
-//! **Truth**: one byte an object: 0 free, 1 allocated, 2 allocated but not yet published. And the
-//! header's owner word:
+//! **Truth**: one byte an object: 0 free, 1 allocated, 2 allocated but not yet published, 3 being
+//! freed (see `area::free_from`). And the header's owner word:
 //!
 //! ```text
 //!    63       62..48     47..16       15..0
@@ -21,9 +21,10 @@
 //!
 //! **Who writes**: the owner allocates by storing 1 (or 2) over a 0 and frees by storing 0; nobody
 //! else ever turns a 0 into anything. Others free by a compare-and-swap of 1 (or 2) to 0, which is
-//! their last access to the slab; before it they mark the slab pending. Owner words change as the
-//! page lock's holder makes or unmakes the slab, when the owner lets go, and when the area lock's
-//! holder adopts a dead owner's slab.
+//! their last access to the slab; before it they mark the slab pending. The page lock's holder alone
+//! turns a 1 or 2 into a 3, and a 3 into a 0. Owner words change as the page lock's holder makes or
+//! unmakes the slab, when the owner lets go, and when the area lock's holder adopts a dead owner's
+//! slab.
 //!
 //! **Derived or private**: `next`, `prev`, `list`, `cursor`, `countdown` belong to the owner alone
 //! and mean nothing to the next one. `pending` is a hint. The rest is constant while the slab
@@ -70,6 +71,15 @@ pub(crate) const LIST_NONE: u8 = 0;
 pub(crate) const LIST_PARTIAL: u8 = 1;
 /// `list` value: among those that were full when last looked at.
 pub(crate) const LIST_FULL: u8 = 2;
+
+/// Truth byte: allocated as yet, and being freed by the holder of the page lock.
+pub(crate) const FREEING: u8 = 3;
+
+/// Whether a truth byte is that of an object that can be freed: [`USED`] or [`UNPUBLISHED`].
+#[inline(always)]
+pub(crate) fn is_allocated(truth: u8) -> bool {
+    truth.wrapping_sub(USED) < UNPUBLISHED
+}
 
 /// The header of a slab, or of a run's head; see the module's essay.
 #[repr(C, align(64))]

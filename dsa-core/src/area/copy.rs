@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::layout::PAGE;
 use crate::memory::Memory;
 use crate::pointer::DsaPointer;
-use crate::slab::FREE;
+use crate::slab::is_allocated;
 
 impl<L: RawLock> Area<'_, L> {
     /// Bytes that the object at `pointer` can hold: its size class or its pages.
@@ -33,7 +33,7 @@ impl<L: RawLock> Area<'_, L> {
             Located::Slab(slab) => {
                 let class = slab.class()?;
                 let index = slab.index_of(pointer).ok_or(wild)?;
-                if slab.truth(index)?.load(Ordering::Acquire) == FREE {
+                if !is_allocated(slab.truth(index)?.load(Ordering::Acquire)) {
                     return Err(wild);
                 }
                 Ok(u64::from(SIZES[class]))

@@ -11,6 +11,7 @@
 
 mod copy;
 mod create;
+mod free_from;
 mod grow;
 mod recover;
 mod report;
@@ -36,6 +37,7 @@ use crate::memory::Memory;
 use crate::pointer::DsaPointer;
 
 pub use create::Options;
+pub(crate) use free_from::Freed;
 pub use report::{Report, Stats};
 pub(crate) use runs::{Located, Purpose};
 

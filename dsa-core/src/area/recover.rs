@@ -2,8 +2,9 @@
 //!
 //! Three things, each repeatable, each started by whoever comes across it:
 //!
-//! * the page lock's dead holder: [`Area::recover_pages`] frees runs that were never finished and
-//!   makes bitmaps and trees from the page words;
+//! * the page lock's dead holder: [`Area::recover_pages`] completes what was being freed (see
+//!   `free_from`), frees runs that were never finished and makes bitmaps and trees from the page
+//!   words;
 //! * the area lock's dead holder: [`Area::recover_directory`] brings half-made and half-removed
 //!   segments to an end and recomputes the totals;
 //! * dead participants' slabs and unpublished objects: [`Area::adopt`], under the area lock. An
@@ -63,6 +64,7 @@ impl Deaths<'_> {
 impl<L: RawLock> Area<'_, L> {
     /// Repairs the page tables of all segments. The page lock is held.
     pub(super) fn recover_pages(&self) -> Result<(), Error> {
+        self.recover_freeing()?;
         for index in 0..self.entries() {
             let entry = self.entry(index)?;
             let Some(generation) = entry.live() else { continue };
@@ -175,7 +177,15 @@ impl<L: RawLock> Area<'_, L> {
                         let header: &SlabHeader = memory.at(geometry.page_header(page))?;
                         let owner = header.owner.load(Ordering::Acquire);
                         if owner >= FIRST_OWNER && deaths.is_dead(owner) {
-                            self.settle_dead_run(participant, &tables, key, page, run, header)?;
+                            self.settle_dead_run(
+                                participant,
+                                &tables,
+                                key,
+                                page,
+                                run,
+                                header,
+                                owner,
+                            )?;
                             adopted.pages += run.pages;
                         }
                     }
@@ -243,6 +253,8 @@ impl<L: RawLock> Area<'_, L> {
         Ok(())
     }
 
+    /// Decides about the unpublished run of `owner`, who is dead.
+    #[expect(clippy::too_many_arguments, reason = "what its caller, a walk, is at")]
     fn settle_dead_run(
         &self,
         participant: &Participant<'_>,
@@ -251,20 +263,21 @@ impl<L: RawLock> Area<'_, L> {
         page: u32,
         run: Run,
         header: &SlabHeader,
+        owner: u64,
     ) -> Result<(), Error> {
         let pointer = DsaPointer::compose(key, u64::from(page) * crate::layout::PAGE);
+        let entry = self.entry(pointer.segment())?;
+        let _pages = self.lock_pages(participant)?;
+        // Who found it published may have freed it meanwhile, and somebody else have been given it.
+        if tables.run(page)? != Some(run) || header.owner.load(Ordering::Acquire) != owner {
+            return Ok(());
+        }
         let publishing = header.publishing.load(Ordering::Acquire) == 1;
-        let dest = header.dest.load(Ordering::Acquire);
-        if publishing && self.is_published(dest, pointer) {
+        if publishing && self.is_published(header.dest.load(Ordering::Acquire), pointer) {
             tables.publish_run(page, run.pages)?;
             return Ok(());
         }
-        let entry = self.entry(pointer.segment())?;
-        let _pages = self.lock_pages(participant)?;
-        if tables.run(page)? == Some(run) {
-            self.release_pages(entry, tables, page, run.pages)?;
-        }
-        Ok(())
+        self.release_pages(entry, tables, page, run.pages)
     }
 
     /// Whether the destination `dest` holds `pointer`.

@@ -16,7 +16,8 @@ use crate::memory::Memory;
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
 use crate::slab::{
-    FIRST_OWNER, FREE, MIXED, ORPHAN, PARTICIPANT, Slab, SlabHeader, UNPUBLISHED, USED, WATCHED,
+    FIRST_OWNER, FREE, FREEING, MIXED, ORPHAN, PARTICIPANT, Slab, SlabHeader, UNPUBLISHED, USED,
+    WATCHED,
 };
 
 /// Figures of an area, in bytes. Read without a lock: each is right, together they may be of
@@ -250,7 +251,7 @@ impl<L: RawLock> Area<'_, L> {
                         for object in 0..slab.count() {
                             match slab.truth(object)?.load(Ordering::Relaxed) {
                                 FREE => {}
-                                USED => used += 1,
+                                USED | FREEING => used += 1,
                                 _ => {
                                     used += 1;
                                     report.unpublished += 1;

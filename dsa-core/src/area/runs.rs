@@ -171,7 +171,7 @@ impl<L: RawLock> Area<'_, L> {
             return Err(wild);
         }
         let index = pointer.segment();
-        let (entry, own) = {
+        let own = {
             let _pages = self.lock_pages(participant)?;
             let Ok(memory) = self.map(pointer.key()) else { return Err(wild) };
             let geometry = self.geometry_of(index, memory.len())?;
@@ -189,11 +189,32 @@ impl<L: RawLock> Area<'_, L> {
                 None if tables.is_free(page)? => return Err(FreeError::DoubleFree(pointer)),
                 None => return Err(wild),
             }
-            let empty = entry.free.load(Ordering::Relaxed) == geometry.pages - geometry.meta_pages;
-            (entry, empty && entry.own.load(Ordering::Relaxed) != 0)
+            self.is_empty_own(index, entry)?
         };
-        let surplus = own || self.is_surplus(index, entry)?;
-        if surplus {
+        self.give_back_surplus(participant, index, own)?;
+        Ok(())
+    }
+
+    /// Whether a segment was made for one request and is empty now. The page lock is held.
+    pub(super) fn is_empty_own(
+        &self,
+        index: usize,
+        entry: &crate::header::Entry,
+    ) -> Result<bool, Error> {
+        let geometry = self.geometry_of(index, entry.size.load(Ordering::Relaxed))?;
+        let empty = entry.free.load(Ordering::Relaxed) == geometry.pages - geometry.meta_pages;
+        Ok(empty && entry.own.load(Ordering::Relaxed) != 0)
+    }
+
+    /// After a run was freed: gives its segment back if that was made for it (`own`), or is one
+    /// empty segment too many.
+    pub(super) fn give_back_surplus(
+        &self,
+        participant: &Participant<'_>,
+        index: usize,
+        own: bool,
+    ) -> Result<(), Error> {
+        if own || self.is_surplus(index, self.entry(index)?)? {
             // The object is free whatever becomes of the segment: `trim` tries again.
             let _ = self.give_back_empty(participant, false);
         }

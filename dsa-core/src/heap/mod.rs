@@ -33,7 +33,7 @@ use crate::hints::HeapLocal;
 use crate::layout::{PAGE, SIDE, UNITS_AT};
 use crate::pages::Run;
 use crate::pointer::DsaPointer;
-use crate::slab::{FREE, MIXED, PARTICIPANT, SlabHeader, USED, index_in};
+use crate::slab::{FREE, MIXED, PARTICIPANT, SlabHeader, USED, index_in, is_allocated};
 
 bitflags::bitflags! {
     /// What an allocation may do.
@@ -301,7 +301,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
         let truth = unsafe { base.add(truth as usize) };
         // SAFETY: a truth byte: the header is of a slab that this heap owns.
         let truth = unsafe { truth.cast::<AtomicU8>().as_ref() };
-        if truth.load(Ordering::Relaxed) == FREE {
+        if !is_allocated(truth.load(Ordering::Relaxed)) {
             return Some(Err(FreeError::DoubleFree(pointer)));
         }
         truth.store(FREE, Ordering::Release);

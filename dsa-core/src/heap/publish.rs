@@ -19,7 +19,7 @@ use super::{Flags, Heap};
 use crate::area::Located;
 use crate::error::Error;
 use crate::pointer::{AtomicDsaPointer, DsaPointer};
-use crate::slab::{FREE, UNPUBLISHED, USED, WATCHED};
+use crate::slab::{UNPUBLISHED, USED, WATCHED};
 
 impl<L: RawLock> Heap<'_, L> {
     /// Allocates an object that is freed by itself when this participant dies before it has
@@ -148,7 +148,7 @@ impl<L: RawLock> Heap<'_, L> {
                 let truth = slab.truth(index)?;
                 let won =
                     truth.compare_exchange(UNPUBLISHED, USED, Ordering::AcqRel, Ordering::Relaxed);
-                if won == Err(FREE) { Err(wild) } else { Ok(()) }
+                if won.is_ok() || won == Err(USED) { Ok(()) } else { Err(wild) }
             }
             Located::Large { published: true, .. } => Ok(()),
             Located::Large { pages, tables, page, .. } => {

@@ -122,3 +122,61 @@ fn a_kill_between_the_pointer_and_the_byte_is_completed() {
         assert_eq!(again, Err(FreeError::DoubleFree(object)));
     }
 }
+
+/// Frees what `dest` names.
+fn free_from(heap: &H, dest: &AtomicDsaPointer) -> Result<(), FreeError> {
+    // SAFETY: the tests don't use the objects.
+    unsafe { heap.free_from(dest) }
+}
+
+#[test]
+fn what_a_word_names_is_freed_with_the_word() {
+    let machine = HeapMachine::new();
+    let (p, q) = (start(&machine), start(&machine));
+    let (area, heap) = p.create(&Options::default());
+    let (theirs, their_heap) = q.attach(area.handle().unwrap()).unwrap();
+    let dest = cell(area, &heap);
+    let there = theirs
+        .pointer_to(
+            theirs
+                .resolve(area.pointer_to(std::ptr::from_ref(dest).cast()).unwrap())
+                .unwrap()
+                .as_ptr(),
+        )
+        .unwrap();
+    // SAFETY: the cell.
+    let their_dest = unsafe { theirs.as_ref(there.cast::<AtomicDsaPointer>()) }.unwrap();
+    for size in [8, 40, 3000, 8000, 100_000, 1 << 20] {
+        for remote in [false, true] {
+            let object = heap.allocate_into(size, 8, Flags::empty(), dest, |_| {}).unwrap();
+            let freed =
+                if remote { free_from(&their_heap, their_dest) } else { free_from(&heap, dest) };
+            assert_eq!((freed, dest.load(SeqCst)), (Ok(()), DsaPointer::INVALID), "{size}");
+            assert_eq!(area.check(p.participant).unwrap().objects, 1);
+            assert_eq!(free_from(&heap, dest), Ok(()));
+            dest.store(object, SeqCst);
+            let twice = free_from(&heap, dest);
+            // A segment of its own is gone.
+            let gone = Err(FreeError::InvalidPointer(object));
+            assert!(twice == Err(FreeError::DoubleFree(object)) || size > 1000 && twice == gone);
+            assert_eq!(dest.load(SeqCst), object, "a refusal changes nothing");
+            dest.store(DsaPointer::INVALID, SeqCst);
+        }
+        // Unpublished, by a word of one's own.
+        let object = heap.allocate_unpublished(size, 8, Flags::empty()).unwrap();
+        dest.store(object, SeqCst);
+        assert_eq!(free_from(&their_heap, their_dest), Ok(()));
+        assert_eq!(area.check(p.participant).unwrap().objects, 1);
+    }
+    let object = heap.allocate(100).unwrap();
+    dest.store(object.add(8), SeqCst);
+    assert_eq!(free_from(&heap, dest), Err(FreeError::InvalidPointer(object.add(8))));
+    let outside = AtomicDsaPointer::new(object);
+    assert_eq!(free_from(&heap, &outside), Err(FreeError::Refused(Error::ForeignDestination)));
+    free(&heap, object);
+    // The slab's memory is found again.
+    dest.store(heap.allocate(100).unwrap(), SeqCst);
+    let first = dest.load(SeqCst);
+    assert_eq!(free_from(&heap, dest), Ok(()));
+    assert_eq!(heap.allocate(100), Ok(first));
+}

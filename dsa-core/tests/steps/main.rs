@@ -8,6 +8,7 @@
 //! must be in order: nothing half done, nothing lost, nothing handed out twice.
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(loom)))]
 
+mod freeing;
 #[path = "../area/support.rs"]
 #[expect(dead_code, reason = "shared with another test, which uses all of it")]
 mod support;
@@ -79,15 +80,28 @@ impl Scene {
         doubtful: Option<DsaPointer>,
         judge: impl Fn(u64, u64, &Area<'_, RwLock>, &Heap<'_, RwLock>) -> bool,
     ) {
+        self.at_every_store(name, operation, |copy, number| {
+            self.judge_one(copy, name, number, doubtful, &judge);
+        });
+    }
+
+    /// Steps through `operation`, and gives `judge` a copy of the machine for each prefix of its
+    /// stores, with their number.
+    fn at_every_store(
+        &self,
+        name: &str,
+        operation: impl FnOnce(&Self),
+        judge: impl Fn(&HeapMachine, usize),
+    ) {
         let before = self.machine.snapshot();
-        let log = trace::stores(&Self::ranges(&self.machine), || operation(&self));
+        let log = trace::stores(&Self::ranges(&self.machine), || operation(self));
         assert!(!log.is_empty(), "{name}: nothing was stored");
         let ranges = Self::ranges(&before);
         let stride = (log.len() / 24).max(1);
         for (number, stores) in log.iter().enumerate() {
             // Long series of equal stores (clearing a table) are sampled; their ends are not.
             if number % stride == 0 || number < 24 || number + 40 > log.len() {
-                self.judge_one(&before.snapshot(), name, number, doubtful, &judge);
+                judge(&before.snapshot(), number);
             }
             for store in stores {
                 let at = (ranges[store.range].0 + store.offset) as *mut u64;
@@ -95,7 +109,7 @@ impl Scene {
                 unsafe { at.write(store.value) };
             }
         }
-        self.judge_one(&before, name, log.len(), doubtful, &judge);
+        judge(&before, log.len());
     }
 
     fn judge_one(
