@@ -1,5 +1,6 @@
 //! The control segment: whatever bytes lie in its place, opening a namespace either says what is
-//! wrong with them or gives a namespace that works, and never touches memory outside of them.
+//! wrong with them or gives a namespace that works, and never touches memory outside of them. The
+//! same goes for tools, which only look.
 //!
 //! The first byte of a case says how the bytes come about: the rest alone, or a real control
 //! segment, of a namespace whose processes live or died, with pieces overwritten. The machine is
@@ -10,8 +11,10 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use dsm_core::handle::SegmentHandle;
 use dsm_core::heap::{HeapMachine, HeapProcess};
+use dsm_core::inspect::Inspector;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
+use dsm_core::provider::Root;
 
 /// Longest object made of arbitrary bytes.
 const LONGEST: usize = 1 << 16;
@@ -144,6 +147,7 @@ fn damage(machine: &HeapMachine, input: &mut Unstructured<'_>) {
 fn visit(machine: &HeapMachine) {
     for persistent in [false, true] {
         let process = machine.process();
+        look(&process);
         let local = process.local();
         let opened = Namespace::open(&process, process.platform(), &config(persistent), &local);
         match opened {
@@ -152,6 +156,25 @@ fn visit(machine: &HeapMachine) {
         }
         process.kill();
     }
+}
+
+/// Looks at the control object as tools do, which take part in nothing.
+fn look(process: &HeapProcess) {
+    let Ok(mapping) = process.peek() else { return };
+    // SAFETY: the mapping is valid until it is unmapped below.
+    if let Ok(Some(inspector)) = unsafe { Inspector::new(&mapping, process) } {
+        let info = inspector.info();
+        assert!(info.size <= mapping.len as u64);
+        assert!(inspector.processes().count() <= info.max_processes as usize);
+        assert!(inspector.participants().count() < info.max_participants as usize);
+        for segment in inspector.segments() {
+            let Some((base, length)) = inspector.in_main_region(segment.handle) else { continue };
+            let offset = base.as_ptr() as usize - mapping.base.as_ptr() as usize;
+            assert!(offset + length <= mapping.len, "a segment that leaves the main region");
+        }
+    }
+    // SAFETY: mapped above, and nothing refers to it any more.
+    unsafe { process.unmap(mapping) };
 }
 
 fn use_it(process: &HeapProcess, namespace: Namespace<'_>) {
