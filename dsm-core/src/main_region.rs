@@ -44,10 +44,16 @@ pub(crate) fn create<'n>(
     let Some((handle, page)) = made else { return Ok(None) };
     let base = control.page_address(u64::from(page));
     let mut mapped = acquire(&namespace.local.segments[handle.slot() as usize].mapped, control.env);
-    mapped.handle = handle.get();
-    mapped.base = base.as_ptr();
-    mapped.len = size;
-    mapped.handles = 1;
+    if mapped.handle == handle.get() {
+        // A thread of this process learned of the handle by a look at the control segment, and was
+        // faster.
+        mapped.handles += 1;
+    } else {
+        mapped.handle = handle.get();
+        mapped.base = base.as_ptr();
+        mapped.len = size;
+        mapped.handles = 1;
+    }
     drop(mapped);
     Ok(Some(Segment::new(namespace, handle, base, size)))
 }

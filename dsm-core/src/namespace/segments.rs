@@ -90,6 +90,10 @@ impl Namespace<'_> {
             }
         };
         slot.record.reserved.store(reserved.min(size) as u64, Ordering::Relaxed);
+        // Locked before anybody can attach: a thread of this process that learned of the handle by
+        // a look at the control segment must find this mapping, not make a second one.
+        let mut record =
+            acquire(&self.local.segments[handle.slot() as usize].mapped, self.platform.env);
         let live = self.with_control(|| {
             slot.set_id(id);
             slot.set_attached(self.process.0, true);
@@ -102,8 +106,6 @@ impl Namespace<'_> {
             unsafe { self.platform.provider.detach(mapping) };
             return Err(error);
         }
-        let mut record =
-            acquire(&self.local.segments[handle.slot() as usize].mapped, self.platform.env);
         Ok(self.enter(&mut record, handle, &mapping, size))
     }
 
