@@ -218,6 +218,61 @@ fn a_second_worker_is_refused_and_a_killed_one_replaced() {
     replacement.end();
 }
 
+/// The process that `parent` has started, if it has one now.
+fn child_of(parent: u32) -> Option<u32> {
+    std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // After the program's name, which is in parentheses: state, parent.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let alive = fields.next()? != "Z";
+        (alive && fields.next()?.parse() == Ok(parent)).then_some(pid)
+    })
+}
+
+#[test]
+fn a_killed_loader_is_replaced_where_it_was() {
+    const BLOCKS: u32 = 3000;
+    let server = Server::new();
+    server.file("1/2/3", 0);
+    let file = std::fs::File::options().write(true).open(server.data.path().join("1/2/3"));
+    file.unwrap().set_len(u64::from(BLOCKS) * BLOCK as u64).unwrap();
+    let blocks: String = (0..BLOCKS).map(|block| format!("2,1,3,0,{block}\n")).collect();
+    std::fs::write(server.dump_file(), format!("<<{BLOCKS}>>\n{blocks}")).unwrap();
+
+    // The loader takes some ten milliseconds; who comes too late tries again.
+    let killed_in_time = (0..20).any(|_| {
+        let mut worker = server.start(&[], "autoprewarm worker");
+        let loader = loader_at_work(&server, worker.child.id());
+        if let Some(loader) = loader {
+            Command::new("kill").args(["-9", &loader.to_string()]).status().unwrap();
+        }
+        let mut said = String::new();
+        let done = format!("prewarmed {BLOCKS} of {BLOCKS}");
+        while !said.contains(&done) {
+            assert_ne!(worker.output.read_line(&mut said).unwrap(), 0, "it said only {said:?}");
+        }
+        server.ok("stop", &[]);
+        assert!(worker.end().contains(&format!("wrote block details for {BLOCKS} blocks")));
+        said.contains("the loader of database 2 died; another goes on")
+    });
+    assert!(killed_in_time);
+}
+
+/// The worker's loader, once it has loaded something; `None` if it has loaded everything.
+fn loader_at_work(server: &Server, worker: u32) -> Option<u32> {
+    loop {
+        let status = server.ok("status", &[]);
+        if status.contains("Loaded") {
+            return None;
+        }
+        match child_of(worker) {
+            Some(loader) if !status.contains("prewarmed   0\n") => return Some(loader),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn a_damaged_dump_file_is_refused_by_line_and_left_alone() {
     let server = Server::new();
