@@ -1,14 +1,8 @@
 //! `dsm demo` as a user runs it: real processes, real kills.
 
-use std::process::{Command, Output, Stdio};
+use common::{dsm, text};
 
-fn dsm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dsm")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+mod common;
 
 fn demo(arguments: &[&str]) -> serde_json::Value {
     let output = dsm(&[&["demo", "--json"], arguments].concat());
@@ -43,13 +37,7 @@ fn workers_die_and_the_count_is_exact() {
 
 #[test]
 fn the_own_documents_are_counted_if_no_file_is_given() {
-    let elsewhere = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_dsm"))
-        .args(["demo", "--workers", "2", "--kills", "1", "--passes", "5"])
-        .current_dir(elsewhere.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = dsm(&["demo", "--workers", "2", "--kills", "1", "--passes", "5"]);
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
     for part in [

@@ -1,20 +1,16 @@
 //! `dsm ls`, `show`, `rm` and `reap`, on namespaces of real processes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
+use common::{dsm, text, watch};
 use dsm_registry::{Error, Registry};
+
+mod common;
 
 /// Set for the process that [`Tenant::start`] starts: the namespace that it is to live in.
 const LIVE_IN: &str = "DSM_CLI_TEST_LIVE_IN";
-
-fn dsm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dsm")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 /// A command that must succeed: what it says.
 fn ok(arguments: &[&str]) -> String {
@@ -43,6 +39,7 @@ fn namespace(label: &str) -> String {
 struct Tenant {
     process: Child,
     namespace: String,
+    _watched: mpsc::Sender<()>,
 }
 
 impl Tenant {
@@ -54,11 +51,12 @@ impl Tenant {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let _watched = watch(&process);
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let said: Vec<String> =
             lines.map_while(Result::ok).take_while(|line| !line.contains("moved in")).collect();
         assert!(process.try_wait().unwrap().is_none(), "it did not move in: {said:?}");
-        Self { process, namespace: namespace.to_owned() }
+        Self { process, namespace: namespace.to_owned(), _watched }
     }
 
     fn pid(&self) -> u64 {

@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 const BLOCK: usize = 8192;
@@ -28,6 +28,19 @@ fn program() -> &'static Path {
         }
         program
     })
+}
+
+/// Kills a process that takes longer than any should, unless the result is dropped before.
+fn watch(process: &Child) -> mpsc::Sender<()> {
+    let pid = process.id().to_string();
+    let (watched, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // It may have ended just now.
+            let _ = Command::new("kill").args(["-9", &pid]).status();
+        }
+    });
+    watched
 }
 
 /// A server: a namespace of its own and a data directory.
@@ -64,7 +77,10 @@ impl Server {
 
     /// Runs a command to its end.
     fn run(&self, command: &str, rest: &[&str]) -> Output {
-        self.command(command, rest).output().unwrap()
+        let mut command = self.command(command, rest);
+        let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _watched = watch(&process);
+        process.wait_with_output().unwrap()
     }
 
     /// Runs a command that must succeed; its output.
@@ -94,13 +110,15 @@ impl Server {
 struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
+    _watched: mpsc::Sender<()>,
 }
 
 impl Process {
     fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
+        let _watched = watch(&child);
+        Self { child, output, _watched }
     }
 
     /// Reads its output up to a line that contains `text`, and returns that line.
@@ -119,13 +137,9 @@ impl Process {
     }
 
     fn end(mut self) -> String {
-        let start = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
         let mut rest = String::new();
         while self.output.read_line(&mut rest).unwrap() != 0 {}
+        assert!(self.child.wait().unwrap().success(), "{rest}");
         rest
     }
 
@@ -261,7 +275,9 @@ fn a_killed_loader_is_replaced_where_it_was() {
 
 /// The worker's loader, once it has loaded something; `None` if it has loaded everything.
 fn loader_at_work(server: &Server, worker: u32) -> Option<u32> {
+    let start = Instant::now();
     loop {
+        assert!(start.elapsed() < PATIENCE, "nothing is loaded");
         let status = server.ok("status", &[]);
         if status.contains("Loaded") {
             return None;
