@@ -32,6 +32,7 @@ enum Step {
     Unpublished { by: bool, size: Size },
     Settle { by: bool, which: u8 },
     Into { by: bool, size: Size, root: u8 },
+    From { by: bool, root: u8 },
     Free { by: bool, which: u8 },
     FreeMany { by: bool, count: u8 },
     FreeAgain { by: bool },
@@ -255,14 +256,26 @@ fn take(
             if model.roots[root] != 0 {
                 side(!by).free(model, model.roots[root]);
             }
-            let at = side(by).area.resolve(home.add(root as u64 * 8)).expect("it is mapped");
-            // SAFETY: eight words were allocated there, and are used as atomics only.
-            let dest = unsafe { at.cast::<AtomicDsaPointer>().as_ref() };
+            let dest = side(by).root(home, root);
             let made = side(by).heap.allocate_into(size.bytes(), 8, Flags::empty(), dest, |_| ());
             let Some(pointer) = expect_memory(made) else { return };
             assert_eq!(dest.load(Ordering::Relaxed), pointer);
             side(by).fill(model, pointer, size.bytes());
             model.roots[root] = pointer.raw();
+        }
+        Step::From { by, root } => {
+            let root = usize::from(root) % ROOTS;
+            let (dest, raw) = (side(by).root(home, root), model.roots[root]);
+            if raw == 0 {
+                // What was freed by its pointer may still be named there.
+                dest.store(DsaPointer::INVALID, Ordering::Relaxed);
+            } else {
+                side(by).look(model, raw);
+                model.forget(raw);
+            }
+            // SAFETY: what it names, if anything, was in the model, and is not used after.
+            unsafe { side(by).heap.free_from(dest) }.expect("it is allocated");
+            assert!(!dest.load(Ordering::Relaxed).is_valid());
         }
         Step::Free { by, which } => {
             if let Some(raw) = model.pick(which) {
@@ -309,7 +322,14 @@ fn expect_memory(made: Result<DsaPointer, Error>) -> Option<DsaPointer> {
     }
 }
 
-impl Side<'_> {
+impl<'s> Side<'s> {
+    /// A place into which objects are published.
+    fn root(&self, home: DsaPointer, root: usize) -> &'s AtomicDsaPointer {
+        let at = self.area.resolve(home.add(root as u64 * 8)).expect("it is mapped");
+        // SAFETY: eight words were allocated there, and are used as atomics only.
+        unsafe { at.cast::<AtomicDsaPointer>().as_ref() }
+    }
+
     /// The bytes that an object is expected to hold.
     fn pattern(raw: u64, bytes: usize) -> Vec<u8> {
         let word = raw.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
