@@ -3,5 +3,5 @@
 # limit: 1200
 source "$CI_ROOT/.ci/lib.sh"
 say cargo test --workspace --no-run
-say cargo test --workspace
+say cargo test --workspace --no-fail-fast
 say .ci/leftovers.sh check
