@@ -1,0 +1,184 @@
+//! The command `images`: which operations are explored, and what is reported.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::case::Operation;
+use crate::explore::{Plan, explore};
+use crate::tally::Tally;
+use crate::{arena, operations, say};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only operations whose name starts with this; `all` for all.
+    #[arg(long, default_value = "all")]
+    op: String,
+    /// Deaths in a row: 2 also kills whoever recovers, 3 whoever recovers from that.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    depth: u8,
+    /// At most so many images of each operation, and of each recovery, evenly spread.
+    #[arg(long)]
+    sample: Option<u64>,
+    /// Only this step of the victim (and, after a comma, of the one who recovers).
+    #[arg(long, value_delimiter = ',')]
+    step: Vec<u64>,
+    /// Images that are judged at the same time.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    /// Lists the operations.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Serialize)]
+struct Found {
+    operation: &'static str,
+    /// Instructions that stored to shared memory.
+    stores: u64,
+    /// Changes of shared memory: stores that changed something, calls of the system.
+    points: u64,
+    distinct_images: u64,
+    /// Recoveries judged after one death, two, three.
+    judged: [u64; 3],
+    failures: u64,
+    longest_recovery_us: f64,
+    /// In virtual time, which passes only by waiting.
+    longest_wait_ms: f64,
+    passed: Vec<&'static str>,
+    /// What should have been passed.
+    missed: Vec<&'static str>,
+    failed: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    operations: usize,
+    points: u64,
+    distinct_images: u64,
+    judged: [u64; 3],
+    failures: u64,
+    kinds_missed: usize,
+    longest_recovery_us: f64,
+    longest_wait_ms: f64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    summary: Summary,
+    operations: Vec<Found>,
+}
+
+/// Runs the command; whether all is well.
+pub(crate) fn run(options: &Options) -> Result<bool, String> {
+    let chosen: Vec<_> = operations::all()
+        .into_iter()
+        .filter(|o| options.op == "all" || o.name.starts_with(&options.op))
+        .collect();
+    if options.list {
+        chosen.iter().for_each(|operation| say(operation.name));
+        return Ok(true);
+    }
+    if chosen.is_empty() {
+        return Err(format!("no operation is called {}; see --list", options.op));
+    }
+    let depth = usize::from(options.depth);
+    if options.step.len() > depth {
+        return Err("more steps than deaths: raise --depth".into());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let plan = Plan {
+        depth,
+        sample: options.sample,
+        only: options.step.clone(),
+        jobs: options.jobs.unwrap_or(cores),
+    };
+    let started = Instant::now();
+    arena::map();
+    let mut found = Vec::new();
+    for operation in chosen {
+        let one = try_one(operation, &plan);
+        if !options.json {
+            print(&one);
+        }
+        found.push(one);
+    }
+    let summary = summarise(&found, started);
+    let well = summary.failures == 0 && summary.kinds_missed == 0;
+    if options.json {
+        let report = Report { summary, operations: found };
+        say(&serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?);
+    } else {
+        say(&format!(
+            "{} operations: {} points, {} distinct images, {:?} recoveries judged, {} failures, {} \
+             kinds missed; longest recovery {:.0} us, longest wait {:.1} ms; {:.1} s",
+            summary.operations,
+            summary.points,
+            summary.distinct_images,
+            summary.judged,
+            summary.failures,
+            summary.kinds_missed,
+            summary.longest_recovery_us,
+            summary.longest_wait_ms,
+            summary.seconds,
+        ));
+    }
+    Ok(well)
+}
+
+fn try_one(operation: &Operation, plan: &Plan) -> Found {
+    let tally = Tally::shared();
+    explore(operation.make, operation.name, plan, tally);
+    let passed = tally.kinds();
+    // A sample, or a single step, may miss something.
+    let whole = plan.sample.is_none() && plan.only.is_empty();
+    let missed = operation.must.iter().filter(|kind| whole && !passed.contains(kind));
+    Found {
+        operation: operation.name,
+        stores: tally.stores.load(Relaxed),
+        points: tally.points.load(Relaxed),
+        distinct_images: tally.distinct.load(Relaxed),
+        judged: [0, 1, 2].map(|deaths| tally.judged[deaths].load(Relaxed)),
+        failures: tally.failures.load(Relaxed),
+        longest_recovery_us: tally.longest_recovery().as_nanos() as f64 / 1e3,
+        longest_wait_ms: tally.longest_wait().as_nanos() as f64 / 1e6,
+        missed: missed.copied().collect(),
+        passed,
+        failed: tally.texts(),
+    }
+}
+
+fn print(found: &Found) {
+    let Found { operation, points, distinct_images, judged, failures, .. } = found;
+    say(&format!(
+        "{operation:32} {points:6} points {distinct_images:6} images {judged:?} judged \
+         {failures:4} failures {:7.0} us {:6.1} ms",
+        found.longest_recovery_us, found.longest_wait_ms
+    ));
+    found.failed.iter().for_each(|text| say(&format!("    {text}")));
+    if !found.missed.is_empty() {
+        say(&format!("    never passed: {}", found.missed.join(", ")));
+    }
+}
+
+fn summarise(found: &[Found], started: Instant) -> Summary {
+    let sum = |of: fn(&Found) -> u64| found.iter().map(of).sum();
+    let most = |of: fn(&Found) -> f64| found.iter().map(of).fold(0.0, f64::max);
+    Summary {
+        operations: found.len(),
+        points: sum(|f| f.points),
+        distinct_images: sum(|f| f.distinct_images),
+        judged: [sum(|f| f.judged[0]), sum(|f| f.judged[1]), sum(|f| f.judged[2])],
+        failures: sum(|f| f.failures),
+        kinds_missed: found.iter().map(|f| f.missed.len()).sum(),
+        longest_recovery_us: most(|f| f.longest_recovery_us),
+        longest_wait_ms: most(|f| f.longest_wait_ms),
+        seconds: started.elapsed().as_secs_f64(),
+    }
+}

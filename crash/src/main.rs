@@ -1,0 +1,69 @@
+//! `crash`: kills a process at every store to shared memory, and judges what survivors make of it.
+//!
+//! ```console
+//! cargo run --release -p crash -- images
+//! cargo run --release -p crash -- images --op table-insert --depth 2 --sample 200
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `arena`, `system`, `process`, `member` | shared memory, a system and processes, simulated in one process |
+//! | `stepper`, `explore` | stopping after each store; taking images and judging them |
+//! | `case`, `look`, `tally` | what is explored and asked, and what was found |
+//! | `operations` | the operations and their oracles |
+//!
+//! Only for Linux on x86-64: the processor's trap flag and the layout of signal contexts.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod arena;
+mod case;
+mod explore;
+mod images;
+mod look;
+mod member;
+mod operations;
+mod process;
+mod stepper;
+mod system;
+mod tally;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Kills processes at every store to shared memory and judges what is left")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Takes an image of all shared memory after each store of each operation, and recovers it.
+    Images(images::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Images(options) => images::run(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a program's complaint")]
+fn complain(error: &str) {
+    eprintln!("crash: {error}");
+}
+
+#[expect(clippy::print_stdout, reason = "a program's output")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,493 @@
+//! Allocating and freeing, and areas themselves.
+//!
+//! An oracle counts: of the objects that were there before, and those that the operation adds or
+//! takes away, each is whole; when all are freed nothing is used, and only the first segment is
+//! left. Only a bare allocation may lose the one object whose pointer its caller never got.
+
+use std::cell::RefCell;
+
+use dsa_core::{AreaLocal, DsaPointer, Flags, Report};
+
+use super::area_kit::{A, Kit, Scene, fill, options, scene};
+use crate::case::{Case, Operation};
+use crate::member::{ANCESTOR, Member, ensure, finds_nothing, leak, mortals, text};
+use crate::system;
+
+const CASES: [Operation; 22] = [
+    Operation { name: "allocate-small", must: &["object lost"], make: allocate_small },
+    Operation {
+        name: "allocate-first",
+        must: &["before", "object lost", "holds a lock of the area"],
+        make: allocate_first,
+    },
+    Operation {
+        name: "allocate-refill",
+        must: &[
+            "before",
+            "object lost",
+            "holds a lock of the area",
+            "holds both locks of the area",
+        ],
+        make: allocate_refill,
+    },
+    Operation {
+        name: "allocate-new-segment",
+        must: &[
+            "before",
+            "object lost",
+            "holds both locks of the area",
+            "holds the control lock and another",
+            "an object is named",
+            "an object is sized",
+        ],
+        make: allocate_new_segment,
+    },
+    Operation {
+        name: "allocate-large",
+        must: &["before", "object lost", "holds a lock of the area"],
+        make: allocate_large,
+    },
+    Operation {
+        name: "allocate-large-new-segment",
+        must: &[
+            "before",
+            "object lost",
+            "holds the control lock and another",
+            "an object is sized",
+        ],
+        make: allocate_large_new_segment,
+    },
+    Operation { name: "free-local", must: &["after"], make: free_local },
+    Operation { name: "free-remote", must: &["before", "after"], make: free_remote },
+    Operation {
+        name: "free-large",
+        must: &["before", "after", "holds a lock of the area"],
+        make: free_large,
+    },
+    Operation {
+        name: "free-last-of-segment",
+        must: &["before", "after", "holds a lock of the area", "an object is removed"],
+        make: free_last_of_segment,
+    },
+    Operation {
+        name: "trim",
+        must: &[
+            "holds a lock of the area",
+            "holds both locks of the area",
+            "an object is removed",
+            "holds the control lock and another",
+        ],
+        make: trim,
+    },
+    Operation {
+        name: "adopt",
+        must: &["holds a lock of the area", "holds both locks of the area"],
+        make: adopt,
+    },
+    Operation {
+        name: "allocate-into-small",
+        must: &["before", "after"],
+        make: allocate_into_small,
+    },
+    Operation {
+        name: "allocate-into-refill",
+        must: &["before", "after", "holds both locks of the area"],
+        make: allocate_into_refill,
+    },
+    Operation {
+        name: "allocate-into-large",
+        must: &["before", "after", "holds a lock of the area"],
+        make: allocate_into_large,
+    },
+    Operation {
+        name: "allocate-into-new-segment",
+        must: &["before", "after", "an object is sized", "holds the control lock and another"],
+        make: allocate_into_new_segment,
+    },
+    Operation {
+        name: "allocate-and-give-up",
+        must: &["holds a lock of the area"],
+        make: allocate_and_give_up,
+    },
+    Operation { name: "heap-release", must: &["holds a lock of the area"], make: release },
+    Operation {
+        name: "area-create",
+        must: &["holds the control lock", "an object is named", "an object is sized"],
+        make: area_create,
+    },
+    Operation { name: "area-attach", must: &["holds the control lock"], make: area_attach },
+    Operation { name: "area-detach", must: &["holds the control lock"], make: area_detach },
+    Operation {
+        name: "area-end",
+        must: &[
+            "holds the control lock",
+            "an object is removed",
+            "a segment is half made or half removed",
+        ],
+        make: area_end,
+    },
+];
+
+pub(super) const ALL: &[Operation] = &CASES;
+
+/// What an operation does to the objects.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// Allocates one that only its caller knows.
+    Allocates,
+    /// Frees the object last allocated in preparation.
+    Frees,
+    /// Puts an object of so many bytes into the first cell.
+    Publishes(usize),
+    /// Leaves the objects as they are.
+    Keeps,
+}
+
+/// A scene of objects.
+struct Objects {
+    scene: Scene,
+    known: Vec<(DsaPointer, usize)>,
+    cells: DsaPointer,
+}
+
+fn objects(rescuers: usize) -> Objects {
+    let scene = scene(rescuers);
+    let cells = scene.kits[0].cells(4);
+    Objects { scene, known: Vec::new(), cells }
+}
+
+impl Objects {
+    fn witness(&self) -> Kit {
+        self.scene.kits[0]
+    }
+
+    fn victim(&self) -> Kit {
+        self.scene.victim
+    }
+
+    fn with(mut self, who: Kit, size: usize, count: usize) -> Self {
+        self.known.extend((0..count).map(|_| who.allocate_filled(size)));
+        self
+    }
+
+    /// The victim has free objects of that size at hand.
+    fn warm(self, size: usize) -> Self {
+        let victim = self.victim();
+        let objects = self.with(victim, size, 40);
+        objects.free_last(victim, 5)
+    }
+
+    fn free_last(mut self, who: Kit, count: usize) -> Self {
+        for (pointer, _) in self.known.drain(self.known.len() - count..) {
+            who.free(pointer).expect("is an object");
+        }
+        self
+    }
+
+    fn last(&self) -> DsaPointer {
+        self.known.last().expect("something was allocated").0
+    }
+
+    fn case(self, name: &'static str, effect: Effect, operate: impl Fn(&Kit) + 'static) -> Case {
+        let Self { scene: Scene { kits, victim }, known, cells } = self;
+        let witness = kits[0];
+        let rescuers = kits.len() - 1;
+        Case {
+            name,
+            mortals: mortals(rescuers),
+            operate: Box::new(move || operate(&victim)),
+            recover: Box::new(move |who, order| recover(&kits[who], order)),
+            orders: 3,
+            judge: Box::new(move || judge(&witness, &known, cells, effect)),
+            newcomer: Box::new(finds_nothing),
+            places: vec![witness.place()],
+        }
+    }
+}
+
+fn recover(kit: &Kit, order: usize) -> Result<(), String> {
+    match order {
+        0 => {
+            kit.member.reap()?;
+            kit.heap.maintain().map_err(text)
+        }
+        // Without ever sweeping the namespace.
+        1 => kit.heap.maintain().map_err(text),
+        // By what it does anyway.
+        _ => {
+            for size in [40, 600, 20_000] {
+                kit.free(kit.heap.allocate(size).map_err(text)?)?;
+            }
+            kit.heap.maintain().map_err(text)
+        }
+    }
+}
+
+fn judge(
+    witness: &Kit,
+    known: &[(DsaPointer, usize)],
+    cells: DsaPointer,
+    effect: Effect,
+) -> Result<&'static str, String> {
+    let report = witness.area.check(witness.member.participant).map_err(text)?;
+    ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
+    let published = witness.cell(cells, 0).load(dsm_core::sync::Ordering::Acquire);
+    // The known ones, and the one with the cells.
+    let before = known.len() as u64 + 1;
+    let counted = report.objects;
+    let wrong = || Err(format!("{counted} objects, before: {before}"));
+    let mut known = known.to_vec();
+    let mut lost = 0;
+    let outcome = match effect {
+        Effect::Allocates if counted == before + 1 => {
+            lost = 1;
+            "object lost"
+        }
+        Effect::Frees if counted == before - 1 => {
+            let (pointer, _) = known.pop().ok_or("nothing to free")?;
+            ensure(witness.area.size_of_object(pointer).is_err(), || {
+                "another object was freed than the one meant".into()
+            })?;
+            "after"
+        }
+        Effect::Publishes(size) if counted == before + 1 && published.is_valid() => {
+            known.push((published, size));
+            "after"
+        }
+        Effect::Publishes(_) if published.is_valid() => return wrong(),
+        Effect::Keeps if counted == before => "after",
+        _ if counted == before => "before",
+        _ => return wrong(),
+    };
+    for object in &known {
+        witness.is_whole(*object)?;
+    }
+    if lost == 0 {
+        witness.works()?;
+    }
+    for (pointer, _) in known {
+        witness.free(pointer)?;
+    }
+    witness.free(cells)?;
+    witness.is_empty(lost)?;
+    witness.works()?;
+    witness.is_empty(lost)?;
+    witness.detach();
+    witness.member.only_survivor();
+    witness.member.reap()?;
+    witness.member.expect_objects(0)?;
+    witness.member.end()?;
+    Ok(outcome)
+}
+
+fn allocate(kit: &Kit, size: usize) {
+    kit.allocate(size);
+}
+
+fn free(kit: &Kit, pointer: DsaPointer) {
+    kit.free(pointer).expect("is an object");
+}
+
+fn allocate_small(rescuers: usize) -> Case {
+    objects(rescuers).warm(64).case("allocate-small", Effect::Allocates, |v| allocate(v, 64))
+}
+
+fn allocate_first(rescuers: usize) -> Case {
+    objects(rescuers).case("allocate-first", Effect::Allocates, |v| allocate(v, 100))
+}
+
+/// How many objects of that size are allocated in a new area until `grown` says so of the report
+/// before and after the last of them: found in an area of its own.
+fn allocations_until(kit: &Kit, size: usize, grown: fn(&Report, &Report) -> bool) -> usize {
+    let trial = Kit::create(kit.member);
+    let report = || trial.area.check(trial.member.participant).expect("is in order");
+    trial.cells(4);
+    let (mut before, mut count) = (report(), 0);
+    loop {
+        trial.allocate(size);
+        count += 1;
+        let after = report();
+        // The first two of a class are special cases.
+        if count > 2 && grown(&before, &after) {
+            break;
+        }
+        before = after;
+    }
+    trial.detach();
+    count
+}
+
+/// The victim is about to allocate an object for which something must be made first.
+fn at_the_brink(rescuers: usize, size: usize, grown: fn(&Report, &Report) -> bool) -> Objects {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let count = allocations_until(&victim, size, grown);
+    objects.with(victim, size, count - 1)
+}
+
+fn more_slabs(before: &Report, after: &Report) -> bool {
+    after.slabs > before.slabs && after.segments == before.segments
+}
+
+fn more_segments(before: &Report, after: &Report) -> bool {
+    after.segments > before.segments
+}
+
+fn allocate_refill(rescuers: usize) -> Case {
+    let objects = at_the_brink(rescuers, 1024, more_slabs);
+    objects.case("allocate-refill", Effect::Allocates, |v| allocate(v, 1024))
+}
+
+fn allocate_new_segment(rescuers: usize) -> Case {
+    let objects = at_the_brink(rescuers, 1024, more_segments);
+    objects.case("allocate-new-segment", Effect::Allocates, |v| allocate(v, 1024))
+}
+
+fn allocate_large(rescuers: usize) -> Case {
+    objects(rescuers).case("allocate-large", Effect::Allocates, |v| allocate(v, 20_000))
+}
+
+fn allocate_large_new_segment(rescuers: usize) -> Case {
+    let case = objects(rescuers);
+    case.case("allocate-large-new-segment", Effect::Allocates, |v| allocate(v, 200_000))
+}
+
+fn free_local(rescuers: usize) -> Case {
+    let objects = objects(rescuers).warm(64);
+    let pointer = objects.last();
+    objects.case("free-local", Effect::Frees, move |v| free(v, pointer))
+}
+
+/// Of an object that the witness allocated, from a slab that is full.
+fn free_remote(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let witness = objects.witness();
+    let count = allocations_until(&witness, 1024, more_slabs);
+    let objects = objects.with(witness, 1024, count - 1);
+    let pointer = objects.last();
+    objects.case("free-remote", Effect::Frees, move |v| free(v, pointer))
+}
+
+fn free_large(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 20_000, 2);
+    let pointer = objects.last();
+    objects.case("free-large", Effect::Frees, move |v| free(v, pointer))
+}
+
+/// The last object of a segment, of which nothing is left but the segment.
+fn free_last_of_segment(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 100_000, 1).with(victim, 120_000, 1);
+    let pointer = objects.last();
+    objects.case("free-last-of-segment", Effect::Frees, move |v| free(v, pointer))
+}
+
+fn trim(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 100_000, 2).with(victim, 1024, 60).with(victim, 90_000, 1);
+    let objects = objects.with(victim, 512, 100).free_last(victim, 160);
+    objects.case("trim", Effect::Keeps, |v| {
+        v.heap.trim().expect("trims");
+    })
+}
+
+/// Taking over what a dead process left, its unpublished objects among it.
+fn adopt(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let dead = Kit::start(ANCESTOR, &objects.witness());
+    let objects =
+        objects.with(dead, 64, 30).with(dead, 1024, 10).free_last(dead, 10).with(dead, 20_000, 1);
+    for size in [64, 1024, 30_000] {
+        dead.heap.allocate_unpublished(size, 8, Flags::empty()).expect("allocates");
+    }
+    system::kill(ANCESTOR);
+    objects.case("adopt", Effect::Keeps, |v| v.heap.maintain().expect("maintains"))
+}
+
+fn publish(name: &'static str, size: usize, objects: Objects) -> Case {
+    let cells = objects.cells;
+    objects.case(name, Effect::Publishes(size), move |v| {
+        let cell = v.cell(cells, 0);
+        v.heap
+            .allocate_into(size, 8, Flags::empty(), cell, |at| fill(at, size))
+            .expect("allocates");
+    })
+}
+
+fn allocate_into_small(rescuers: usize) -> Case {
+    publish("allocate-into-small", 64, objects(rescuers).warm(64))
+}
+
+fn allocate_into_refill(rescuers: usize) -> Case {
+    publish("allocate-into-refill", 1024, at_the_brink(rescuers, 1024, more_slabs))
+}
+
+fn allocate_into_large(rescuers: usize) -> Case {
+    publish("allocate-into-large", 20_000, objects(rescuers))
+}
+
+fn allocate_into_new_segment(rescuers: usize) -> Case {
+    publish("allocate-into-new-segment", 200_000, objects(rescuers))
+}
+
+/// An unpublished object is given up again.
+fn allocate_and_give_up(rescuers: usize) -> Case {
+    objects(rescuers).warm(64).case("allocate-and-give-up", Effect::Keeps, |v| {
+        for size in [64, 20_000] {
+            let pointer = v.heap.allocate_unpublished(size, 8, Flags::empty()).expect("allocates");
+            free(v, pointer);
+        }
+    })
+}
+
+fn release(rescuers: usize) -> Case {
+    let objects = objects(rescuers).warm(64);
+    let heap = RefCell::new(Some(objects.victim().heap));
+    objects.case("heap-release", Effect::Keeps, move |_| {
+        if let Some(heap) = heap.take() {
+            // SAFETY: the heap was leaked, and its copy is not used any more.
+            unsafe { std::ptr::read(heap) }.release().expect("releases");
+        }
+    })
+}
+
+/// A case about areas as such: nothing of the victim's is left.
+fn areas(name: &'static str, rescuers: usize, operate: impl Fn(&Kit, &Member) + 'static) -> Case {
+    let objects = objects(rescuers);
+    let victim = Member::start(ANCESTOR);
+    let mut case = objects.case(name, Effect::Keeps, move |kit| operate(kit, &victim));
+    case.mortals[0] = ANCESTOR;
+    case
+}
+
+/// The victim is a process that does not have the witness's area.
+fn area_create(rescuers: usize) -> Case {
+    areas("area-create", rescuers, |_, v| {
+        leak(A::create(v.ns, &options(), leak(AreaLocal::new())).expect("creates"));
+    })
+}
+
+fn area_attach(rescuers: usize) -> Case {
+    areas("area-attach", rescuers, |kit, v| {
+        Kit::attach(*v, kit.handle()).map(|_| ()).expect("attaches");
+    })
+}
+
+fn area_detach(rescuers: usize) -> Case {
+    let objects = objects(rescuers).warm(64);
+    objects.case("area-detach", Effect::Keeps, |v| v.detach())
+}
+
+/// The last process lets go of an area of several segments.
+fn area_end(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let own = Kit::create(objects.victim().member);
+    for _ in 0..3 {
+        own.allocate(100_000);
+    }
+    objects.case("area-end", Effect::Keeps, move |_| own.detach())
+}

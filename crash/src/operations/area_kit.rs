@@ -1,0 +1,147 @@
+//! A member with an area and a heap in it, and what is known of the objects.
+
+use std::ptr::NonNull;
+
+use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
+use dsm_core::handle::SegmentHandle;
+use dsm_core::lock::rw::RwLock;
+
+use crate::case::{Place, What};
+use crate::member::{Member, RESCUER, VICTIM, WITNESS, ensure, leak, text};
+
+pub(super) type A = Area<'static, RwLock>;
+pub(super) type H = Heap<'static, RwLock>;
+
+/// Segments stay small, as an image is copied as often as there are points.
+pub(super) fn options() -> Options {
+    Options { maximum: 128 << 10, ..Options::default() }
+}
+
+/// Offsets of metadata in an area's first segment: the locks lie there, objects do not.
+pub(super) const METADATA: u64 = 8192;
+
+#[derive(Clone, Copy)]
+pub(super) struct Kit {
+    pub(super) member: Member,
+    pub(super) area: &'static A,
+    pub(super) heap: &'static H,
+}
+
+impl Kit {
+    pub(super) fn create(member: Member) -> Self {
+        let area = A::create(member.ns, &options(), leak(AreaLocal::new())).expect("creates");
+        Self::of(member, leak(area))
+    }
+
+    pub(super) fn attach(member: Member, handle: SegmentHandle) -> Result<Self, String> {
+        let area = A::attach(member.ns, handle, leak(AreaLocal::new())).map_err(text)?;
+        Ok(Self::of(member, leak(area)))
+    }
+
+    fn of(member: Member, area: &'static A) -> Self {
+        let heap = area.heap(member.participant, leak(HeapLocal::new())).expect("is registered");
+        Self { member, area, heap: leak(heap) }
+    }
+
+    pub(super) fn start(pid: u64, first: &Kit) -> Self {
+        Self::attach(Member::start(pid), first.handle()).expect("attaches")
+    }
+
+    pub(super) fn handle(&self) -> SegmentHandle {
+        self.area.handle().expect("has a segment of its own")
+    }
+
+    pub(super) fn allocate(&self, size: usize) -> DsaPointer {
+        self.heap.allocate(size).expect("there is memory")
+    }
+
+    pub(super) fn free(&self, pointer: DsaPointer) -> Result<(), String> {
+        // SAFETY: objects are used through checked copies only.
+        unsafe { self.heap.free(pointer) }.map_err(text)
+    }
+
+    /// An object with a pattern in it.
+    pub(super) fn allocate_filled(&self, size: usize) -> (DsaPointer, usize) {
+        let pointer = self.allocate(size);
+        self.area.copy_in(pointer, 0, &pattern(size)).expect("is an object");
+        (pointer, size)
+    }
+
+    pub(super) fn is_whole(&self, (pointer, size): (DsaPointer, usize)) -> Result<(), String> {
+        let mut bytes = vec![0; size.min(64)];
+        self.area.copy_out(pointer, 0, &mut bytes).map_err(text)?;
+        ensure(bytes == pattern(size), || format!("{pointer:?} was changed"))
+    }
+
+    /// A word in an object that can hold a pointer.
+    pub(super) fn cell(&self, cells: DsaPointer, index: u64) -> &'static AtomicDsaPointer {
+        // SAFETY: inside an object of cells that is freed when nobody uses them any more.
+        unsafe { self.area.as_ref(cells.add(index * 8).cast()) }.expect("is mapped")
+    }
+
+    pub(super) fn cells(&self, count: usize) -> DsaPointer {
+        self.heap.allocate_extended(count * 8, Flags::ZERO).expect("there is memory")
+    }
+
+    /// Everything works: all sizes can be had, and the area grows and shrinks.
+    pub(super) fn works(&self) -> Result<(), String> {
+        let sizes = [8, 64, 200, 3000, 8192, 20_000, 150_000];
+        let mine: Vec<_> =
+            sizes.iter().flat_map(|size| [*size; 2]).map(|size| self.heap.allocate(size)).collect();
+        for pointer in mine {
+            self.free(pointer.map_err(text)?)?;
+        }
+        self.heap.trim().map_err(text)?;
+        self.area.check(self.member.participant).map(|_| ()).map_err(text)
+    }
+
+    /// When all that is known was freed: nothing is used but what is known to be lost, and what is
+    /// not needed went back to the system.
+    pub(super) fn is_empty(&self, lost: u64) -> Result<(), String> {
+        self.heap.trim().map_err(text)?;
+        let report = self.area.check(self.member.participant).map_err(text)?;
+        ensure(report.objects == lost && (lost > 0 || report.used == 0), || {
+            format!("{} objects, {} bytes are left, {lost} lost", report.objects, report.used)
+        })?;
+        ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
+        ensure(u64::from(report.segments) <= 1 + lost, || {
+            format!("{} segments are left of an empty area", report.segments)
+        })
+    }
+
+    /// Lets go of the area; it must not be used any more.
+    pub(super) fn detach(&self) {
+        // SAFETY: the area was leaked, and its copy is not used any more.
+        drop(unsafe { std::ptr::read(self.area) });
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { slot: self.handle().slot(), offsets: 0..METADATA, what: What::Area }
+    }
+}
+
+/// What an object of that size starts with: few bytes, since each is a point of its own.
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size.min(64)).map(|i| (i * 7 + size) as u8).collect()
+}
+
+/// Writes the pattern of an object of that size.
+pub(super) fn fill(at: NonNull<u8>, size: usize) {
+    let bytes = pattern(size);
+    // SAFETY: a new object of that size, which is no less.
+    unsafe { at.copy_from_nonoverlapping(NonNull::from(&bytes[..]).cast(), bytes.len()) };
+}
+
+/// A witness that created an area, a victim, and rescuers that attached it.
+pub(super) struct Scene {
+    /// The witness, then the rescuers.
+    pub(super) kits: Vec<Kit>,
+    pub(super) victim: Kit,
+}
+
+pub(super) fn scene(rescuers: usize) -> Scene {
+    let witness = Kit::create(Member::start(WITNESS));
+    let victim = Kit::start(VICTIM, &witness);
+    let rescuers = (0..rescuers).map(|n| Kit::start(RESCUER + n as u64, &witness));
+    Scene { kits: std::iter::once(witness).chain(rescuers).collect(), victim }
+}

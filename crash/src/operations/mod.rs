@@ -1,0 +1,14 @@
+//! The operations whose victims are killed.
+
+mod area;
+mod area_kit;
+mod lock;
+mod namespace;
+mod segment;
+
+use crate::case::Operation;
+
+/// All of them.
+pub(crate) fn all() -> Vec<&'static Operation> {
+    [namespace::ALL, segment::ALL, lock::ALL, area::ALL].into_iter().flatten().collect()
+}

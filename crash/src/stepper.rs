@@ -1,0 +1,155 @@
+//! Stops a victim after each of its stores to shared memory.
+//!
+//! While the stepper is armed the arena refuses stores. An instruction that stores to it faults;
+//! the handler remembers what is there, allows stores, sets the processor's trap flag and returns,
+//! so that this one instruction is executed and traps. That handler compares, has an image taken if
+//! anything changed, and refuses stores again. Instructions that do not touch shared memory run at
+//! full speed: a kill between two of them leaves the same image as a kill at the store before.
+//!
+//! A call of the (simulated) system is one step for whoever makes it: it suspends the stepper, and
+//! reports its effects itself.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::{arena, explore};
+
+/// Words that are compared from the faulting address on: more than any instruction stores.
+const WINDOW: usize = 32;
+/// The processor's trap flag.
+const TRAP_FLAG: i64 = 0x100;
+/// `si_code` of a trap after one instruction.
+const TRAP_TRACE: i32 = 2;
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+static WINDOW_AT: AtomicUsize = AtomicUsize::new(0);
+static BEFORE: [AtomicU64; WINDOW] = [const { AtomicU64::new(0) }; WINDOW];
+/// A digest of all that was changed since the stepper was armed: equal images have equal digests.
+static DIGEST: AtomicU64 = AtomicU64::new(0);
+/// Calls of the system: their effects are not in the digest.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+/// Instructions that stored to shared memory.
+static STORES: AtomicU64 = AtomicU64::new(0);
+
+/// Instructions that have stored to shared memory under the stepper.
+pub(crate) fn stores() -> u64 {
+    STORES.load(Ordering::Relaxed)
+}
+
+fn digest() -> u64 {
+    mix(CALLS.load(Ordering::Relaxed), DIGEST.load(Ordering::Relaxed))
+}
+
+/// Does `work` with an image taken after each of its stores to shared memory.
+pub(crate) fn step<T>(work: impl FnOnce() -> T) -> T {
+    DIGEST.store(0, Ordering::Relaxed);
+    CALLS.store(0, Ordering::Relaxed);
+    STORES.store(0, Ordering::Relaxed);
+    ARMED.store(true, Ordering::Relaxed);
+    arena::protect(true);
+    let result = work();
+    disarm();
+    result
+}
+
+/// Ends the stepping: in an image, nobody is the victim any more.
+pub(crate) fn disarm() {
+    ARMED.store(false, Ordering::Relaxed);
+    arena::protect(false);
+}
+
+/// A call of the system: its stores are one step, which is reported under this name.
+pub(crate) fn system_call<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+    if !ARMED.swap(false, Ordering::Relaxed) {
+        return work();
+    }
+    arena::protect(false);
+    let result = work();
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    explore::image(Some(name), digest());
+    arena::protect(true);
+    ARMED.store(true, Ordering::Relaxed);
+    result
+}
+
+/// Installs the handlers.
+pub(crate) fn install() {
+    for (signal, handler) in [(libc::SIGSEGV, on_fault as Handler), (libc::SIGTRAP, on_trap)] {
+        // SAFETY: plain data, for which zeros are a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as *const () as usize;
+        // An image runs within the handler that took it, and is stepped itself when its recovery
+        // is to be killed.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+        // SAFETY: the handlers are made for this; see each.
+        let done = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+        assert_eq!(done, 0, "sigaction");
+    }
+}
+
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+fn set_trap_flag(context: *mut libc::c_void, on: bool) {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: the system passes the interrupted context, which is the handler's to change.
+    let context = unsafe { &mut *context };
+    let flags = &mut context.uc_mcontext.gregs[libc::REG_EFL as usize];
+    *flags = if on { *flags | TRAP_FLAG } else { *flags & !TRAP_FLAG };
+}
+
+/// Stores fault only while they are refused, so the interrupted code is that of a victim, which
+/// holds none of the process's own locks while it stores to shared memory: images may allocate.
+extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the system passes what it knows of the signal.
+    let info = unsafe { &*info };
+    // SAFETY: the field of this signal.
+    let address = unsafe { info.si_addr() }.addr();
+    if !ARMED.load(Ordering::Relaxed) || !arena::contains(address) {
+        explore::crashed(address);
+    }
+    let first = address & !7;
+    WINDOW_AT.store(first, Ordering::Relaxed);
+    for (index, before) in BEFORE.iter().enumerate() {
+        let at = first + index * 8;
+        let word = if arena::contains(at) { arena::word(at) } else { 0 };
+        before.store(word, Ordering::Relaxed);
+    }
+    arena::protect(false);
+    set_trap_flag(context, true);
+}
+
+extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the system passes what it knows of the signal.
+    let info = unsafe { &*info };
+    if !ARMED.load(Ordering::Relaxed) || info.si_code != TRAP_TRACE {
+        explore::crashed(0);
+    }
+    STORES.fetch_add(1, Ordering::Relaxed);
+    let first = WINDOW_AT.load(Ordering::Relaxed);
+    let mut digest = DIGEST.load(Ordering::Relaxed);
+    let mut changed = false;
+    for (index, before) in BEFORE.iter().enumerate() {
+        let at = first + index * 8;
+        if !arena::contains(at) {
+            break;
+        }
+        let (before, now) = (before.load(Ordering::Relaxed), arena::word(at));
+        if before != now {
+            changed = true;
+            digest ^= mix(at as u64, before) ^ mix(at as u64, now);
+        }
+    }
+    DIGEST.store(digest, Ordering::Relaxed);
+    if changed {
+        explore::image(None, self::digest());
+    }
+    set_trap_flag(context, false);
+    arena::protect(true);
+}
+
+/// The finalizer of SplitMix64 over an address and its contents.
+fn mix(at: u64, word: u64) -> u64 {
+    let mut z = word ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

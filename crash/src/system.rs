@@ -1,0 +1,162 @@
+//! A simulated operating system whose tables lie in the arena.
+//!
+//! What it knows (objects by handle, the control object, who lives, who holds which token of life
+//! and the election) is plain words in shared memory, so that an image has its own copy. Each call
+//! that changes something is a step of the caller's, or two where a real system would need two
+//! (an object exists under its name before it has a size). Nothing else runs meanwhile.
+//!
+//! A dead process is one whose bit is gone: its tokens and its election go with it, nothing else
+//! is cleaned.
+
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::{ObjectInfo, ProviderError};
+
+use crate::arena;
+use crate::stepper::system_call;
+
+pub(crate) const OBJECTS: usize = 128;
+pub(crate) const TOKENS: usize = 32;
+const PROCESSES: usize = 64;
+
+/// An object: bytes under a name.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Object {
+    /// 0 for none.
+    pub(crate) id: u64,
+    pub(crate) handle: u64,
+    /// Offset in the arena.
+    pub(crate) at: usize,
+    /// Bytes; 0 until the object got its size.
+    pub(crate) size: usize,
+}
+
+impl Object {
+    pub(crate) fn object_id(&self) -> ObjectId {
+        ObjectId { device: 1, object: self.id }
+    }
+
+    pub(crate) fn info(&self, handle: Option<SegmentHandle>) -> ObjectInfo {
+        let (size, id) = (self.size as u64, self.object_id());
+        ObjectInfo { handle, size, reserved: size, owner: 0, mode: 0o600, id }
+    }
+}
+
+/// The tables. Zeros are an empty system.
+#[repr(C)]
+pub(crate) struct System {
+    /// Bytes of the arena handed out, beyond the tables.
+    taken: usize,
+    last_id: u64,
+    pub(crate) control: Object,
+    pub(crate) objects: [Object; OBJECTS],
+    /// By process slot: the process that holds its token; 0 for none.
+    pub(crate) tokens: [u64; TOKENS],
+    living: [bool; PROCESSES],
+    /// The holder's process; 0 for none.
+    pub(crate) election: u64,
+}
+
+/// The system's tables.
+///
+/// The one thread there is calls this, and keeps no result across a call of its own.
+fn tables<T>(work: impl FnOnce(&mut System) -> T) -> T {
+    let at = arena::base().cast::<System>();
+    // SAFETY: the arena starts with the tables; see above for who else has a reference: nobody.
+    work(unsafe { &mut *at.as_ptr() })
+}
+
+/// Looks at the tables.
+pub(crate) fn look<T>(work: impl FnOnce(&System) -> T) -> T {
+    let at = arena::base().cast::<System>();
+    // SAFETY: as in `tables`; nothing is stored, so that this works while stores are refused.
+    work(unsafe { &*at.as_ptr() })
+}
+
+/// Changes the tables: one step of the calling process.
+pub(crate) fn change<T>(name: &'static str, work: impl FnOnce(&mut System) -> T) -> T {
+    system_call(name, || tables(work))
+}
+
+/// A failure of the simulated system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemError(ProviderFailure);
+
+impl std::fmt::Display for SystemError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SystemError {}
+
+impl ProviderError for SystemError {
+    fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    fn failure(&self) -> ProviderFailure {
+        self.0
+    }
+}
+
+pub(crate) fn failure(kind: ErrorKind, step: &'static str) -> SystemError {
+    SystemError(ProviderFailure::new(kind, step))
+}
+
+impl System {
+    /// A name for a new object, which has no size yet.
+    pub(crate) fn fresh(&mut self, handle: u64) -> Object {
+        self.last_id += 1;
+        Object { id: self.last_id, handle, at: 0, size: 0 }
+    }
+
+    /// Bytes for an object; zeros.
+    pub(crate) fn bytes(&mut self, size: usize) -> Option<usize> {
+        let first = self.taken.max(size_of::<Self>().next_multiple_of(arena::PAGE));
+        let end = first.checked_add(size)?.checked_next_multiple_of(arena::PAGE)?;
+        if end > arena::SIZE {
+            return None;
+        }
+        self.taken = end;
+        Some(first)
+    }
+
+    pub(crate) fn find(&mut self, handle: SegmentHandle) -> Option<&mut Object> {
+        self.objects.iter_mut().find(|o| o.id != 0 && o.handle == handle.get())
+    }
+}
+
+/// Starts a process.
+pub(crate) fn start(process: u64) {
+    tables(|system| system.living[process as usize] = true);
+}
+
+/// Kills a process.
+pub(crate) fn kill(process: u64) {
+    tables(|system| {
+        system.living[process as usize] = false;
+        system.tokens.iter_mut().filter(|holder| **holder == process).for_each(|t| *t = 0);
+        if system.election == process {
+            system.election = 0;
+        }
+    });
+}
+
+pub(crate) fn is_alive(process: u64) -> bool {
+    look(|system| system.living.get(process as usize).copied().unwrap_or(false))
+}
+
+/// All processes that are alive.
+pub(crate) fn living() -> Vec<u64> {
+    (1..PROCESSES as u64).filter(|process| is_alive(*process)).collect()
+}
+
+/// The objects there are: whether there is a control object, and the handles of the others.
+pub(crate) fn objects() -> (bool, Vec<u64>) {
+    look(|system| {
+        let named = system.objects.iter().filter(|o| o.id != 0).map(|o| o.handle).collect();
+        (system.control.id != 0, named)
+    })
+}
