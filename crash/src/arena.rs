@@ -61,7 +61,7 @@ pub(crate) fn protect(refuse: bool) {
 
 /// The word at an address inside the arena, aligned to 8.
 pub(crate) fn word(address: usize) -> u64 {
-    debug_assert!(contains(address) && address % 8 == 0);
+    debug_assert!(contains(address) && address.is_multiple_of(8));
     let at = std::ptr::with_exposed_provenance::<u64>(address);
     // SAFETY: inside the mapping and aligned; the one thread there is reads it.
     unsafe { at.read_volatile() }

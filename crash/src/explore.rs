@@ -82,7 +82,7 @@ pub(crate) fn image(kind: Option<&'static str>, digest: u64) {
     let chosen = match (asked, explorer.stride.get()) {
         (_, 0) => false,
         (Some(asked), _) => number == *asked,
-        (None, stride) => new && number % stride == 0,
+        (None, stride) => new && number.is_multiple_of(stride),
     };
     if chosen {
         explorer.in_child(format!("{}", number), || {
@@ -268,6 +268,22 @@ impl Explorer {
             self.fail(&text);
         }
     }
+}
+
+/// Does `work` in a copy of all there is, which it leaves as it was; returns what it found.
+pub(crate) fn rehearse(work: impl FnOnce() -> u64) -> u64 {
+    let answer = Tally::shared();
+    let pid = fork();
+    if pid == 0 {
+        if let Ok(found) = catch_unwind(AssertUnwindSafe(work)) {
+            answer.counted.store(found, Relaxed);
+            exit(0)
+        }
+        exit(1)
+    }
+    let (_, status) = wait_for(pid);
+    assert_eq!(status, 0, "a rehearsal failed");
+    answer.counted.load(Relaxed)
 }
 
 /// Explores a case, in a process of its own; what it found is in the tally.

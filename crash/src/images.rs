@@ -13,9 +13,9 @@ use crate::{arena, operations, say};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only operations whose name starts with this; `all` for all.
-    #[arg(long, default_value = "all")]
-    op: String,
+    /// Only operations whose name starts with one of these; `all` for all.
+    #[arg(long, default_value = "all", value_delimiter = ',')]
+    op: Vec<String>,
     /// Deaths in a row: 2 also kills whoever recovers, 3 whoever recovers from that.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
     depth: u8,
@@ -79,14 +79,14 @@ struct Report {
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let chosen: Vec<_> = operations::all()
         .into_iter()
-        .filter(|o| options.op == "all" || o.name.starts_with(&options.op))
+        .filter(|o| options.op.iter().any(|op| op == "all" || o.name.starts_with(op.as_str())))
         .collect();
     if options.list {
         chosen.iter().for_each(|operation| say(operation.name));
         return Ok(true);
     }
     if chosen.is_empty() {
-        return Err(format!("no operation is called {}; see --list", options.op));
+        return Err(format!("no operation is called {}; see --list", options.op.join(", ")));
     }
     let depth = usize::from(options.depth);
     if options.step.len() > depth {

@@ -31,15 +31,17 @@ pub(crate) fn mark_kinds(tally: &Tally, case: &Case) {
     }
     for slot in inspector.processes().filter(|slot| slot.proof.pid == victim) {
         tally.mark("a process slot is taken");
-        for participant in inspector.participants().filter(|p| p.process == slot.slot) {
+        // The process as such is a participant of its own, which takes the control lock.
+        let all: Vec<_> = inspector.participants().filter(|p| p.process == slot.slot).collect();
+        if !all.is_empty() {
             tally.mark("a participant is registered");
-            mark_locks(tally, case, &participant);
         }
+        mark_locks(tally, case, &all);
     }
 }
 
-fn mark_locks(tally: &Tally, case: &Case, participant: &ParticipantInfo) {
-    let held: Vec<_> = participant.held.iter().flatten().collect();
+fn mark_locks(tally: &Tally, case: &Case, participants: &[ParticipantInfo]) {
+    let held: Vec<_> = participants.iter().flat_map(|p| p.held.iter().flatten()).collect();
     let is = |address: &LockAddress, what: What| {
         let offset = address.offset();
         case.places

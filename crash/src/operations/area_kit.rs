@@ -18,7 +18,7 @@ pub(super) fn options() -> Options {
 }
 
 /// Offsets of metadata in an area's first segment: the locks lie there, objects do not.
-pub(super) const METADATA: u64 = 8192;
+const METADATA: u64 = 8192;
 
 #[derive(Clone, Copy)]
 pub(super) struct Kit {

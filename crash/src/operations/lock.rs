@@ -217,6 +217,7 @@ fn judge(witness: &Party) -> Result<&'static str, String> {
     let shared = witness.lock().shared(witness.member.participant, Patience::Try).map_err(text)?;
     ensure(shared.is_some(), || "not readable after the recovery".into())?;
     drop(shared);
+    witness.member.only_survivor();
     witness.member.reap()?;
     // SAFETY: the witness's only handle, leaked; its copy is not used any more.
     drop(unsafe { std::ptr::read(witness.segment) });

@@ -5,10 +5,11 @@ mod area_kit;
 mod lock;
 mod namespace;
 mod segment;
+mod table;
 
 use crate::case::Operation;
 
 /// All of them.
 pub(crate) fn all() -> Vec<&'static Operation> {
-    [namespace::ALL, segment::ALL, lock::ALL, area::ALL].into_iter().flatten().collect()
+    [namespace::ALL, segment::ALL, lock::ALL, area::ALL, table::ALL].into_iter().flatten().collect()
 }

@@ -96,9 +96,10 @@ const CASES: [Operation; 9] = [
 
 pub(super) const ALL: &[Operation] = &CASES;
 
-/// How many processes the namespace lists, dead or alive.
-fn listed(member: &Member) -> usize {
-    look::listed_processes(member.process)
+/// The namespace lists the living, who have all joined, and nobody else.
+fn only_the_living(member: &Member) -> Result<(), String> {
+    let (listed, living) = (look::listed_processes(member.process), system::living().len());
+    ensure(listed == living, || format!("{listed} processes are listed, {living} live"))
 }
 
 /// A newcomer joins what the witness has, and both work.
@@ -166,7 +167,7 @@ fn open_joining(rescuers: usize) -> Case {
         recover: Box::new(move |who, _| members[who].reap()),
         orders: 1,
         judge: Box::new(move || {
-            ensure(listed(&witness) == 1 + rescuers, || "a dead process is still listed".into())?;
+            only_the_living(&witness)?;
             joins(&witness)?;
             witness.end()?;
             Ok("after")
@@ -243,7 +244,7 @@ fn register(rescuers: usize) -> Case {
         recover: recover_by_reaping(members),
         orders: 1,
         judge: Box::new(move || {
-            ensure(listed(&witness) == 1 + rescuers, || "a dead process is still listed".into())?;
+            only_the_living(&witness)?;
             joins(&witness)?;
             witness.end()?;
             Ok("after")
@@ -266,7 +267,7 @@ fn leave(rescuers: usize) -> Case {
         recover: recover_by_reaping(members),
         orders: 1,
         judge: Box::new(move || {
-            ensure(listed(&witness) == 1 + rescuers, || "a dead process is still listed".into())?;
+            only_the_living(&witness)?;
             let attached = witness.ns.attached_processes(shared.handle());
             ensure(attached == Some(1), || format!("{attached:?} processes have the segment"))?;
             witness.expect_objects(1)?;
@@ -319,7 +320,7 @@ fn reap(rescuers: usize) -> Case {
         recover: recover_by_reaping(members),
         orders: 1,
         judge: Box::new(move || {
-            ensure(listed(&witness) == 1 + rescuers, || "a dead process is still listed".into())?;
+            only_the_living(&witness)?;
             witness.expect_objects(1)?;
             joins(&witness)?;
             witness.end()?;
@@ -346,7 +347,7 @@ fn reap_by_register(rescuers: usize) -> Case {
         recover: recover_by_reaping(members),
         orders: 1,
         judge: Box::new(move || {
-            ensure(listed(&witness) == 1 + rescuers, || "a dead process is still listed".into())?;
+            only_the_living(&witness)?;
             joins(&witness)?;
             witness.end()?;
             Ok("after")

@@ -1,0 +1,52 @@
+//! A sample of images, so that `cargo test` notices when a kill leaves something behind.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::process::{Command, Stdio};
+
+/// Operations below the hash table.
+const CORES: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area";
+
+/// Operations of a few hundred points at most: the rest takes an optimised build.
+const QUICK: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,\
+    table-insert,table-delete,table-replace,table-change,table-repair,table-find,table-recover";
+
+fn crash(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_crash"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program was built");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn one_death() {
+    let (well, text) = crash(&["images", "--op", QUICK]);
+    assert!(well, "{text}");
+}
+
+#[test]
+fn two_deaths() {
+    let (well, text) = crash(&["images", "--op", CORES, "--depth", "2", "--sample", "5"]);
+    assert!(well, "{text}");
+}
+
+#[test]
+fn three_deaths() {
+    let (well, text) = crash(&["images", "--op", "lock,segment", "--depth", "3", "--sample", "4"]);
+    assert!(well, "{text}");
+}
+
+#[test]
+fn one_image_again() {
+    let of_one =
+        ["images", "--op", "segment-create-main", "--depth", "2", "--step", "3,5", "--json"];
+    let (well, text) = crash(&of_one);
+    assert!(well, "{text}");
+    let judged: String = text.split_whitespace().collect();
+    assert!(judged.contains("\"judged\":[0,1,0]"), "{text}");
+    let (known, text) = crash(&["images", "--op", "no-such-operation"]);
+    assert!(!known && text.contains("--list"), "{text}");
+}
