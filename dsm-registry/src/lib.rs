@@ -109,7 +109,7 @@ pub use dsa_core::{
     AtomicDsaPointer, DsaPointer, DsaPtr, Error as AreaError, FreeError, Report as AreaReport,
     Stats as AreaStats,
 };
-pub use dshash_core::Error as TableError;
+pub use dshash_core::{Error as TableError, Report as TableReport, Stats as TableStats};
 pub use dsm_core::error::{ErrorKind, ProviderFailure};
 pub use dsm_core::lock::LockError;
 pub use dsm_core::namespace::Error as NamespaceError;

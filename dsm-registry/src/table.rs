@@ -283,17 +283,64 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         Ok(Iter(self.scan()?))
     }
 
-    /// Removes all entries.
+    /// Removes all entries and gives their memory back, but for a first small chunk a partition; each partition is locked in turn, so that
+    /// what others insert meanwhile may stay. The tidier way than removing by a scan.
     ///
     /// # Errors
     ///
     /// [`Error::Lock`] if this thread holds a guard of this table.
     pub fn clear(&self) -> Result<(), Error> {
-        let mut scan = self.scan_mut()?;
-        while let Some(entry) = scan.next()? {
-            entry.remove()?;
-        }
-        Ok(())
+        self.session()?.clear().map_err(|e| self.home().table_error(e))
+    }
+
+    /// Gives back all memory that the table does not need at its present size. Looks at every
+    /// entry; each partition is locked exclusively in turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread holds a guard of this table.
+    pub fn trim(&self) -> Result<(), Error> {
+        self.session()?.trim().map_err(|e| self.home().table_error(e))
+    }
+
+    /// Number of entries, poisoned ones included, as far as one can say while others work: the
+    /// sum of one counter a partition, without locks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    pub fn len(&self) -> Result<u64, Error> {
+        self.home().check_fork()?;
+        Ok(self.inner.table.len())
+    }
+
+    /// Whether there were no entries; see [`len`](Self::len).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Figures of the table: entries, capacity, memory. Each partition is locked shared in turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lock`] if this thread is changing an entry of this table.
+    pub fn stats(&self) -> Result<dshash_core::Stats, Error> {
+        self.session()?.stats().map_err(|e| self.home().table_error(e))
+    }
+
+    /// Walks the whole table and compares everything with everything else: a test of its health,
+    /// after which the figures are exact. Each partition is locked exclusively in turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] says what is damaged; [`Error::Lock`] if this thread holds a guard of this
+    /// table.
+    pub fn check(&self) -> Result<dshash_core::Report, Error> {
+        self.session()?.check().map_err(|e| self.home().table_error(e))
     }
 }
 

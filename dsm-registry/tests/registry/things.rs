@@ -456,3 +456,37 @@ fn guards_and_scans_in_thread_locals_are_dropped_in_any_order() {
         drop(unsafe { Box::from_raw(std::ptr::from_ref(table).cast_mut()) });
     }
 }
+
+#[test]
+fn a_cleared_table_gives_its_memory_back() {
+    let space = Space::new("clear");
+    let registry = space.open();
+    let table = registry.hash::<u64, [u64; 7]>("table").unwrap();
+    let empty = table.stats().unwrap();
+    assert!(table.is_empty().unwrap());
+    for key in 0..5000 {
+        table.insert(&key, [key; 7]).unwrap();
+    }
+    assert_eq!(table.len().unwrap(), 5000);
+    let full = table.check().unwrap();
+    assert_eq!((full.stats.entries, full.poisoned), (5000, 0));
+    assert!(full.stats.bytes > empty.bytes + 5000 * 64);
+
+    let guard = table.find(&1).unwrap();
+    assert!(matches!(table.clear(), Err(Error::Lock(LockError::WouldDeadlock))));
+    drop(guard);
+    // All but a few: what is left needs a few chunks.
+    for key in 10..5000 {
+        assert!(table.remove(&key).unwrap());
+    }
+    table.trim().unwrap();
+    let few = table.check().unwrap().stats;
+    assert_eq!(few.entries, 10);
+    assert!(few.bytes < empty.bytes + 64 * 1024, "{few:?}");
+
+    table.clear().unwrap();
+    assert!(table.is_empty().unwrap());
+    // A partition that has had entries keeps its first chunk, a few hundred bytes.
+    let cleared = table.check().unwrap().stats;
+    assert!(cleared.chunks <= 128 && cleared.bytes < empty.bytes + 64 * 1024, "{cleared:?}");
+}
