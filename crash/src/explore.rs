@@ -270,6 +270,27 @@ impl Explorer {
     }
 }
 
+/// Lets a copy of this process keep memory that is wiped on fork: an image is the same set of
+/// processes, at the same moment, and not a child of theirs.
+fn keep_on_fork() {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let mut range = None;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if let Some((from, to)) = first.split_once('-') {
+            let address = |text| usize::from_str_radix(text, 16).ok();
+            range = address(from).zip(address(to));
+        } else if first == "VmFlags:" && words.any(|flag| flag == "wf") {
+            let Some((from, to)) = range else { continue };
+            let at = std::ptr::with_exposed_provenance_mut(from);
+            // SAFETY: a mapping of this process; its contents stay as they are.
+            let kept = unsafe { libc::madvise(at, to - from, libc::MADV_KEEPONFORK) };
+            assert_eq!(kept, 0, "memory that is wiped on fork");
+        }
+    }
+}
+
 /// Does `work` in a copy of all there is, which it leaves as it was; returns what it found.
 pub(crate) fn rehearse(work: impl FnOnce() -> u64) -> u64 {
     let answer = Tally::shared();
@@ -325,6 +346,7 @@ pub(crate) fn explore(
         children: RefCell::default(),
     }));
     CURRENT.set(Some(explorer));
+    keep_on_fork();
     explorer.run();
     exit(0)
 }

@@ -3,11 +3,12 @@
 
 use std::process::{Command, Stdio};
 
-/// Operations below the hash table.
-const CORES: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area";
+/// Operations of the cores below the hash table, and of a name.
+const CORES: &str =
+    "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,registry-seg";
 
 /// Operations of a few hundred points at most: the rest takes an optimised build.
-const QUICK: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,\
+const QUICK: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,registry-s,registry-r,\
     table-insert,table-delete,table-replace,table-change,table-repair,table-find,table-recover";
 
 fn crash(arguments: &[&str]) -> (bool, String) {

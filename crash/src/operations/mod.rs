@@ -4,6 +4,7 @@ mod area;
 mod area_kit;
 mod lock;
 mod namespace;
+mod registry;
 mod segment;
 mod table;
 
@@ -11,5 +12,8 @@ use crate::case::Operation;
 
 /// All of them.
 pub(crate) fn all() -> Vec<&'static Operation> {
-    [namespace::ALL, segment::ALL, lock::ALL, area::ALL, table::ALL].into_iter().flatten().collect()
+    [namespace::ALL, segment::ALL, lock::ALL, area::ALL, table::ALL, registry::ALL]
+        .into_iter()
+        .flatten()
+        .collect()
 }
