@@ -205,6 +205,7 @@ fn recover(kit: &Kit, order: usize) -> Result<(), String> {
     match order {
         0 => {
             kit.member.reap()?;
+            kit.member.succeed()?;
             kit.heap.maintain().map_err(text)
         }
         // Without ever sweeping the namespace.

@@ -178,6 +178,7 @@ impl Scene {
                 // With and without a sweep first.
                 if order == 0 {
                     parties[who].member.reap()?;
+                    parties[who].member.succeed()?;
                 }
                 let party = &parties[who];
                 if who > 0 {

@@ -252,6 +252,7 @@ fn recover(user: &User, order: usize) -> Result<(), String> {
     match order {
         0 => {
             user.kit.member.reap()?;
+            user.kit.member.succeed()?;
             area()?;
             table()
         }
