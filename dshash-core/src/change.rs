@@ -11,7 +11,9 @@
 //! ```
 //!
 //! `change` is written last of a phase and all steps of a phase can be repeated, so that one
-//! function, [`Locked::carry_out`], is both the second half of every change and its recovery.
+//! function, [`Locked::carry_out`], is both the second half of every change and its recovery. Nothing
+//! is lost on the way: memory and the word of the record that names it come (`allocate_into`) and go
+//! (`free_from`) together.
 //! Between changes `made` and `old` are zero.
 
 use dsa_core::{AtomicDsaPointer, DsaPointer};
@@ -127,7 +129,7 @@ impl<S: Store> Locked<'_, S> {
             }
             BUILD => {
                 self.set_old([0, 0]);
-                self.free_all(&record.made);
+                self.free_all(&record.made)?;
                 self.set_change(NONE);
                 return Ok(());
             }
@@ -153,7 +155,7 @@ impl<S: Store> Locked<'_, S> {
             record.made.iter().for_each(|made| made.store(DsaPointer::INVALID, Ordering::Relaxed));
             self.set_change(FREE);
         }
-        self.free_all(&record.old);
+        self.free_all(&record.old)?;
         self.set_change(NONE);
         Ok(())
     }
@@ -172,13 +174,14 @@ impl<S: Store> Locked<'_, S> {
         Ok(())
     }
 
-    fn free_all(&self, words: &[AtomicDsaPointer; 2]) {
+    fn free_all(&self, words: &[AtomicDsaPointer; 2]) -> Result<(), Error> {
         for word in words {
             if word.load(Ordering::Relaxed).is_valid() {
                 // SAFETY: memory of this partition that nothing leads to any more: new and not
                 // linked, or replaced. Late readers without the lock only read.
-                unsafe { self.heap.free_from(word) };
+                unsafe { self.heap.free_from(word) }?;
             }
         }
+        Ok(())
     }
 }

@@ -3,10 +3,14 @@
 //! A new table is one allocation: header, partitions, their records and first segments. So there
 //! is no second allocation that could fail and leave the first behind; everything else is
 //! allocated by the first insertions. The memory is arbitrary when it is handed out, so every word
-//! is written.
+//! is written. While that is done the allocation is *unpublished*: it goes with a creator who is
+//! killed. Then it is stored in the word that the creator gave (`create_into`), with no gap between;
+//! without such a word it is settled, and the caller's until he has stored the handle.
 //!
 //! Destruction empties partition by partition, each under its lock and each step recorded, and
-//! frees the table itself last. Killed in between it leaves a table with fewer entries.
+//! frees the table itself last, together with the word that names it (`destroy_from`). Killed in
+//! between it leaves that word and a table with fewer entries, or one that is marked as destroyed and
+//! is an allocation to be freed from its word, no more.
 
 use core::mem::size_of;
 use core::ptr::NonNull;
@@ -22,6 +26,7 @@ use crate::layout::{
     segment_word,
 };
 use crate::locked::Caller;
+use crate::step::step;
 use crate::store::Store;
 use crate::view::{Core, Kind};
 
@@ -46,27 +51,49 @@ unsafe fn put<T>(base: NonNull<u8>, offset: usize, value: T) {
 }
 
 impl<S: Store> Core<S> {
-    /// Creates a table with `partitions` partitions.
+    /// Creates a table with `partitions` partitions, and stores its pointer in `destination`.
     pub(crate) fn create(
         store: S,
         caller: Caller<'_>,
         kind: Kind,
         partitions: u32,
+        destination: Option<&AtomicDsaPointer>,
     ) -> Result<Self, Error> {
         kind.check()?;
         if !partitions.is_power_of_two() || partitions > MAX_PARTITIONS {
             return Err(Error::Partitions(partitions));
         }
-        let (peers, heap) = (caller.participant.peers(), caller.heap);
-        let participants = peers.max_participants();
-        let lock_size = S::Lock::size_for(participants);
+        let heap = caller.heap;
+        let lock_size = S::Lock::size_for(caller.participant.peers().max_participants());
         let shape = Shape::new(partitions, lock_size);
-        let allocated = heap.allocate(shape.total, align_of::<Record>())?;
+        let allocated = heap.allocate_unpublished(shape.total, align_of::<Record>())?;
+        let built = Self::build(store, caller, kind, &shape, allocated).and_then(|core| {
+            match destination {
+                Some(destination) => heap.publish(allocated, destination)?,
+                None => heap.settle(allocated),
+            }
+            Ok(core)
+        });
+        if built.is_err() {
+            // SAFETY: just allocated, known to nobody.
+            unsafe { heap.free(allocated) };
+        }
+        built
+    }
+
+    /// Builds a table in new memory.
+    fn build(
+        store: S,
+        caller: Caller<'_>,
+        kind: Kind,
+        shape: &Shape,
+        allocated: DsaPointer,
+    ) -> Result<Self, Error> {
+        let peers = caller.participant.peers();
+        let participants = peers.max_participants();
         let (pointer, base) = (allocated.raw(), store.resolve(allocated, shape.total));
         let usable = expressible(pointer, shape.total) && store.lock_address(allocated).is_some();
         let (Some(base), true) = (base, usable) else {
-            // SAFETY: just allocated, known to nobody.
-            unsafe { heap.free(allocated) };
             return Err(MemoryError::SegmentTooLarge.into());
         };
         let header = Header {
@@ -76,11 +103,11 @@ impl<S: Store> Core<S> {
             key_size: AtomicU32::new(kind.key_size as u32),
             entry_size: AtomicU32::new(kind.entry_size as u32),
             align: AtomicU32::new(kind.align as u32),
-            partitions: AtomicU32::new(partitions),
+            partitions: AtomicU32::new(shape.partitions as u32),
             hash_identity: AtomicU64::new(kind.hash_identity),
             type_tag: AtomicU64::new(kind.type_tag),
             seed: AtomicU64::new(peers.env().next_u64()),
-            lock_size: AtomicU32::new(lock_size as u32),
+            lock_size: AtomicU32::new(S::Lock::size_for(participants) as u32),
             _reserved: words32(),
             generations: [const { AtomicU16::new(0) }; SEGMENTS],
         };
@@ -134,12 +161,20 @@ impl<S: Store> Core<S> {
         Ok(core)
     }
 
-    /// Frees the table and everything in it.
+    /// Frees the table and everything in it, and clears `destination`, if there is one, which
+    /// names it.
     ///
     /// # Safety
     ///
-    /// Nobody may use the table any more, in any process.
-    pub(crate) unsafe fn destroy(self, caller: Caller<'_>) -> Result<(), Error> {
+    /// Nobody may use the table any more, in any process, nor `destination` for something else.
+    pub(crate) unsafe fn destroy(
+        self,
+        caller: Caller<'_>,
+        destination: Option<&AtomicDsaPointer>,
+    ) -> Result<(), Error> {
+        if destination.is_some_and(|word| word.load(Ordering::Acquire).raw() != self.pointer) {
+            return Err(Error::NotATable);
+        }
         for partition in 0..self.shape.partitions {
             let mut locked = self.exclusive(caller, partition)?;
             locked.clear()?;
@@ -147,8 +182,13 @@ impl<S: Store> Core<S> {
             locked.end();
         }
         self.header().state.store(STATE_GONE, Ordering::Release);
-        // SAFETY: the caller's promise; nothing but the table's own memory is left.
-        unsafe { caller.heap.free(DsaPointer::from_raw(self.pointer)) };
+        step();
+        match destination {
+            // SAFETY: the caller's promise; nothing but the table's own memory is left.
+            Some(destination) => unsafe { caller.heap.free_from(destination) }?,
+            // SAFETY: as above.
+            None => unsafe { caller.heap.free(DsaPointer::from_raw(self.pointer)) },
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 
 use core::ptr::NonNull;
 
-use dsa_core::DsaPointer;
+use dsa_core::{AtomicDsaPointer, DsaPointer};
 
 use crate::check::{Report, Stats};
 use crate::error::Error;
@@ -68,7 +68,26 @@ impl<F: KeyFunctions, S: Store> RawTable<F, S> {
     ) -> Result<Self, Error> {
         let caller = Caller::new(&store, heap)?;
         let kind = Self::kind(&functions, params);
-        Ok(Self { core: Core::create(store, caller, kind, params.partitions)?, functions })
+        Ok(Self { core: Core::create(store, caller, kind, params.partitions, None)?, functions })
+    }
+
+    /// As [`Table::create_into`](crate::Table::create_into).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(alias = "dshash_create")]
+    pub fn create_into(
+        store: S,
+        heap: &dyn Allocator,
+        functions: F,
+        params: &RawParams,
+        destination: &AtomicDsaPointer,
+    ) -> Result<Self, Error> {
+        let caller = Caller::new(&store, heap)?;
+        let kind = Self::kind(&functions, params);
+        let core = Core::create(store, caller, kind, params.partitions, Some(destination))?;
+        Ok(Self { core, functions })
     }
 
     /// As [`Table::attach`](crate::Table::attach).
@@ -113,7 +132,27 @@ impl<F: KeyFunctions, S: Store> RawTable<F, S> {
     pub unsafe fn destroy(self, heap: &dyn Allocator) -> Result<(), Error> {
         let caller = Caller::new(&self.core.store, heap)?;
         // SAFETY: the caller's promise.
-        unsafe { self.core.destroy(caller) }
+        unsafe { self.core.destroy(caller, None) }
+    }
+
+    /// As [`Table::destroy_from`](crate::Table::destroy_from).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[doc(alias = "dshash_destroy")]
+    pub unsafe fn destroy_from(
+        self,
+        heap: &dyn Allocator,
+        destination: &AtomicDsaPointer,
+    ) -> Result<(), Error> {
+        let caller = Caller::new(&self.core.store, heap)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.core.destroy(caller, Some(destination)) }
     }
 
     /// Names the table, for others to attach to it.

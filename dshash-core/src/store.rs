@@ -9,7 +9,7 @@
 
 use core::ptr::NonNull;
 
-use dsa_core::{Area, AtomicDsaPointer, DsaPointer, Flags, Heap};
+use dsa_core::{Area, AtomicDsaPointer, DsaPointer, Flags, FreeError, Heap};
 use dsm_core::handle::LockAddress;
 use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;
@@ -66,27 +66,41 @@ pub unsafe trait Allocator {
         align: usize,
     ) -> Result<(), MemoryError>;
 
-    /// Stores 0 in `destination` and frees what it named, in this order: a kill in between loses
-    /// the memory, where the other order might free what somebody else was given meanwhile.
+    /// Frees what `destination` names and stores 0 in it, such that a kill at any moment leaves
+    /// either both undone or both done, once the allocator has been used again. Does nothing if it
+    /// names nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`MemoryError`]; nothing is changed then, and it can be tried again.
     ///
     /// # Safety
     ///
     /// Nothing may write to the memory any more, and only the caller may use `destination`.
-    unsafe fn free_from(&self, destination: &AtomicDsaPointer) {
-        let pointer = destination.load(Ordering::Relaxed);
-        destination.store(DsaPointer::INVALID, Ordering::Relaxed);
-        dsm_core::sync::compiler_fence();
-        // SAFETY: the caller's promise.
-        unsafe { self.free(pointer) };
-    }
+    unsafe fn free_from(&self, destination: &AtomicDsaPointer) -> Result<(), MemoryError>;
 
-    /// Allocates without a word to name the memory: what a table's creator does, whose caller has
-    /// yet to store its pointer somewhere.
+    /// Allocates without a word to name the memory, which is freed by itself if the participant
+    /// dies before [`publish`](Self::publish) or [`settle`](Self::settle).
     ///
     /// # Errors
     ///
     /// See [`MemoryError`].
-    fn allocate(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError>;
+    fn allocate_unpublished(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError>;
+
+    /// Stores an unpublished allocation in `destination`, which keeps it from then on, whenever the
+    /// participant is killed.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Area`] if `destination` is not in the store; it is unchanged then.
+    fn publish(
+        &self,
+        pointer: DsaPointer,
+        destination: &AtomicDsaPointer,
+    ) -> Result<(), MemoryError>;
+
+    /// Makes an unpublished allocation one that outlives the participant.
+    fn settle(&self, pointer: DsaPointer);
 
     /// Frees an allocation.
     ///
@@ -135,21 +149,34 @@ unsafe impl<L: RawLock> Allocator for Heap<'_, L> {
         Ok(())
     }
 
-    fn allocate(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError> {
-        Ok(self.allocate_aligned(size, align, Flags::empty())?)
+    unsafe fn free_from(&self, destination: &AtomicDsaPointer) -> Result<(), MemoryError> {
+        // SAFETY: the caller's promise.
+        match unsafe { Heap::free_from(self, destination) } {
+            Ok(()) => Ok(()),
+            Err(FreeError::Refused(error)) => Err(error.into()),
+            // The area is damaged: the memory is lost, the table is not.
+            Err(_) => {
+                destination.store(DsaPointer::INVALID, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
-    unsafe fn free_from(&self, destination: &AtomicDsaPointer) {
-        let pointer = destination.load(Ordering::Relaxed);
-        // Its allocator may have died with the pointer stored and the object not yet marked as
-        // published. Then anyone who looks for the property of the dead frees it as soon as
-        // `destination` does not name it any more, and what is freed below might be what somebody
-        // else was given at the same place. Marked now, it is nobody's but ours to free.
-        let _ = self.settle(pointer);
-        destination.store(DsaPointer::INVALID, Ordering::Relaxed);
-        dsm_core::sync::compiler_fence();
-        // SAFETY: the caller's promise.
-        unsafe { Allocator::free(self, pointer) };
+    fn allocate_unpublished(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError> {
+        Ok(Heap::allocate_unpublished(self, size, align, Flags::empty())?)
+    }
+
+    fn publish(
+        &self,
+        pointer: DsaPointer,
+        destination: &AtomicDsaPointer,
+    ) -> Result<(), MemoryError> {
+        Ok(Heap::publish(self, pointer, destination)?)
+    }
+
+    fn settle(&self, pointer: DsaPointer) {
+        // Refused only where the area is damaged.
+        let _ = Heap::settle(self, pointer);
     }
 
     unsafe fn free(&self, pointer: DsaPointer) {

@@ -12,7 +12,7 @@ use core::marker::PhantomData;
 use core::mem::{align_of, needs_drop, size_of};
 use core::time::Duration;
 
-use dsa_core::DsaPointer;
+use dsa_core::{AtomicDsaPointer, DsaPointer};
 use dsm_core::lock::Patience;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -91,15 +91,44 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
         }
     }
 
-    /// Creates a table: one allocation. Nothing is left behind on error.
+    /// Creates a table: one allocation. Nothing is left behind on error. A creator who is killed
+    /// before he has stored the [`handle`](Self::handle) anywhere leaves a table that nobody knows:
+    /// use [`create_into`](Self::create_into), or an area that goes with its creator until then.
     ///
     /// # Errors
     ///
     /// [`Error::Memory`], [`Error::Partitions`], [`Error::Parameter`] for an entry above 1 MiB.
     #[doc(alias = "dshash_create")]
     pub fn create(store: S, heap: &dyn Allocator, params: &Params) -> Result<Self, Error> {
+        Self::create_named(store, heap, params, None)
+    }
+
+    /// Creates a table and stores the pointer of its handle in `destination`, a word in the same
+    /// area: whenever the creator is killed, either `destination` names a complete table or nothing
+    /// is left. Nothing is left behind on error either.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create), and [`Error::Memory`] for a `destination` outside the area.
+    #[doc(alias = "dshash_create")]
+    pub fn create_into(
+        store: S,
+        heap: &dyn Allocator,
+        params: &Params,
+        destination: &AtomicDsaPointer,
+    ) -> Result<Self, Error> {
+        Self::create_named(store, heap, params, Some(destination))
+    }
+
+    fn create_named(
+        store: S,
+        heap: &dyn Allocator,
+        params: &Params,
+        destination: Option<&AtomicDsaPointer>,
+    ) -> Result<Self, Error> {
         let caller = Caller::new(&store, heap)?;
-        let core = Core::create(store, caller, Self::kind(params.type_tag), params.partitions)?;
+        let kind = Self::kind(params.type_tag);
+        let core = Core::create(store, caller, kind, params.partitions, destination)?;
         Ok(Self { core, _types: PhantomData })
     }
 
@@ -141,7 +170,31 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
     pub unsafe fn destroy(self, heap: &dyn Allocator) -> Result<(), Error> {
         let caller = Caller::new(&self.core.store, heap)?;
         // SAFETY: the caller's promise.
-        unsafe { self.core.destroy(caller) }
+        unsafe { self.core.destroy(caller, None) }
+    }
+
+    /// Frees the table and all its entries, and clears `destination`, which names it: whenever the
+    /// caller is killed, either `destination` names a table that can be destroyed again, or
+    /// nothing is left. Attaching to it may be [`Error::Destroyed`] then: `Heap::free_from` of
+    /// `dsa-core` frees what is left of it, and clears the word.
+    ///
+    /// # Errors
+    ///
+    /// As [`destroy`](Self::destroy), and [`Error::NotATable`] if `destination` names something
+    /// else, with nothing changed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`destroy`](Self::destroy), and nobody else may use `destination` meanwhile.
+    #[doc(alias = "dshash_destroy")]
+    pub unsafe fn destroy_from(
+        self,
+        heap: &dyn Allocator,
+        destination: &AtomicDsaPointer,
+    ) -> Result<(), Error> {
+        let caller = Caller::new(&self.core.store, heap)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.core.destroy(caller, Some(destination)) }
     }
 
     /// Names the table, for others to attach to it.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use dsa_core::{AtomicDsaPointer, DsaPointer};
-use dsm_core::handle::{LockAddress, SegmentHandle};
+use dsm_core::handle::{LockAddress, ParticipantId, SegmentHandle};
 use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
@@ -29,6 +29,8 @@ const PREFIX: u64 = 5 << 50 | 3 << 40;
 struct Allocations {
     used: usize,
     live: BTreeMap<usize, usize>,
+    /// Offsets, and who allocated there.
+    unpublished: Vec<(usize, u64)>,
     free: BTreeMap<usize, Vec<usize>>,
     fail_after: Option<usize>,
 }
@@ -99,6 +101,27 @@ impl TestHeap {
         unsafe { at.write_bytes(0xaa, size) };
         Ok(DsaPointer::from_raw(PREFIX | offset as u64))
     }
+
+    fn put(&self, offset: usize) {
+        let mut pool = self.pool.lock();
+        let size = pool.live.remove(&offset).expect("freed what was not allocated");
+        pool.unpublished.retain(|(unpublished, _)| *unpublished != offset);
+        // SAFETY: inside the segment.
+        let at = unsafe { self.base.add(offset) };
+        // SAFETY: just freed: whoever still looks finds rubbish.
+        unsafe { at.write_bytes(0x55, size) };
+        pool.free.entry(size.next_multiple_of(128)).or_default().push(offset);
+    }
+
+    /// Frees what the dead had not published, as an area does by itself.
+    pub(crate) fn maintain(&self) {
+        let peers = self.participant.peers();
+        let dead = |packed| ParticipantId::unpack(packed).is_some_and(|id| peers.is_dead(id));
+        let unpublished = self.pool.lock().unpublished.clone();
+        for (offset, _) in unpublished.into_iter().filter(|(_, owner)| dead(*owner)) {
+            self.put(offset);
+        }
+    }
 }
 
 // SAFETY: offsets are inside the segment, and the pool's map sees to it that allocations do not
@@ -124,27 +147,42 @@ unsafe impl Allocator for TestHeap {
         Ok(())
     }
 
-    unsafe fn free_from(&self, destination: &AtomicDsaPointer) {
+    unsafe fn free_from(&self, destination: &AtomicDsaPointer) -> Result<(), MemoryError> {
         passed_step();
         let pointer = destination.swap(DsaPointer::INVALID, Ordering::Relaxed);
         // SAFETY: the caller's promise.
         unsafe { self.free(pointer) };
         passed_step();
+        Ok(())
     }
 
-    fn allocate(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError> {
-        self.take(size, align)
+    fn allocate_unpublished(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError> {
+        passed_step();
+        let pointer = self.take(size, align)?;
+        self.pool.lock().unpublished.push((pointer.offset() as usize, self.participant.packed()));
+        passed_step();
+        Ok(pointer)
+    }
+
+    fn publish(
+        &self,
+        pointer: DsaPointer,
+        destination: &AtomicDsaPointer,
+    ) -> Result<(), MemoryError> {
+        passed_step();
+        destination.store(pointer, Ordering::Relaxed);
+        self.settle(pointer);
+        Ok(())
+    }
+
+    fn settle(&self, pointer: DsaPointer) {
+        let offset = pointer.offset() as usize;
+        self.pool.lock().unpublished.retain(|(unpublished, _)| *unpublished != offset);
+        passed_step();
     }
 
     unsafe fn free(&self, pointer: DsaPointer) {
-        let mut pool = self.pool.lock();
-        let offset = pointer.offset() as usize;
-        let size = pool.live.remove(&offset).expect("freed what was not allocated");
-        // SAFETY: inside the segment.
-        let at = unsafe { self.base.add(offset) };
-        // SAFETY: just freed: whoever still looks finds rubbish.
-        unsafe { at.write_bytes(0x55, size) };
-        pool.free.entry(size.next_multiple_of(128)).or_default().push(offset);
+        self.put(pointer.offset() as usize);
     }
 }
 

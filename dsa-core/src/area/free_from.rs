@@ -107,7 +107,7 @@ impl<L: RawLock> Area<'_, L> {
                 Located::Unknown => return Err(self.why_unknown(pointer)?),
             }
         };
-        self.give_back_surplus(participant, pointer.segment(), own)?;
+        self.give_back_surplus(participant, pointer.segment(), own);
         Ok(Freed::Run)
     }
 

@@ -191,7 +191,7 @@ impl<L: RawLock> Area<'_, L> {
             }
             self.is_empty_own(index, entry)?
         };
-        self.give_back_surplus(participant, index, own)?;
+        self.give_back_surplus(participant, index, own);
         Ok(())
     }
 
@@ -207,18 +207,12 @@ impl<L: RawLock> Area<'_, L> {
     }
 
     /// After a run was freed: gives its segment back if that was made for it (`own`), or is one
-    /// empty segment too many.
-    pub(super) fn give_back_surplus(
-        &self,
-        participant: &Participant<'_>,
-        index: usize,
-        own: bool,
-    ) -> Result<(), Error> {
-        if own || self.is_surplus(index, self.entry(index)?)? {
-            // The object is free whatever becomes of the segment: `trim` tries again.
+    /// empty segment too many. The run is free whatever becomes of the segment: `trim` tries again.
+    pub(super) fn give_back_surplus(&self, participant: &Participant<'_>, index: usize, own: bool) {
+        let surplus = || self.is_surplus(index, self.entry(index)?);
+        if own || surplus().unwrap_or(false) {
             let _ = self.give_back_empty(participant, false);
         }
-        Ok(())
     }
 
     /// Whether a segment is empty while another one is, too.

@@ -8,8 +8,11 @@
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+use dsa_core::{AtomicDsaPointer, DsaPointer};
+use dsm_core::sync::Ordering;
+
 use crate::testing::{Process, TestStore, World};
-use crate::{Error, Params, Session, Table};
+use crate::{Allocator, Error, Params, Session, Table, TableHandle};
 
 type Small = Table<u64, [u64; 3], TestStore<'static>>;
 type Seen = BTreeMap<u64, Option<u64>>;
@@ -191,6 +194,77 @@ fn insert_with_growth() {
             }
         }
     }
+}
+
+#[test]
+fn creating_and_destroying() {
+    let word = AtomicDsaPointer::default();
+    let params = Params { partitions: 2, ..Params::default() };
+    for destroy in [false, true] {
+        let mut outcomes = [0; 3];
+        for steps in 0.. {
+            let world = World::with_pool(256 << 10);
+            let (witness, victim) = (world.process(), world.process());
+            word.store(DsaPointer::INVALID, Ordering::Relaxed);
+            let create = |process: &Process| {
+                let store = world.store(process);
+                Small::create_into(store, process.heap, &params, &word).unwrap()
+            };
+            if destroy {
+                let table = create(&witness);
+                fill(&table.bind(witness.heap).unwrap(), 0..100);
+            }
+            let died = victim.run_until(steps, || {
+                if destroy {
+                    let handle = TableHandle(word.load(Ordering::Relaxed));
+                    // SAFETY: there is one.
+                    let table = unsafe { Small::attach(world.store(&victim), handle, &params) };
+                    // SAFETY: nobody else uses it.
+                    unsafe { table.unwrap().destroy_from(victim.heap, &word) }.unwrap();
+                } else {
+                    create(&victim);
+                }
+            });
+            witness.heap.maintain();
+            let handle = TableHandle(word.load(Ordering::Relaxed));
+            if handle.0.is_valid() {
+                // SAFETY: the word names a table, if anything.
+                match unsafe { Small::attach(world.store(&witness), handle, &params) } {
+                    Ok(table) => {
+                        outcomes[0] += 1;
+                        let report = table.bind(witness.heap).unwrap().check().unwrap();
+                        assert_eq!(report.stats.allocations, world.pool.live() as u64);
+                        // SAFETY: nobody else uses it.
+                        unsafe { table.destroy_from(witness.heap, &word) }.unwrap();
+                    }
+                    Err(Error::Destroyed) => {
+                        outcomes[1] += 1;
+                        assert_eq!(world.pool.live(), 1);
+                        // SAFETY: as above.
+                        unsafe { witness.heap.free_from(&word) }.unwrap();
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            } else {
+                outcomes[2] += 1;
+            }
+            assert!(!word.load(Ordering::Relaxed).is_valid());
+            assert_eq!(world.pool.live(), 0, "leak: {destroy} {steps}");
+            if !died {
+                break;
+            }
+        }
+        let least = if destroy { [1, 1, 1] } else { [1, 0, 1] };
+        assert!(outcomes.iter().zip(least).all(|(seen, least)| *seen >= least), "{outcomes:?}");
+    }
+    // A word that names something else.
+    let world = World::new();
+    let process = world.process();
+    let table = Small::create(world.store(&process), process.heap, &params).unwrap();
+    word.store(DsaPointer::INVALID, Ordering::Relaxed);
+    // SAFETY: nobody else uses it.
+    let refused = unsafe { table.destroy_from(process.heap, &word) };
+    assert_eq!(refused, Err(Error::NotATable));
 }
 
 #[test]
