@@ -67,13 +67,29 @@ impl Kind {
 }
 
 /// A pointer led nowhere: for a reader with the lock a damaged table, for one without a hint that
-/// it was overtaken.
+/// it was overtaken. Says what it should have led to, in one byte: every step of a lookup makes
+/// one of these and almost none uses it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Astray(pub(crate) &'static str);
+pub(crate) enum Astray {
+    Directory,
+    DirectoryWord,
+    Bucket,
+    OverflowBucket,
+    EndOfOverflow,
+    Entry,
+}
 
 impl From<Astray> for Error {
+    #[cold]
     fn from(astray: Astray) -> Self {
-        Self::Corrupt(astray.0)
+        Self::Corrupt(match astray {
+            Astray::Directory => "a directory",
+            Astray::DirectoryWord => "a directory word",
+            Astray::Bucket => "a bucket",
+            Astray::OverflowBucket => "an overflow bucket",
+            Astray::EndOfOverflow => "the end of the overflow",
+            Astray::Entry => "a reference",
+        })
     }
 }
 
@@ -240,14 +256,14 @@ impl<S: Store> Core<S> {
     /// The bucket at a pointer aligned to its size.
     #[inline(always)]
     pub(crate) fn bucket(&self, pointer: u64) -> Result<&Bucket, Astray> {
-        let at = self.resolve(pointer, size_of::<Bucket>()).ok_or(Astray("a bucket"))?;
+        let at = self.resolve(pointer, size_of::<Bucket>()).ok_or(Astray::Bucket)?;
         // SAFETY: readable by the store's promise, aligned because the segment is; all atomics.
         Ok(unsafe { at.cast().as_ref() })
     }
 
     #[inline(always)]
     pub(crate) fn word(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
-        let at = self.resolve(pointer, 8).ok_or(Astray("a directory"))?;
+        let at = self.resolve(pointer, 8).ok_or(Astray::Directory)?;
         // SAFETY: readable by the store's promise, aligned as directories are; an atomic.
         Ok(unsafe { at.cast().as_ref() })
     }
@@ -256,7 +272,7 @@ impl<S: Store> Core<S> {
     #[inline(always)]
     pub(crate) fn entry(&self, reference: u32) -> Result<Entry<'_>, Astray> {
         let pointer = self.header().pointer(reference);
-        let base = self.resolve(pointer, self.stride).ok_or(Astray("a reference"))?;
+        let base = self.resolve(pointer, self.stride).ok_or(Astray::Entry)?;
         Ok(Entry { base, _memory: PhantomData })
     }
 
@@ -352,7 +368,7 @@ impl<S: Store> Core<S> {
             }
             let pointer = self.header().pointer(next);
             if pointer % 64 != 0 {
-                return Err(Astray("an overflow bucket"));
+                return Err(Astray::OverflowBucket);
             }
             let bucket = self.bucket(pointer)?;
             let tags = Tags::of(bucket);
@@ -361,7 +377,7 @@ impl<S: Store> Core<S> {
             }
             next = bucket.next();
         }
-        if next == 0 { Ok(None) } else { Err(Astray("the end of the overflow")) }
+        if next == 0 { Ok(None) } else { Err(Astray::EndOfOverflow) }
     }
 }
 

@@ -44,7 +44,7 @@ impl<S: Store> Core<S> {
                 cursor.slot = 0;
                 cursor.bucket += 1;
             }
-            let above = depth.checked_sub(depth_of(word)).ok_or(Astray("a directory word"))?;
+            let above = depth.checked_sub(depth_of(word)).ok_or(Astray::DirectoryWord)?;
             cursor.bucket = 0;
             cursor.directory += 1 << above;
             cursor.overflow = 0;
@@ -55,7 +55,7 @@ impl<S: Store> Core<S> {
         while cursor.overflow != 0 && cursor.overflow != u32::MAX {
             let pointer = self.header().pointer(cursor.overflow);
             if pointer % 64 != 0 {
-                return Err(Astray("an overflow bucket"));
+                return Err(Astray::OverflowBucket);
             }
             if let Some(found) = self.in_bucket(pointer, &mut cursor.slot)? {
                 return Ok(Some(found));

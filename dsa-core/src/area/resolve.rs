@@ -40,15 +40,16 @@ impl<L: RawLock> Area<'_, L> {
                 Some(unsafe { base.add(pointer.offset() as usize) })
             }
             Some(_) => None,
-            None => {
-                self.resolve_unmapped(pointer)?;
-                let (_, len) = self.local.find(pointer)?;
-                if bytes as u64 > len || pointer.offset() > len - bytes as u64 {
-                    return None;
-                }
-                self.resolve(pointer)
-            }
+            None => self.resolve_range_unmapped(pointer, bytes),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn resolve_range_unmapped(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
+        let first = self.resolve_unmapped(pointer)?;
+        let (_, len) = self.local.find(pointer)?;
+        (bytes as u64 <= len && pointer.offset() <= len - bytes as u64).then_some(first)
     }
 
     #[cold]
