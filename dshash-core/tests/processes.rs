@@ -141,11 +141,16 @@ fn survives_sigkill_at_random_moments() {
             }
         }
         assert_eq!(found, report.poisoned);
+        drop(scan);
+        heap.maintain().unwrap();
+        let objects = area.check(heap.participant()).unwrap().objects;
+        assert_eq!(objects, report.stats.allocations, "a leak in round {round}");
         changed += u64::from(table.len() != before);
     }
     assert!(changed > ROUNDS / 2, "the victims had time to work in {changed} rounds only");
     // SAFETY: all others are dead.
     unsafe { table.destroy(heap) }.unwrap();
+    assert_eq!(area.check(heap.participant()).unwrap().objects, 0);
     // SAFETY: not used any more: the references to it are not either.
     let namespace = unsafe { core::ptr::read(namespace) };
     namespace.leave(shm).unwrap();
