@@ -1,7 +1,10 @@
 //! Single-stepping a closure, and logging what it stores into given ranges.
 
-use std::sync::Mutex;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex};
+
+type Hook = dyn Fn(&PanicHookInfo<'_>) + Sync + Send;
 
 /// A word of shared memory that an instruction changed.
 #[derive(Clone, Copy, Debug)]
@@ -101,13 +104,24 @@ pub(crate) fn stores(ranges: &[(usize, usize)], operation: impl FnOnce()) -> Vec
     // SAFETY: a valid action; the handler is async-signal-safe: it allocates nothing.
     let done = unsafe { libc::sigaction(libc::SIGTRAP, &action, std::ptr::null_mut()) };
     assert_eq!(done, 0);
+    // A panic ends the trace: stepping through the printing of a backtrace takes minutes.
+    let hook: Arc<Hook> = Arc::from(std::panic::take_hook());
+    let inner = Arc::clone(&hook);
+    std::panic::set_hook(Box::new(move |info| {
+        ACTIVE.store(false, Ordering::SeqCst);
+        inner(info);
+    }));
     ACTIVE.store(true, Ordering::SeqCst);
     // SAFETY: sets the trap flag; each trap is taken by the handler above.
     unsafe { std::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
-    operation();
+    let outcome = catch_unwind(AssertUnwindSafe(operation));
     // The trap after this store clears the flag.
     ACTIVE.store(false, Ordering::SeqCst);
+    std::panic::set_hook(Box::new(move |info| hook(info)));
     drop(turn);
+    if let Err(payload) = outcome {
+        resume_unwind(payload);
+    }
     // SAFETY: from `into_raw` above; the handler is done with it.
     let recorder = unsafe { Box::from_raw(recorder) };
     assert!(!recorder.overflow, "the log is full");
