@@ -22,20 +22,20 @@ use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, MemoryError};
 use crate::layout::{
     Bucket, FIRST_BUCKETS, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS,
-    Record, SEGMENTS, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible,
-    segment_word,
+    Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible, segment_word,
 };
 use crate::locked::Caller;
 use crate::step::step;
 use crate::store::Store;
 use crate::view::{Core, Kind};
 
-const fn words32<const N: usize>() -> [AtomicU32; N] {
-    [const { AtomicU32::new(0) }; N]
+// Not constants: a model's atomics are made at run time.
+fn words32<const N: usize>() -> [AtomicU32; N] {
+    core::array::from_fn(|_| AtomicU32::new(0))
 }
 
-const fn words64<const N: usize>() -> [AtomicU64; N] {
-    [const { AtomicU64::new(0) }; N]
+fn words64<const N: usize>() -> [AtomicU64; N] {
+    core::array::from_fn(|_| AtomicU64::new(0))
 }
 
 /// Writes `value` at `offset`.
@@ -109,7 +109,7 @@ impl<S: Store> Core<S> {
             seed: AtomicU64::new(peers.env().next_u64()),
             lock_size: AtomicU32::new(S::Lock::size_for(participants) as u32),
             _reserved: words32(),
-            generations: [const { AtomicU16::new(0) }; SEGMENTS],
+            generations: core::array::from_fn(|_| AtomicU16::new(0)),
         };
         // SAFETY: the first part of the allocation.
         unsafe { put(base, 0, header) };
