@@ -11,6 +11,7 @@
 //! | `stepper`, `explore` | stopping after each store; taking images and judging them |
 //! | `case`, `look`, `tally` | what is explored and asked, and what was found |
 //! | `operations` | the operations and their oracles |
+//! | `swarm` | real processes, really killed |
 //!
 //! Only for Linux on x86-64: the processor's trap flag and the layout of signal contexts.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -24,6 +25,7 @@ mod member;
 mod operations;
 mod process;
 mod stepper;
+mod swarm;
 mod system;
 mod tally;
 
@@ -42,11 +44,18 @@ struct Arguments {
 enum Command {
     /// Takes an image of all shared memory after each store of each operation, and recovers it.
     Images(images::Options),
+    /// Lets real processes work on real shared memory, kills them, and accounts for everything.
+    Swarm(swarm::Options),
+    /// A process of the swarm.
+    #[command(hide = true)]
+    Worker(swarm::Orders),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Images(options) => images::run(&options),
+        Command::Swarm(options) => swarm::run(&options),
+        Command::Worker(orders) => swarm::work(&orders),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,11 +1,8 @@
-//! A sample of images, so that `cargo test` notices when a kill leaves something behind.
+//! A sample of images, and a short swarm, so that `cargo test` notices when a kill leaves
+//! something behind.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::process::{Command, Stdio};
-
-/// Operations of the cores below the hash table, and of a name.
-const CORES: &str =
-    "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,registry-seg";
 
 /// Operations of a few hundred points at most: the rest takes an optimised build.
 const QUICK: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,registry-s,registry-r,\
@@ -30,7 +27,7 @@ fn one_death() {
 
 #[test]
 fn two_deaths() {
-    let (well, text) = crash(&["images", "--op", CORES, "--depth", "2", "--sample", "5"]);
+    let (well, text) = crash(&["images", "--op", QUICK, "--depth", "2", "--sample", "3"]);
     assert!(well, "{text}");
 }
 
@@ -50,4 +47,11 @@ fn one_image_again() {
     assert!(judged.contains("\"judged\":[0,1,0]"), "{text}");
     let (known, text) = crash(&["images", "--op", "no-such-operation"]);
     assert!(!known && text.contains("--list"), "{text}");
+}
+
+#[test]
+fn real_processes() {
+    let (well, text) = crash(&["swarm", "--seconds", "3", "--processes", "3", "--json"]);
+    assert!(well, "{text}");
+    assert!(text.contains("\"kills\""), "{text}");
 }
