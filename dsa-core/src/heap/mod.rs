@@ -217,7 +217,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
         let Some(class) = class_for(size, align) else {
             return self.allocate_pages(size, me, value);
         };
-        if value == USED && self.is_cold(class) {
+        if self.is_cold(class) {
             return self.allocate_pages(size, me, value);
         }
         let hints = &self.local.classes[class];
