@@ -7,6 +7,7 @@ mod namespace;
 mod registry;
 mod segment;
 mod table;
+mod table_kit;
 
 use crate::case::Operation;
 
