@@ -5,6 +5,9 @@
 //! and the C library's allocator, whose pages have the same 4 KiB as shared memory's here. Its keys
 //! and values live in the process alone and go with it.
 //!
+//! The sequence of keys goes on from sample to sample: a sample that began it anew would visit the
+//! same few ten thousand of a million keys each time, and find them in the caches.
+//!
 //! - `insert`: from an empty table to a full one, its growth included, its creation not.
 //! - `hit`, `miss`: a shared lock, one word of the value read.
 //! - `update`: an exclusive lock, one word of the value written.
@@ -100,8 +103,8 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
         }),
         Operation::Hit => {
             let map: M = fill(entries);
+            let mut random = Random::new(1);
             Contestant::new(name, move |operations| {
-                let mut random = Random::new(1);
                 let mut sum = 0;
                 let sample = repeat(operations, || {
                     sum += map.get(key(random.below(entries))).unwrap_or(0);
@@ -112,8 +115,8 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
         }
         Operation::Miss => {
             let map: M = fill(entries);
+            let mut random = Random::new(1);
             Contestant::new(name, move |operations| {
-                let mut random = Random::new(1);
                 let mut found = 0;
                 let sample = repeat(operations, || {
                     found +=
@@ -125,8 +128,8 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
         }
         Operation::Update => {
             let map: M = fill(entries);
+            let mut random = Random::new(2);
             Contestant::new(name, move |operations| {
-                let mut random = Random::new(2);
                 let mut found = 0;
                 let sample = repeat(operations, || {
                     found += u64::from(map.update(key(random.below(entries)), operations));
@@ -137,8 +140,8 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
         }
         Operation::DeleteInsert => {
             let map: M = fill(entries);
+            let mut random = Random::new(3);
             Contestant::new(name, move |operations| {
-                let mut random = Random::new(3);
                 let mut found = 0;
                 let sample = repeat(operations, || {
                     let key = key(random.below(entries));
