@@ -94,8 +94,11 @@ impl<S: Store> Core<S> {
         is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<Option<Shared<'s, S>>, Error> {
         let partition = self.partition_of(hash);
+        let line = self.line(partition);
+        let ahead = self.home_ahead(line, hash);
         let lock = self.shared(caller, partition)?;
-        let found = self.find(self.line(partition), hash, usize::MAX, is_it)?;
+        let home = self.home_now(ahead, line, hash)?;
+        let found = self.find_from(home, line, hash, usize::MAX, is_it)?;
         let Some(Found { entry, .. }) = found else { return Ok(None) };
         if entry.is_poisoned() {
             return Err(Error::Poisoned);
@@ -112,8 +115,9 @@ impl<S: Store> Core<S> {
         is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<bool, Error> {
         let mut locked = self.idle(caller, self.partition_of(hash));
-        locked.acquire(caller.patience)?;
-        let Some(found) = locked.find(hash, is_it)? else { return Ok(false) };
+        let Some(found) = locked.acquire_and_find(caller.patience, hash, is_it)? else {
+            return Ok(false);
+        };
         locked.delete(&found)?;
         locked.end();
         Ok(true)

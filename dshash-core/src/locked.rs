@@ -229,14 +229,19 @@ impl<'s, S: Store> Locked<'s, S> {
         self.token.is_some_and(|token| token.owner() == self.participant.packed())
     }
 
-    /// Finds the entry of a key.
+    /// Takes the partition and finds the entry of a key.
     #[inline(always)]
-    pub(crate) fn find(
-        &self,
+    pub(crate) fn acquire_and_find(
+        &mut self,
+        patience: Patience,
         hash: u64,
         is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<Option<Found<'s>>, Error> {
-        Ok(self.core.find(self.line(), hash, usize::MAX, is_it)?)
+        let (core, line) = (self.core, self.line());
+        let ahead = core.home_ahead(line, hash);
+        self.acquire(patience)?;
+        let home = core.home_now(ahead, line, hash)?;
+        Ok(core.find_from(home, line, hash, usize::MAX, is_it)?)
     }
 
     /// The value of an entry may change from now on, until `end`.

@@ -243,8 +243,8 @@ impl<'s, F: KeyFunctions, S: Store> RawSession<'s, F, S> {
     /// As there, and [`Error::KeyTooLong`].
     pub fn find_poisoned(&self, key: &[u8]) -> Result<Option<RawExclusiveGuard<'s, S>>, Error> {
         let (core, hash) = (&self.table.core, self.hash(key)?);
-        let locked = core.exclusive(self.caller, core.partition_of(hash))?;
-        let found = locked.find(hash, self.is(key))?;
+        let mut locked = core.idle(self.caller, core.partition_of(hash));
+        let found = locked.acquire_and_find(self.caller.patience, hash, self.is(key))?;
         let held = found.map(|found| Exclusive::new(locked, found));
         Ok(held.map(|held| RawExclusiveGuard { held, kind: core.kind }))
     }
@@ -258,8 +258,8 @@ impl<'s, F: KeyFunctions, S: Store> RawSession<'s, F, S> {
     #[doc(alias = "dshash_find_or_insert")]
     pub fn find_or_insert(&self, key: &[u8]) -> Result<(RawExclusiveGuard<'s, S>, bool), Error> {
         let (core, hash) = (&self.table.core, self.hash(key)?);
-        let locked = core.exclusive(self.caller, core.partition_of(hash))?;
-        let found = locked.find(hash, self.is(key))?;
+        let mut locked = core.idle(self.caller, core.partition_of(hash));
+        let found = locked.acquire_and_find(self.caller.patience, hash, self.is(key))?;
         let (held, found) = match found {
             Some(found) if found.entry.is_poisoned() => return Err(Error::Poisoned),
             Some(found) => (Exclusive::new(locked, found), true),

@@ -337,8 +337,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         let core = &self.table.core;
         let hash = self.hash(key);
         let mut locked = core.idle(self.caller, core.partition_of(hash));
-        locked.acquire(self.caller.patience)?;
-        let found = locked.find(hash, Self::is(key))?;
+        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
         Ok(found.map(|found| ExclusiveGuard::new(Exclusive::new(locked, found))))
     }
 
@@ -376,8 +375,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         let hash = self.hash(key);
         let core = &self.table.core;
         let mut locked = core.idle(self.caller, core.partition_of(hash));
-        locked.acquire(self.caller.patience)?;
-        let found = locked.find(hash, Self::is(key))?;
+        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
         match found {
             Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => Ok((ExclusiveGuard::new(Exclusive::new(locked, found)), true)),
@@ -398,8 +396,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         let hash = self.hash(key);
         let core = &self.table.core;
         let mut locked = core.idle(self.caller, core.partition_of(hash));
-        locked.acquire(self.caller.patience)?;
-        let found = locked.find(hash, Self::is(key))?;
+        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
         match found {
             Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => Ok(Entry::occupied(ExclusiveGuard::new(Exclusive::new(locked, found)))),
@@ -417,8 +414,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         let hash = self.hash(key);
         let core = &self.table.core;
         let mut locked = core.idle(self.caller, core.partition_of(hash));
-        locked.acquire(self.caller.patience)?;
-        let found = locked.find(hash, Self::is(key))?;
+        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
         match found {
             Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => {

@@ -17,6 +17,7 @@ use dsm_core::participant::Participant;
 use dsm_core::sync::{AtomicU64, Ordering};
 
 use crate::error::{Error, Parameter};
+use crate::grow::prefetch;
 use crate::hash::{self, Secrets};
 use crate::layout::{
     Bucket, ENTRY_HEADER, Header, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS, Record, STATE_GONE,
@@ -100,6 +101,16 @@ pub(crate) struct Found<'t> {
     pub(crate) place: u64,
     pub(crate) reference: u32,
     pub(crate) entry: Entry<'t>,
+}
+
+/// A hash's home bucket, and the two words that lead to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Home<'t> {
+    directory: u64,
+    at: &'t AtomicU64,
+    word: u64,
+    pointer: u64,
+    bucket: &'t Bucket,
 }
 
 /// See the module.
@@ -279,7 +290,11 @@ impl<S: Store> Core<S> {
     /// The directory word for a hash.
     #[inline(always)]
     pub(crate) fn directory_entry(&self, line: &Line, kept: u32) -> Result<&AtomicU64, Astray> {
-        let directory = line.directory.load(Ordering::Acquire);
+        self.directory_word(line.directory.load(Ordering::Acquire), kept)
+    }
+
+    #[inline(always)]
+    fn directory_word(&self, directory: u64, kept: u32) -> Result<&AtomicU64, Astray> {
         let index = hash::directory_index(kept, self.bits, depth_of(directory));
         self.word(pointer_of(directory) + 8 * index as u64)
     }
@@ -290,20 +305,72 @@ impl<S: Store> Core<S> {
         segment_pointer(word) + 64 * hash::home(kept, segment_mask(word)) as u64
     }
 
-    /// Finds the entry whose tag fits and of which `is_it` says so. Visits at most `overflow`
-    /// overflow buckets.
+    /// Finds the entry whose tag fits and of which `is_it` says so, without the lock. Visits at
+    /// most `overflow` overflow buckets.
+    #[cfg(not(feature = "locked-reads"))]
     #[inline(always)]
     pub(crate) fn find(
         &self,
         line: &Line,
         hash: u64,
         overflow: usize,
-        mut is_it: impl FnMut(Entry<'_>) -> bool,
+        is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<Option<Found<'_>>, Astray> {
+        let home = self.home(line, hash)?;
+        self.find_from(home, line, hash, overflow, is_it)
+    }
+
+    /// Where the home bucket is, by the directory as it is now.
+    #[inline(always)]
+    pub(crate) fn home(&self, line: &Line, hash: u64) -> Result<Home<'_>, Astray> {
         let kept = hash::kept(hash);
-        let word = self.directory_entry(line, kept)?.load(Ordering::Acquire);
+        let directory = line.directory.load(Ordering::Acquire);
+        let at = self.directory_word(directory, kept)?;
+        let word = at.load(Ordering::Acquire);
         let pointer = Self::home_of(word, kept);
-        let bucket = self.bucket(pointer)?;
+        Ok(Home { directory, at, word, pointer, bucket: self.bucket(pointer)? })
+    }
+
+    /// Looks up the home bucket before the lock is there, as a reader without it would, and has it
+    /// fetched: the memory is on its way while the lock is taken.
+    #[inline(always)]
+    pub(crate) fn home_ahead(&self, line: &Line, hash: u64) -> Result<Home<'_>, Astray> {
+        let home = self.home(line, hash)?;
+        prefetch(core::ptr::from_ref(home.bucket).cast());
+        Ok(home)
+    }
+
+    /// The home bucket, under the lock: what was looked up ahead, unless the directory has changed
+    /// since. Pointers carry the generation of their segment, so equal words mean the same memory.
+    #[inline(always)]
+    pub(crate) fn home_now<'t>(
+        &'t self,
+        ahead: Result<Home<'t>, Astray>,
+        line: &Line,
+        hash: u64,
+    ) -> Result<Home<'t>, Astray> {
+        match ahead {
+            Ok(home)
+                if line.directory.load(Ordering::Acquire) == home.directory
+                    && home.at.load(Ordering::Acquire) == home.word =>
+            {
+                Ok(home)
+            }
+            _ => self.home(line, hash),
+        }
+    }
+
+    /// As [`find`](Self::find), from a home bucket that is known to be the present one.
+    #[inline(always)]
+    pub(crate) fn find_from<'t>(
+        &'t self,
+        home: Home<'t>,
+        line: &Line,
+        hash: u64,
+        overflow: usize,
+        mut is_it: impl FnMut(Entry<'_>) -> bool,
+    ) -> Result<Option<Found<'t>>, Astray> {
+        let Home { word, pointer, bucket, .. } = home;
         let tags = Tags::of(bucket);
         if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), &mut is_it)? {
             return Ok(Some(found));
