@@ -97,6 +97,8 @@ mod process;
 mod registry;
 mod scan;
 mod segment;
+#[cfg(unix)]
+pub mod system;
 mod table;
 mod tag;
 mod thread;

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
     workers: usize,
-    /// How many workers are killed by SIGKILL and replaced.
+    /// How many workers are killed (SIGKILL, on Windows TerminateProcess) and replaced.
     #[arg(long, value_name = "K", default_value_t = 6,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=10_000))]
     kills: usize,

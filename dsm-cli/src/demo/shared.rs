@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use dsm_registry::{Bytes, Error, HashTable, Registry, Segment, WriteGuard};
+use dsm_registry::system::SharedMemory;
+use dsm_registry::{Bytes, Error, HashTable, Platform, Registry, Segment, WriteGuard};
 
 use super::board::{Board, MAX_PIECES};
 use super::exactly_once;
@@ -125,7 +126,8 @@ pub(crate) struct Usage {
 /// the library's back, where the system shows them as files.
 fn objects_of(namespace: &str) -> Vec<(String, u64)> {
     let prefix = format!("dsm.{namespace}.");
-    let entries = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let entries =
+        std::fs::read_dir(SharedMemory::default().place()).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::text::{bytes, count, plural, time};
 
+/// What [`Child::kill`](std::process::Child::kill) is: nothing of the victim runs any more.
+const KILL: &str = if cfg!(windows) { "TerminateProcess" } else { "SIGKILL" };
+
 /// One worker's death and what became of it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Recovery {
@@ -40,7 +43,7 @@ pub(crate) struct Report {
     pub(crate) workers: usize,
     /// How many workers were to be killed.
     pub(crate) kills: usize,
-    /// Workers killed by SIGKILL.
+    /// Workers killed.
     pub(crate) killed: usize,
     /// Of these, killed between the two stores of an update.
     pub(crate) killed_midway: usize,
@@ -169,7 +172,7 @@ impl Report {
                 format!("{killed} of {} workers: the text was too short", self.kills)
             }
             (killed, midway) => format!(
-                "{} by SIGKILL, {midway} of them between the two stores of an update",
+                "{} by {KILL}, {midway} of them between the two stores of an update",
                 plural(killed as u64, "worker"),
             ),
         }
@@ -260,11 +263,11 @@ mod tests {
 
     #[test]
     fn a_good_run() {
-        let expected = "  \
+        let expected = format!("  \
   text        12 files, 102.5 KiB, counted 250 times in 64 pieces
   words       4,000,000, 3,911 of them different
   speed       1,600,000 words a second, by 4 processes at a time
-  killed      2 workers by SIGKILL, 1 of them between the two stores of an update
+  killed      2 workers by {KILL}, 1 of them between the two stores of an update
   recovered   2 times, each from the exact word; from kill to counting again 5.0 ms (median), 5.0 ms (longest)
               worker 2: word 10,233 of piece 7, killed in the midst of an update, 5.0 ms
               worker 0: nothing left to do, 3.0 ms
@@ -274,7 +277,7 @@ mod tests {
   left behind nothing
 
 Exact after 2.5 s
-";
+");
         assert_eq!(report().to_text(), expected);
     }
 
