@@ -8,9 +8,9 @@ use dsm_core::provider::{Election, Mapping, ProviderError, Root, SegmentProvider
 use dsm_core::sync::Ordering;
 
 use crate::memory::{byte, handle, is_zero, long, set_byte, word};
-use crate::process::Parent;
 use crate::segments::detach;
 use crate::{Backend, Context};
+use testkit::process::Part;
 
 /// Longer than any election lasts here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,7 +148,7 @@ pub fn exactly_one_process_finds_it_new<B: Backend>(context: &Context<B>) {
         for child in &mut children {
             child.say("go");
         }
-        let said = children.each_mut().map(crate::process::Child::hear);
+        let said = children.each_mut().map(testkit::process::Peer::hear);
         let made = said.iter().filter(|said| *said == "made").count();
         let found = said.iter().filter(|said| *said == "found").count();
         assert_eq!((made, found), (1, 1), "round {round}: {said:?}");
@@ -177,7 +177,7 @@ pub fn processes_create_and_remove_in_turn<B: Backend>(context: &Context<B>) {
 const CHURN: u64 = 200;
 
 /// Holds the election until it is killed.
-pub(crate) fn holder<B: Backend>(backend: &B, parent: &Parent) {
+pub(crate) fn holder<B: Backend>(backend: &B, parent: &Part) {
     let election = backend.root().elect(PATIENCE).unwrap();
     parent.say("held");
     std::thread::sleep(PATIENCE);
@@ -185,7 +185,7 @@ pub(crate) fn holder<B: Backend>(backend: &B, parent: &Parent) {
 }
 
 /// Enters a namespace as often as it is told to; says whether it found it new.
-pub(crate) fn newcomer<B: Backend>(backend: &B, mut parent: Parent) {
+pub(crate) fn newcomer<B: Backend>(backend: &B, parent: &Part) {
     while parent.hear().is_some_and(|line| line == "go") {
         let mut election = backend.root().elect(PATIENCE).unwrap();
         let new = election.size() == 0;
@@ -205,7 +205,7 @@ pub(crate) fn newcomer<B: Backend>(backend: &B, mut parent: Parent) {
 }
 
 /// See [`processes_create_and_remove_in_turn`]; says how often it created the object.
-pub(crate) fn churner<B: Backend>(backend: &B, parent: &Parent) {
+pub(crate) fn churner<B: Backend>(backend: &B, parent: &Part) {
     let shared = backend.provider().attach(handle(1), ObjectId::default()).unwrap();
     let mut made = 0u64;
     for round in 0..CHURN {

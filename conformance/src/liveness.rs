@@ -6,8 +6,8 @@ use dsm_core::env::{Liveness, ProcessProof, ThreadProof};
 use dsm_core::error::ErrorKind;
 use dsm_core::provider::{Election, Mapping, Root};
 
-use crate::process::Parent;
 use crate::{Backend, Context};
+use testkit::process::Part;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -171,7 +171,7 @@ fn parse(line: &str) -> ProcessProof {
 }
 
 /// Claims slots as it is told and describes itself.
-pub(crate) fn claimant<B: Backend>(backend: &B, mut parent: Parent) {
+pub(crate) fn claimant<B: Backend>(backend: &B, parent: &Part) {
     let environment = backend.environment();
     while let Some(line) = parent.hear() {
         let Some(slot) = line.strip_prefix("claim ") else { return };

@@ -6,8 +6,8 @@ use dsm_core::provider::{Mapping, ProviderError, Root, SegmentProvider};
 use dsm_core::sync::Ordering;
 
 use crate::memory::{byte, handle, is_zero, long, set_byte};
-use crate::process::Parent;
 use crate::{Backend, Context};
+use testkit::process::Part;
 
 /// Kind of the error that must come.
 fn refused<T, E: ProviderError>(result: Result<T, E>) -> ErrorKind {
@@ -267,7 +267,7 @@ pub fn a_killed_process_leaves_the_memory<B: Backend>(context: &Context<B>) {
 }
 
 /// Attaches segments and adds to their words as it is told.
-pub(crate) fn sharer<B: Backend>(backend: &B, mut parent: Parent) {
+pub(crate) fn sharer<B: Backend>(backend: &B, parent: &Part) {
     let mut mapping = None;
     while let Some(line) = parent.hear() {
         let words: Vec<&str> = line.split(' ').collect();

@@ -11,9 +11,9 @@ use dsm_core::provider::SegmentProvider;
 use dsm_core::sync::{AtomicU32, Ordering};
 
 use crate::memory::{handle, word};
-use crate::process::Parent;
 use crate::segments::detach;
 use crate::{Backend, Context};
+use testkit::process::Part;
 
 /// So long that a test which waits for its end has failed.
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -109,7 +109,7 @@ pub fn time_goes_forward_and_random_bits_differ<B: Backend>(context: &Context<B>
 }
 
 /// Waits for each round and answers it.
-pub(crate) fn waiter<B: Backend>(backend: &B, parent: &Parent) {
+pub(crate) fn waiter<B: Backend>(backend: &B, parent: &Part) {
     let environment = backend.environment();
     let mapping = backend.provider().attach(handle(1), ObjectId::default()).unwrap();
     let (there, back) = (word(&mapping, 4096), word(&mapping, 4100));

@@ -1,33 +1,27 @@
-//! Real processes on real shared memory, killed by SIGKILL at random moments and replaced.
+//! Real processes on real shared memory, killed at random moments and replaced.
 //!
 //! Each worker has a range of cells in the area. It publishes objects into empty cells of its own
 //! (`allocate_into`), and takes objects out of anybody's cells, looks whether they are whole, and
 //! frees them. A kill between taking out and freeing loses one object, which nobody can know of;
 //! nothing else may be lost.
-#![cfg(all(unix, not(loom)))]
+#![cfg(all(any(unix, windows), not(loom)))]
 
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
-use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
+use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::{Participant, ParticipantLocal};
-use platform_posix::Shm;
+use testkit::process::Peer;
+use testkit::system::{System, forever};
 
 type A = Area<'static, RwLock>;
 
 const WORKERS: usize = 3;
 const CELLS: usize = 400;
-const KILLS: usize = 60;
-const WORKER: &str = "DSA_CORE_KILL_WORKER";
-
-fn leak<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
+const KILLS: u64 = 60;
 
 fn rng(state: &mut u64) -> usize {
     *state ^= *state << 13;
@@ -37,21 +31,17 @@ fn rng(state: &mut u64) -> usize {
 }
 
 struct Home {
-    shm: &'static Shm,
+    system: &'static System,
     ns: Option<Namespace<'static>>,
     thread: &'static ParticipantLocal,
 }
 
 fn open(name: &str) -> Home {
     let config = NamespaceConfig { max_segments: 256, ..NamespaceConfig::default() };
-    let shm = leak(Shm::new(name).unwrap());
-    let records: Vec<_> = (0..config.max_segments).map(|_| LocalSegment::new()).collect();
-    let local = leak(ProcessLocal::new(leak(AtomicU64::new(0)), records.leak()));
-    let platform = Platform { provider: shm, env: leak(shm.environment()) };
-    let (ns, _) = Namespace::open(shm, platform, &config, local).unwrap();
-    let thread = leak(ParticipantLocal::new());
+    let (system, ns) = testkit::system::join(name, &config);
+    let thread = forever(ParticipantLocal::new());
     ns.register(thread).unwrap();
-    Home { shm, ns: Some(ns), thread }
+    Home { system, ns: Some(ns), thread }
 }
 
 /// The cell at `index`.
@@ -123,37 +113,27 @@ fn work(
 /// Does nothing unless started as a worker by the test below.
 #[test]
 fn worker() {
-    let Ok(order) = std::env::var(WORKER) else { return };
-    let parts: Vec<&str> = order.split(':').collect();
-    let number = |index: usize| parts[index].parse::<u64>().unwrap();
-    let home = open(parts[0]);
-    let ns = leak(home.ns.unwrap());
-    let handle = SegmentHandle::from_raw(number(1)).unwrap();
-    let area = leak(A::attach(ns, handle, leak(AreaLocal::new())).unwrap());
-    let participant = leak(ns.participant(home.thread));
-    let heap = area.heap(participant, leak(HeapLocal::new())).unwrap();
-    work(area, &heap, DsaPointer::from_raw(number(2)), number(3) as usize, number(4));
+    let Some(part) = testkit::process::part() else { return };
+    let home = open(part.argument(0));
+    let ns = forever(home.ns.unwrap());
+    let handle = SegmentHandle::from_raw(part.number(1)).unwrap();
+    let area = forever(A::attach(ns, handle, forever(AreaLocal::new())).unwrap());
+    let participant = forever(ns.participant(home.thread));
+    let heap = area.heap(participant, forever(HeapLocal::new())).unwrap();
+    part.say("at work");
+    work(
+        area,
+        &heap,
+        DsaPointer::from_raw(part.number(2)),
+        part.number(3) as usize,
+        part.number(4),
+    );
 }
 
-fn spawn(name: &str, handle: SegmentHandle, cells: DsaPointer, who: usize, seed: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["worker", "--exact", "--nocapture"])
-        .env(WORKER, format!("{name}:{}:{}:{who}:{seed}", handle.get(), cells.raw()))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Kills a worker, unless it has failed by itself.
-fn kill(child: &mut Child) {
-    if let Some(status) = child.try_wait().unwrap() {
-        let mut text = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        panic!("a worker ended by itself ({status}): {text}");
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn spawn(name: &str, handle: SegmentHandle, cells: DsaPointer, who: usize, seed: usize) -> Peer {
+    let [handle, cells, who, seed] =
+        [handle.get(), cells.raw(), who as u64, seed as u64].map(|number| number.to_string());
+    Peer::start("worker", "worker", &[name, &handle, &cells, &who, &seed])
 }
 
 #[test]
@@ -172,18 +152,23 @@ fn nothing_is_lost_when_workers_are_killed() {
         let handle = area.handle().unwrap();
         let mut state = 0x1234_5678_9abc_def1;
         let mut workers: Vec<_> =
-            (0..WORKERS).map(|w| spawn(&name, handle, cells, w, rng(&mut state) as u64)).collect();
+            (0..WORKERS).map(|w| spawn(&name, handle, cells, w, rng(&mut state))).collect();
+        workers.iter_mut().for_each(|worker| worker.expect("at work"));
         let end = Instant::now() + Duration::from_secs(20);
-        let mut kills = 0;
-        while kills < KILLS && Instant::now() < end {
+        let mut kills = 0_u64;
+        while kills < testkit::rounds(KILLS) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20 + rng(&mut state) as u64 % 60));
             let who = rng(&mut state) % WORKERS;
-            kill(&mut workers[who]);
+            workers[who].kill_and_collect();
             kills += 1;
-            workers[who] = spawn(&name, handle, cells, who, rng(&mut state) as u64);
+            workers[who] = spawn(&name, handle, cells, who, rng(&mut state));
+            // Every fourth one may be killed before it is at work.
+            if kills % 4 != 0 {
+                workers[who].expect("at work");
+            }
         }
         for worker in &mut workers {
-            kill(worker);
+            worker.kill_and_collect();
             kills += 1;
         }
         ns.reap().unwrap();
@@ -203,7 +188,7 @@ fn nothing_is_lost_when_workers_are_killed() {
         assert!(live > 0 && kills > 5);
         // Its own array is an object, too.
         let lost = report.objects - live - 1;
-        assert!(lost <= kills as u64, "{lost} objects lost by {kills} kills");
+        assert!(lost <= kills, "{lost} objects lost by {kills} kills");
         // SAFETY: as above.
         unsafe { heap.free(cells) }.unwrap();
         assert_eq!(area.check(&participant).unwrap().objects, lost);
@@ -214,10 +199,7 @@ fn nothing_is_lost_when_workers_are_killed() {
     }
     let ns = home.ns.take().unwrap();
     assert!(ns.unregister(home.thread));
-    ns.leave(home.shm).unwrap();
-    let left: Vec<_> = std::fs::read_dir("/dev/shm")
-        .map(|dir| dir.flatten().map(|e| e.file_name().into_string().unwrap_or_default()))
-        .map(|names| names.filter(|n| n.contains(&name)).collect())
-        .unwrap_or_default();
+    ns.leave(home.system).unwrap();
+    let left = testkit::system::objects_of(&name);
     assert!(left.is_empty(), "{left:?}");
 }

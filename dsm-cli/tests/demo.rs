@@ -41,7 +41,7 @@ fn the_own_documents_are_counted_if_no_file_is_given() {
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
     for part in [
-        "1 worker by SIGKILL, 1 of them between the two stores",
+        "1 of them between the two stores",
         "each from the exact word",
         "every count equals that of a single process",
         "left behind nothing",

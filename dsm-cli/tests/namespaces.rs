@@ -1,16 +1,10 @@
 //! `dsm ls`, `show`, `rm` and `reap`, on namespaces of real processes.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-
-use common::{dsm, text, watch};
+use common::{dsm, text};
 use dsm_registry::{Error, Registry};
+use testkit::process::Peer;
 
 mod common;
-
-/// Set for the process that [`Tenant::start`] starts: the namespace that it is to live in.
-const LIVE_IN: &str = "DSM_CLI_TEST_LIVE_IN";
 
 /// A command that must succeed: what it says.
 fn ok(arguments: &[&str]) -> String {
@@ -37,44 +31,34 @@ fn namespace(label: &str) -> String {
 
 /// Another process that lives in a namespace, and holds an entry of its table "hits".
 struct Tenant {
-    process: Child,
+    /// `None` once it was killed.
+    peer: Option<Peer>,
+    pid: u32,
     namespace: String,
-    _watched: mpsc::Sender<()>,
 }
 
 impl Tenant {
     fn start(namespace: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "tenant", "--nocapture"])
-            .env(LIVE_IN, namespace)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let _watched = watch(&process);
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let said: Vec<String> =
-            lines.map_while(Result::ok).take_while(|line| !line.contains("moved in")).collect();
-        assert!(process.try_wait().unwrap().is_none(), "it did not move in: {said:?}");
-        Self { process, namespace: namespace.to_owned(), _watched }
+        let mut peer = Peer::start("tenant", "tenant", &[namespace]);
+        peer.expect("moved in");
+        Self { pid: peer.id(), peer: Some(peer), namespace: namespace.to_owned() }
     }
 
     fn pid(&self) -> u64 {
-        u64::from(self.process.id())
+        u64::from(self.pid)
     }
 
     fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        if let Some(mut peer) = self.peer.take() {
+            peer.kill_and_collect();
+        }
     }
 }
 
 impl Drop for Tenant {
     fn drop(&mut self) {
-        if matches!(self.process.try_wait(), Ok(None)) {
-            // In vain only if it has ended just now; and then the test fails or is over.
-            let _ = self.process.kill();
-            let _ = self.process.wait();
+        if let Some(peer) = self.peer.take() {
+            peer.end();
             let _ = Registry::builder(&self.namespace).reap();
         }
     }
@@ -83,13 +67,12 @@ impl Drop for Tenant {
 /// No test by itself: the body of the process that `Tenant::start` starts.
 #[test]
 fn tenant() {
-    let Ok(namespace) = std::env::var(LIVE_IN) else { return };
-    let registry = Registry::open(&namespace).unwrap();
+    let Some(part) = testkit::process::part() else { return };
+    let registry = Registry::open(part.argument(0)).unwrap();
     let hits = registry.hash::<u64, u64>("hits").unwrap();
     let guard = hits.entry(&1).unwrap().or_insert(7).unwrap();
-    writeln!(std::io::stdout(), "moved in").unwrap();
-    std::io::stdout().flush().unwrap();
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    part.say("moved in");
+    part.hear();
     drop(guard);
 }
 
@@ -177,7 +160,7 @@ fn segments_without_a_control_object_are_told_and_left_alone() {
     let name = namespace("orphaned");
     let registry = Registry::open(&name).unwrap();
     let value = registry.segment::<u64>("value", |value| value.write(1)).unwrap();
-    let control = std::path::Path::new("/dev/shm").join(format!("dsm.{name}.ctl"));
+    let control = testkit::system::control_of(&name);
     std::fs::rename(&control, control.with_extension("away")).unwrap();
     for arguments in [&["reap", &name, "--dry-run"][..], &["reap", &name]] {
         let estates = json(arguments);

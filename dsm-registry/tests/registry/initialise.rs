@@ -54,17 +54,17 @@ fn two_processes_that_start_at_once_initialise_once() {
     let first = Space::new("once");
     let mut peers = [first.peer("start"), first.peer("start")];
     peers.iter_mut().for_each(|p| p.expect("ready"));
-    for _ in 0..300 {
+    for _ in 0..testkit::rounds(300) {
         let space = Space::new("once");
-        peers.iter_mut().for_each(|p| p.tell(&space.name));
+        peers.iter_mut().for_each(|p| p.say(&space.name));
         let said: Vec<String> = peers.iter_mut().map(|p| p.hear()).collect();
         assert_eq!(said[0], said[1]);
         let (made_by, times) = said[0].split_once(' ').unwrap();
-        assert!(peers.iter().any(|p| p.pid().to_string() == made_by), "{made_by}");
+        assert!(peers.iter().any(|p| p.id().to_string() == made_by), "{made_by}");
         assert_eq!(times, "1");
-        peers.iter_mut().for_each(|p| p.tell("count"));
+        peers.iter_mut().for_each(|p| p.say("count"));
         peers.iter_mut().for_each(|p| p.expect("2"));
-        peers.iter_mut().for_each(|p| p.tell("leave"));
+        peers.iter_mut().for_each(|p| p.say("leave"));
         peers.iter_mut().for_each(|p| p.expect("ready"));
     }
 }
@@ -150,7 +150,7 @@ fn another_process_takes_over_from_a_killed_initialiser() {
         std::thread::sleep(Duration::from_millis(30));
         assert!(!waiter.is_finished(), "it must wait for a living initialiser");
         assert_eq!(registry.list().unwrap().len(), 1);
-        peer.kill_to_zombie();
+        peer.kill();
         let config = waiter.join().unwrap();
         assert_eq!(config.times.load(Ordering::SeqCst), 1);
         assert_eq!(config.made_by.load(Ordering::SeqCst), u64::from(std::process::id()));
@@ -163,7 +163,7 @@ fn another_size_can_take_over_from_a_killed_initialiser() {
     let registry = space.open();
     let mut peer = space.peer("hang in initialiser");
     peer.expect("inside");
-    peer.kill();
+    peer.kill_and_collect();
     let value = registry.segment::<[u64; 4096]>("config", |_| Ok(())).unwrap();
     assert_eq!(value[4095], 0);
 }
@@ -176,8 +176,8 @@ fn the_time_to_wait_for_an_initialiser_can_be_bounded() {
     peer.expect("inside");
     let error = registry.segment::<Config>("config", |_| Ok(())).unwrap_err();
     let Error::InitialiserTimedOut { process, .. } = error else { panic!("{error:?}") };
-    assert_eq!(process, u64::from(peer.pid()));
-    peer.kill();
+    assert_eq!(process, u64::from(peer.id()));
+    peer.kill_and_collect();
 }
 
 fn create_and_leave(part: &Part) {
@@ -194,7 +194,7 @@ fn what_a_process_created_is_used_after_it_is_gone() {
     let space = Space::new("gone");
     let registry = space.open();
     let peer = space.peer("create and leave");
-    let pid = u64::from(peer.pid());
+    let pid = u64::from(peer.id());
     peer.finish();
     let root = registry
         .segment::<AtomicU64>("root", |_| panic!("it is there already"))
@@ -240,11 +240,11 @@ fn want_b_then_a(part: &Part) {
 fn initialisers_that_want_each_others_names_fail_instead_of_waiting() {
     let space = Space::new("circle");
     let registry = space.open();
-    for _ in 0..20 {
+    for _ in 0..testkit::rounds(20) {
         let mut peer = space.peer("want b, then a");
         peer.expect("in b");
         let outcome = registry.segment::<u64>("a", |a| {
-            peer.tell("go on");
+            peer.say("go on");
             let b = registry.segment::<u64>("b", |b| b.write(1))?;
             a.write(*b + 1)
         });
@@ -257,7 +257,7 @@ fn initialisers_that_want_each_others_names_fail_instead_of_waiting() {
                 assert_eq!(theirs, "well");
             }
         }
-        peer.tell("leave");
+        peer.say("leave");
         peer.finish();
         for name in ["a", "b"] {
             let _ = registry.remove(name);

@@ -1,4 +1,4 @@
-//! SIGKILL at a process that holds each kind of guard, or all processes at once: others go on.
+//! Kills of a process that holds each kind of guard, or all processes at once: others go on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -69,7 +69,7 @@ fn others_go_on_when_the_holder_of_a_guard_is_killed() {
         table.insert(&1, 10).unwrap();
         let mut peer = space.peer(role);
         peer.expect("holding");
-        peer.kill_to_zombie();
+        peer.kill();
         // Every key is reachable, for readers and writers.
         for key in 0..300 {
             if key != 1 {
@@ -114,7 +114,7 @@ fn the_next_open_cleans_what_the_death_of_all_left() {
     for _ in 0..3 {
         let mut peers = [space.peer("stay"), space.peer("stay")];
         peers.iter_mut().for_each(|p| p.expect("here"));
-        peers.iter_mut().for_each(|p| p.kill());
+        peers.iter_mut().for_each(|p| p.kill_and_collect());
         assert!(!space.objects().is_empty());
         let registry = space.open();
         assert!(registry.list().unwrap().is_empty());
@@ -128,7 +128,7 @@ fn a_persistent_namespace_is_taken_over_after_the_death_of_all() {
     for round in 1..4 {
         let mut peer = space.peer_with("stay", "persistent");
         peer.expect("here");
-        peer.kill();
+        peer.kill_and_collect();
         let registry = space.open();
         let value = registry.segment::<AtomicU64>("value", |_| panic!("it is there")).unwrap();
         assert_eq!(value.load(Ordering::SeqCst), round);
@@ -164,11 +164,11 @@ fn churn(part: &Part) {
 fn kills_at_random_moments_leave_a_registry_that_works() {
     let space = Space::new("churn");
     let registry = space.open();
-    for round in 0..40_u64 {
+    for round in 0..testkit::rounds(40) {
         let mut peers = [space.peer("churn"), space.peer("churn")];
         peers.iter_mut().for_each(|p| p.expect("churning"));
         std::thread::sleep(std::time::Duration::from_micros(500 + round * 977 % 7000));
-        peers.iter_mut().for_each(|p| p.kill());
+        peers.iter_mut().for_each(|p| p.kill_and_collect());
         for i in 0..5 {
             let name = format!("name {i}");
             let value =

@@ -1,13 +1,22 @@
-//! The registry on real shared memory, with real processes; see `support`.
+//! The registry on the system's shared memory, with real processes; see `support`.
 
 mod initialise;
 mod kill;
 mod names;
+#[cfg(unix)]
+mod posix;
 mod process;
 mod support;
 mod things;
 
 #[test]
 fn peer() {
-    support::play(&[initialise::ROLES, kill::ROLES, names::ROLES, process::ROLES, things::ROLES]);
+    support::play(&[
+        initialise::ROLES,
+        kill::ROLES,
+        names::ROLES,
+        #[cfg(unix)]
+        posix::ROLES,
+        things::ROLES,
+    ]);
 }

@@ -146,7 +146,7 @@ fn the_list_tells_kinds_sizes_and_who_is_attached() {
     let list = registry.list().unwrap();
     let attached: Vec<_> = list.iter().map(|e| e.attached).collect();
     assert_eq!(attached, [2, 1, 2, 2]);
-    peer.kill();
+    peer.kill_and_collect();
     registry.reap().unwrap();
     assert!(registry.list().unwrap().iter().all(|e| e.attached == 1));
 }
@@ -170,15 +170,15 @@ fn removal_is_refused_while_others_are_attached_unless_forced() {
     }
     assert!(registry.list().unwrap().is_empty());
     // The other keeps what it has, and finds something new when it asks again.
-    peer.tell("use");
+    peer.say("use");
     peer.expect("attached");
     assert_eq!(value.load(Ordering::SeqCst), 1);
     let new = registry.segment::<AtomicU64>("segment", |_| Ok(())).unwrap();
     assert_eq!(new.load(Ordering::SeqCst), 0);
     assert!(!std::ptr::eq(&*new, &*value));
-    peer.tell("look up");
+    peer.say("look up");
     peer.expect("attached");
-    peer.tell("leave");
+    peer.say("leave");
     peer.finish();
     registry.remove("segment").unwrap();
     assert!(registry.list().unwrap().is_empty());

@@ -7,10 +7,11 @@ use dsm_core::provider::{Election, Root};
 use platform_posix::fork::Wiped;
 use platform_posix::{Posix, Shm};
 
+use testkit::process::{Part, Peer, say};
+
 use crate::processes::World;
 use crate::support::{
-    Child, PATIENCE, adopt_orphans, end, eventually, hear, read_proof, say, told, unmap, unseen,
-    write_proof,
+    PATIENCE, adopt_orphans, end, eventually, read_proof, spawn, told, unmap, unseen, write_proof,
 };
 
 /// Forks as the C library does, or (`bare`) behind its back, where no handler runs.
@@ -28,13 +29,13 @@ fn fork(bare: bool) -> i32 {
 
 /// Role: claims slot 1, perhaps wins the election, and forks. The child may stay silent, or try what
 /// it can do; both stay until killed.
-pub(crate) fn forker() {
-    let shm = told();
+pub(crate) fn forker(part: &Part) {
+    let shm = told(part);
     let environment = shm.environment();
     environment.claim(1).unwrap();
     let token = Wiped::<AtomicU64>::new().unwrap();
     token.store(7, Ordering::Release);
-    let order = hear();
+    let order = part.ask();
     let election = order.contains("elect").then(|| shm.elect(PATIENCE).unwrap());
     let proof = environment.process_proof();
     let pid = fork(order.contains("bare"));
@@ -72,9 +73,9 @@ fn in_child(shm: &Shm, environment: &Posix, parent: &ProcessProof, token: &Wiped
 }
 
 /// Starts a forker: (it, its child's pid, its proof, what its child says if it does).
-fn start(world: &World, order: &str) -> (Child, i32, ProcessProof, Option<String>) {
+fn start(world: &World, order: &str) -> (Peer, i32, ProcessProof, Option<String>) {
     adopt_orphans();
-    let mut forker = Child::spawn("forker", world.name());
+    let mut forker = spawn("forker", world.name());
     forker.say(order);
     let (mut pid, mut said) = (None, None);
     while pid.is_none() || (said.is_none() && !order.contains("silent")) {

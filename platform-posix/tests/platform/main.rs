@@ -12,11 +12,11 @@ mod support;
 /// What child processes run; nothing to do in the parent.
 #[test]
 fn child_process() {
-    match support::role().as_deref() {
-        None => {}
-        Some("claimant") => processes::claimant(),
-        Some("headless") => processes::headless(),
-        Some("forker") => forks::forker(),
-        Some(other) => panic!("no role {other}"),
+    let Some(part) = testkit::process::part() else { return };
+    match part.role.as_str() {
+        "claimant" => processes::claimant(&part),
+        "headless" => processes::headless(&part),
+        "forker" => forks::forker(&part),
+        other => panic!("no role {other}"),
     }
 }

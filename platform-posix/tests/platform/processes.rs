@@ -6,8 +6,10 @@ use dsm_core::env::{Liveness, ThreadProof};
 use dsm_core::provider::{Election, Mapping, Root};
 use platform_posix::{Posix, Shm};
 
+use testkit::process::{Part, say};
+
 use crate::support::{
-    Child, PATIENCE, eventually, hear, name, read_proof, say, send_signal, skip, told, unmap,
+    PATIENCE, eventually, name, read_proof, send_signal, skip, spawn, spawn_under, told, unmap,
     unseen, write_proof,
 };
 
@@ -42,20 +44,20 @@ impl Drop for World {
 }
 
 /// Role: claims slot 1, describes itself, and stays.
-pub(crate) fn claimant() {
-    let environment = told().environment();
+pub(crate) fn claimant(part: &Part) {
+    let environment = told(part).environment();
     environment.claim(1).unwrap();
-    say(&write_proof(&environment.process_proof()));
-    hear();
+    part.say(&write_proof(&environment.process_proof()));
+    part.hear();
 }
 
 #[test]
 fn a_zombie_is_dead_by_either_proof() {
     let world = World::new("zombie");
-    let mut child = Child::spawn("claimant", world.name());
+    let mut child = spawn("claimant", world.name());
     let proof = read_proof(&child.hear());
     assert!(!world.environment.process_is_dead(1, &proof));
-    child.process.kill().unwrap();
+    child.kill();
     assert!(eventually(|| world.environment.process_is_dead(1, &unseen(proof))), "by its token");
     // Hold the token ourselves: what is left is the pid, which still exists.
     let other = world.shm.environment();
@@ -63,22 +65,22 @@ fn a_zombie_is_dead_by_either_proof() {
     assert!(std::path::Path::new(&format!("/proc/{}", child.id())).exists(), "not yet reaped");
     assert!(eventually(|| world.environment.process_is_dead(1, &proof)), "by its pid");
     assert!(!world.environment.process_is_dead(1, &unseen(proof)));
-    child.process.wait().unwrap();
+    child.end();
     assert!(world.environment.process_is_dead(1, &proof), "reaped");
 }
 
 #[test]
 fn a_stopped_process_lives() {
     let world = World::new("stopped");
-    let mut child = Child::spawn("claimant", world.name());
+    let mut child = spawn("claimant", world.name());
     let proof = read_proof(&child.hear());
-    send_signal(child.id(), libc::SIGSTOP);
+    send_signal(child.id() as i32, libc::SIGSTOP);
     let stat = format!("/proc/{}/stat", child.id());
     assert!(eventually(|| std::fs::read_to_string(&stat).unwrap().contains(") T ")));
     assert!(!world.environment.process_is_dead(1, &proof));
     assert!(!world.environment.process_is_dead(1, &unseen(proof)));
     assert!(world.environment.claim(1).is_err());
-    send_signal(child.id(), libc::SIGKILL);
+    send_signal(child.id() as i32, libc::SIGKILL);
     assert!(eventually(|| world.environment.process_is_dead(1, &proof)));
 }
 
@@ -88,7 +90,7 @@ fn a_process_in_another_pid_namespace_lives_until_it_loses_its_token() {
         let world = World::new("pid-namespace");
         let mut under = vec!["unshare", "--pid", "--fork", "--kill-child"];
         under.extend(options);
-        let child = Child::spawn_under(&under, "claimant", world.name());
+        let child = spawn_under(&under, "claimant", world.name());
         let Some(mut child) = child else { return skip("there is no unshare") };
         let Some(line) = child.try_hear() else { return skip("unshare --pid is not permitted") };
         let proof = read_proof(&line);
@@ -100,7 +102,7 @@ fn a_process_in_another_pid_namespace_lives_until_it_loses_its_token() {
         // Its pid here is another's, or nobody's; neither proves anything.
         let nobody = dsm_core::env::ProcessProof { pid: (1 << 22) - 1, ..proof };
         assert!(!world.environment.process_is_dead(1, &nobody));
-        child.process.kill().unwrap();
+        child.kill();
         assert!(eventually(|| world.environment.process_is_dead(1, &proof)));
     }
 }
@@ -125,7 +127,7 @@ fn closing_the_control_object_elsewhere_in_the_process_changes_nothing() {
 #[test]
 fn a_process_that_lost_its_descriptor_takes_nobody_for_dead() {
     let world = World::new("lost");
-    let mut child = Child::spawn("claimant", world.name());
+    let mut child = spawn("claimant", world.name());
     let proof = unseen(read_proof(&child.hear()));
     world.environment.claim(2).unwrap();
     assert!(!world.environment.process_is_dead(1, &proof));
@@ -190,8 +192,8 @@ fn a_thread_that_ends_without_its_destructors_is_found_dead() {
 }
 
 /// Role: forks a process whose first thread ends while a second one lives.
-pub(crate) fn headless() {
-    let shm = told();
+pub(crate) fn headless(part: &Part) {
+    let shm = told(part);
     // SAFETY: the child starts one thread and ends; the harness's other threads hold no lock that it needs.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
@@ -207,19 +209,19 @@ pub(crate) fn headless() {
         // SAFETY: ends the first thread of the child and nothing else.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
-    hear();
+    part.hear();
     // SAFETY: our own child.
     unsafe { libc::kill(pid, libc::SIGKILL) };
     // SAFETY: as above; no status is asked for.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
-    say("reaped");
-    hear();
+    part.say("reaped");
+    part.hear();
 }
 
 #[test]
 fn a_process_without_its_first_thread_lives() {
     let world = World::new("headless");
-    let mut child = Child::spawn("headless", world.name());
+    let mut child = spawn("headless", world.name());
     let line = child.hear();
     let mut parts = line.rsplitn(3, ' ');
     let start_time = parts.next().unwrap().parse().unwrap();

@@ -1,17 +1,16 @@
 //! Child processes in roles, and threads with a view of the file system of their own.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::io::Write;
 use std::time::Duration;
 
 use dsm_core::env::ProcessProof;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::provider::{Mapping, Root};
 use platform_posix::Shm;
+use testkit::process::{Part, Peer, command_under};
 
-const ROLE: &str = "PLATFORM_ROLE";
-const NAMESPACE: &str = "PLATFORM_NAMESPACE";
-const MARK: &str = "@child ";
+/// The test that plays roles.
+const ENTRY: &str = "child_process";
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,101 +23,19 @@ pub(crate) fn name(test: &str) -> String {
     format!("test-posix-{test}-{}", std::process::id())
 }
 
-pub(crate) fn role() -> Option<String> {
-    std::env::var(ROLE).ok()
-}
-
-/// The namespace a child was told.
-pub(crate) fn told() -> Shm {
-    Shm::new(&std::env::var(NAMESPACE).unwrap()).unwrap()
+/// The part of a child.
+pub(crate) fn told(part: &Part) -> Shm {
+    Shm::new(part.argument(0)).unwrap()
 }
 
 /// A child process in a role; killed and reaped at the end.
-pub(crate) struct Child {
-    pub(crate) process: std::process::Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+pub(crate) fn spawn(role: &str, namespace: &str) -> Peer {
+    Peer::start(ENTRY, role, &[namespace])
 }
 
-impl Child {
-    pub(crate) fn spawn(role: &str, namespace: &str) -> Self {
-        Self::spawn_under(&[], role, namespace).unwrap()
-    }
-
-    /// Under another program, such as `unshare`, named by the first word.
-    pub(crate) fn spawn_under(under: &[&str], role: &str, namespace: &str) -> Option<Self> {
-        let binary = std::env::current_exe().unwrap();
-        let mut command = match under {
-            [] => Command::new(&binary),
-            [program, arguments @ ..] => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(&binary);
-                command
-            }
-        };
-        let process = command
-            .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
-            .env(ROLE, role)
-            .env(NAMESPACE, namespace)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut process = process.ok()?;
-        let input = process.stdin.take().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        Some(Self { process, input, output })
-    }
-
-    pub(crate) fn say(&mut self, line: &str) {
-        writeln!(self.input, "{line}").unwrap();
-    }
-
-    /// The next line; `None` if the child has ended.
-    pub(crate) fn try_hear(&mut self) -> Option<String> {
-        loop {
-            let mut line = String::new();
-            if self.output.read_line(&mut line).unwrap() == 0 {
-                return None;
-            }
-            if let Some((_, said)) = line.trim_end().split_once(MARK) {
-                return Some(said.to_owned());
-            }
-        }
-    }
-
-    pub(crate) fn hear(&mut self) -> String {
-        self.try_hear().expect("the child has ended")
-    }
-
-    pub(crate) fn ask(&mut self, line: &str) -> String {
-        self.say(line);
-        self.hear()
-    }
-
-    pub(crate) fn id(&self) -> i32 {
-        self.process.id() as i32
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// In a child: answers the parent.
-pub(crate) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{MARK}{line}").unwrap();
-    out.flush().unwrap();
-}
-
-/// In a child: the parent's next line; empty once it has gone.
-pub(crate) fn hear() -> String {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    line.trim_end().to_owned()
+/// Under another program, such as `unshare`, named by the first word; `None` if there is none.
+pub(crate) fn spawn_under(under: &[&str], role: &str, namespace: &str) -> Option<Peer> {
+    Peer::spawn(&mut command_under(under, ENTRY, role, &[namespace])).ok()
 }
 
 pub(crate) fn write_proof(proof: &ProcessProof) -> String {

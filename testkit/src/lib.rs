@@ -1,0 +1,32 @@
+//! What the tests of several crates share, so that the same tests run on every system.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`process`] | the test binary once more, as a peer with a role; killed, or let go |
+//! | [`program`] | other programs, in bounded time |
+//! | [`system`] | the system's own backend: namespaces on it, and what is left of them |
+//!
+//! Everything that differs between systems stays in here: what a kill is, where objects lie.
+
+use std::time::Duration;
+
+pub mod process;
+pub mod program;
+pub mod system;
+
+/// How long anything may take before a test gives up.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// How often to repeat something that is random or timed: `full` times, or the share of it that the
+/// environment variable `DSM_TEST_SHARE` asks for (10: a tenth), but at least once.
+///
+/// For places where a process takes a hundred times as long to start as on Linux: Wine.
+///
+/// # Panics
+///
+/// If the variable is no number above zero.
+#[must_use]
+pub fn rounds(full: u64) -> u64 {
+    let share = std::env::var("DSM_TEST_SHARE").map_or(1, |share| share.parse().unwrap());
+    (full / share).max(1)
+}

@@ -1,0 +1,77 @@
+//! The system's own backend, for tests of crates that take any: POSIX shared memory, or files of
+//! the default directory on Windows.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+
+use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
+
+/// The backend.
+#[cfg(unix)]
+pub type System = platform_posix::Shm;
+/// The backend.
+#[cfg(windows)]
+pub type System = platform_windows::File;
+
+/// Connects to a namespace.
+///
+/// # Panics
+///
+/// If it can't.
+#[must_use]
+pub fn connect(namespace: &str) -> System {
+    #[cfg(unix)]
+    return System::new(namespace).unwrap();
+    #[cfg(windows)]
+    System::new(directory(), namespace).unwrap()
+}
+
+/// Joins a namespace, or creates it. What it borrows lives as long as the process.
+///
+/// # Panics
+///
+/// If it can't.
+#[must_use]
+pub fn join(namespace: &str, config: &NamespaceConfig) -> (&'static System, Namespace<'static>) {
+    let system = forever(connect(namespace));
+    let records: Vec<_> = (0..config.max_segments).map(|_| LocalSegment::new()).collect();
+    let local = forever(ProcessLocal::new(forever(AtomicU64::new(0)), records.leak()));
+    let platform = Platform { provider: system, env: forever(system.environment()) };
+    let (namespace, _) = Namespace::open(system, platform, config, local).unwrap();
+    (system, namespace)
+}
+
+/// Leaks a value: a peer that will be killed has no time to drop it.
+pub fn forever<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// Where objects lie, for those who look behind the library's back.
+#[must_use]
+pub fn directory() -> PathBuf {
+    #[cfg(unix)]
+    return PathBuf::from("/dev/shm");
+    #[cfg(windows)]
+    platform_windows::default_directory()
+}
+
+/// Objects of a namespace.
+///
+/// # Panics
+///
+/// If the directory can't be read.
+#[must_use]
+pub fn objects_of(namespace: &str) -> Vec<PathBuf> {
+    let prefix = format!("dsm.{namespace}.");
+    let Ok(entries) = std::fs::read_dir(directory()) else { return Vec::new() };
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
+        .collect()
+}
+
+/// The control object of a namespace.
+#[must_use]
+pub fn control_of(namespace: &str) -> PathBuf {
+    directory().join(format!("dsm.{namespace}.ctl"))
+}
