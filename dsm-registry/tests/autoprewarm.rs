@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use testkit::BOUND;
+use testkit::program::{Watch, watch};
 
 const BLOCK: usize = 8192;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The example's executable, which cargo builds beside the tests; where somebody asked cargo for
 /// this test alone, it is asked for the example too.
@@ -28,19 +30,6 @@ fn program() -> &'static Path {
         }
         program
     })
-}
-
-/// Kills a process that takes longer than any should, unless the result is dropped before.
-fn watch(process: &Child) -> mpsc::Sender<()> {
-    let pid = process.id().to_string();
-    let (watched, ended) = mpsc::channel();
-    std::thread::spawn(move || {
-        if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // It may have ended just now.
-            let _ = Command::new("kill").args(["-9", &pid]).status();
-        }
-    });
-    watched
 }
 
 /// A server: a namespace of its own and a data directory.
@@ -77,10 +66,7 @@ impl Server {
 
     /// Runs a command to its end.
     fn run(&self, command: &str, rest: &[&str]) -> Output {
-        let mut command = self.command(command, rest);
-        let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let _watched = watch(&process);
-        process.wait_with_output().unwrap()
+        testkit::program::output(&mut self.command(command, rest))
     }
 
     /// Runs a command that must succeed; its output.
@@ -98,6 +84,13 @@ impl Server {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// Starts a server process.
+    fn serve(&self) -> Process {
+        let mut serving = self.command("serve", &[]);
+        serving.stdin(Stdio::piped());
+        Process::start(serving)
+    }
+
     /// Starts a worker, and waits until it says `until`.
     fn start(&self, rest: &[&str], until: &str) -> Process {
         let mut worker = Process::start(self.command("start", rest));
@@ -110,7 +103,7 @@ impl Server {
 struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
-    _watched: mpsc::Sender<()>,
+    _watched: Watch,
 }
 
 impl Process {
@@ -119,6 +112,10 @@ impl Process {
         let output = BufReader::new(child.stdout.take().unwrap());
         let _watched = watch(&child);
         Self { child, output, _watched }
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// Reads its output up to a line that contains `text`, and returns that line.
@@ -219,10 +216,8 @@ fn a_second_worker_is_refused_and_a_killed_one_replaced() {
     worker.wait_for("wrote block details for 3 blocks");
 
     // Something must stay in the namespace for the pool to survive its worker.
-    let mut serving = server.command("serve", &[]);
-    serving.stdin(Stdio::piped());
-    let mut other = Process::start(serving);
-    writeln!(other.child.stdin.as_mut().unwrap(), "1/2/3").unwrap();
+    let mut other = server.serve();
+    other.say("1/2/3");
     other.wait_for("3 blocks from the pool, 0 from files");
     worker.kill();
     let replacement = server.start(&["--interval", "1"], "wrote block details for 3 blocks");
@@ -230,18 +225,6 @@ fn a_second_worker_is_refused_and_a_killed_one_replaced() {
     drop(other);
     server.ok("stop", &[]);
     replacement.end();
-}
-
-/// The process that `parent` has started, if it has one now.
-fn child_of(parent: u32) -> Option<u32> {
-    std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // After the program's name, which is in parentheses: state, parent.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let alive = fields.next()? != "Z";
-        (alive && fields.next()?.parse() == Ok(parent)).then_some(pid)
-    })
 }
 
 #[test]
@@ -256,11 +239,13 @@ fn a_killed_loader_is_replaced_where_it_was() {
 
     // The loader takes some ten milliseconds; who comes too late tries again.
     let killed_in_time = (0..20).any(|_| {
+        let mut observer = server.serve();
+        status(&mut observer);
         let mut worker = server.start(&[], "autoprewarm worker");
-        let loader = loader_at_work(&server, worker.child.id());
-        if let Some(loader) = loader {
-            Command::new("kill").args(["-9", &loader.to_string()]).status().unwrap();
+        if let Some(loader) = loader_at_work(&mut observer) {
+            testkit::program::kill(loader);
         }
+        drop(observer);
         let mut said = String::new();
         let done = format!("prewarmed {BLOCKS} of {BLOCKS}");
         while !said.contains(&done) {
@@ -273,17 +258,28 @@ fn a_killed_loader_is_replaced_where_it_was() {
     assert!(killed_in_time);
 }
 
+/// What a server process says of the worker: all lines of its status.
+fn status(observer: &mut Process) -> String {
+    observer.say("status");
+    let mut status = String::new();
+    while !status.contains("prewarmed") {
+        assert_ne!(observer.output.read_line(&mut status).unwrap(), 0, "it said only {status:?}");
+    }
+    status
+}
+
 /// The worker's loader, once it has loaded something; `None` if it has loaded everything.
-fn loader_at_work(server: &Server, worker: u32) -> Option<u32> {
+fn loader_at_work(observer: &mut Process) -> Option<u32> {
     let start = Instant::now();
     loop {
-        assert!(start.elapsed() < PATIENCE, "nothing is loaded");
-        let status = server.ok("status", &[]);
+        assert!(start.elapsed() < BOUND, "nothing is loaded");
+        let status = status(observer);
         if status.contains("Loaded") {
             return None;
         }
-        match child_of(worker) {
-            Some(loader) if !status.contains("prewarmed   0\n") => return Some(loader),
+        let loader = status.lines().find_map(|line| line.strip_prefix("loader      pid "));
+        match loader {
+            Some(pid) if !status.contains("prewarmed   0\n") => return Some(pid.parse().unwrap()),
             _ => {}
         }
     }

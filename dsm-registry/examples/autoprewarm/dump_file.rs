@@ -12,7 +12,8 @@
 //! five numbers, or a count that is not that of the lines, is an error that says which line.
 //!
 //! The file is replaced as a whole: written beside its place, forced to the disk, renamed, and the
-//! directory forced too. A crash at any moment leaves the old file or the new one.
+//! directory forced too (where directories can be: not on Windows). A crash at any moment leaves the
+//! old file or the new one.
 
 use std::fmt;
 use std::fs::File;
@@ -124,8 +125,11 @@ fn write_and_rename(path: &Path, temporary: &Path, blocks: &[BlockId]) -> io::Re
     }
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     std::fs::rename(temporary, path)?;
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    if cfg!(unix) {
+        let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@
 //! | `block` | a block's name, and where its bytes are |
 //! | `pool` | a named hash table from a block's name to its bytes |
 //! | `state` | the struct by which worker, loaders and commands know of each other |
-//! | `claim` | a role that one process at a time plays, and that the dead give up |
+//! | `claim` | a role that one process at a time plays, and that the dead give up: a lock |
 //! | `records` | the list of blocks to be loaded, in an area |
 //! | `dump_file` | the list of blocks on disk |
 //! | `worker` | loading and dumping |
@@ -46,7 +46,7 @@ use server::{Failure, Server};
 const USAGE: &str = "usage: autoprewarm start NAME DATA [--pool BLOCKS] [--interval SECONDS]
        autoprewarm stop|status|dump-now NAME DATA
        autoprewarm read NAME DATA TABLESPACE/DATABASE/FILE...
-       autoprewarm serve NAME DATA    (reads the files that its standard input names)";
+       autoprewarm serve NAME DATA    (reads the files that its standard input names; or `status`)";
 
 /// Blocks of a pool, unless told otherwise: 64 MiB.
 const CAPACITY: u64 = 8192;
@@ -88,7 +88,10 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
         ("serve", []) => {
             let server = Server::join(name, data, CAPACITY)?;
             for line in std::io::stdin().lines() {
-                read(&server, &[line?])?;
+                match line?.as_str() {
+                    "status" => status(&server)?,
+                    file => read(&server, &[file.to_owned()])?,
+                }
             }
             Ok(())
         }
@@ -125,12 +128,14 @@ fn read(server: &Server, files: &[String]) -> Result<(), Failure> {
 fn status(server: &Server) -> Result<(), Failure> {
     let state = &server.state;
     let pid = |holder: Option<u32>| holder.map_or("nobody".to_owned(), |pid| format!("pid {pid}"));
-    say(&format!("worker      {}", pid(state.worker.holder())));
+    say(&format!("worker      {}", pid(server.worker.holder(&state.worker_pid)?)));
     say(&format!(
         "dump file   {}, used by {}",
         server.dump_file().display(),
-        pid(state.dumper.holder())
+        pid(server.dumper.holder(&state.dumper_pid)?)
     ));
+    let loader = state.loader_pid.load(Ordering::Acquire);
+    say(&format!("loader      {}", pid((loader != 0).then_some(loader))));
     say(&format!("pool        {} of {} blocks", server.pool.used(), server.pool.capacity()));
     say(&format!("load        {:?}", state.phase()));
     say(&format!("prewarmed   {}", state.progress().1));

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use dsm_registry::{Registry, Segment};
 
 use super::block::BlockId;
+use super::claim::{Claim, Held};
 use super::pool::{Found, Pool};
 use super::state::State;
 
@@ -18,6 +19,10 @@ pub(crate) struct Server {
     pub(crate) pool: Pool,
     /// What the worker and the commands share.
     pub(crate) state: Segment<State>,
+    /// Held by who runs the worker.
+    pub(crate) worker: Claim,
+    /// Held by who uses the dump file.
+    pub(crate) dumper: Claim,
     data: PathBuf,
     registry: Registry,
 }
@@ -29,12 +34,23 @@ impl Server {
         let registry = Registry::open(name)?;
         let pool = Pool::open(&registry, capacity)?;
         let state = registry.segment("autoprewarm", |_| Ok(()))?;
-        Ok(Self { pool, state, data: data.to_owned(), registry })
+        let worker = Claim::open(&registry, "autoprewarm.worker")?;
+        let dumper = Claim::open(&registry, "autoprewarm.dumper")?;
+        Ok(Self { pool, state, worker, dumper, data: data.to_owned(), registry })
     }
 
     /// The registry.
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Takes the dump file for this process, until the result is dropped.
+    pub(crate) fn take_dump_file(&self) -> Result<Held<'_>, Failure> {
+        let pid = &self.state.dumper_pid;
+        self.dumper.take(pid)?.ok_or_else(|| {
+            let pid = pid.load(Ordering::Acquire);
+            format!("the dump file is being used by the process with pid {pid}").into()
+        })
     }
 
     /// The data directory.

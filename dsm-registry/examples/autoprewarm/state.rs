@@ -5,7 +5,8 @@
 //!
 //! | field | written by |
 //! |---|---|
-//! | `worker`, `dumper` | whoever takes the claim |
+//! | `worker_pid`, `dumper_pid` | whoever has the claim |
+//! | `loader_pid` | the worker, for people to read |
 //! | `records`, `database`, `stop` | the worker, before it starts a loader |
 //! | `progress` | the worker, then the one loader that it waits for |
 //! | `phase` | the worker |
@@ -16,16 +17,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use dsm_registry::AtomicDsaPointer;
 use zerocopy::{FromBytes, KnownLayout};
 
-use super::claim::Claim;
-
 /// The shared struct.
 #[derive(FromBytes, KnownLayout)]
 #[repr(C)]
 pub(crate) struct State {
-    /// Who runs the worker.
-    pub(crate) worker: Claim,
-    /// Who uses the dump file.
-    pub(crate) dumper: Claim,
     /// Where the list of blocks lies that is being loaded, in the area of records.
     pub(crate) records: AtomicDsaPointer,
     /// The next record to be loaded, above the count of blocks that were: one word, so that a
@@ -38,6 +33,13 @@ pub(crate) struct State {
     /// The database that is being loaded.
     pub(crate) database: AtomicU32,
     phase: AtomicU32,
+    /// Who runs the worker.
+    pub(crate) worker_pid: AtomicU32,
+    /// Who uses the dump file.
+    pub(crate) dumper_pid: AtomicU32,
+    /// Who loads; zero: nobody.
+    pub(crate) loader_pid: AtomicU32,
+    _unused: AtomicU32,
 }
 
 /// How far the loading has come since the pool was created.

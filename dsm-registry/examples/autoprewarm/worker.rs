@@ -1,6 +1,6 @@
 //! The worker: loads the pool once, then writes down from time to time what is in it.
 //!
-//! One worker a server: who has the claim `worker`. A worker that was killed is replaced by simply
+//! One worker a server: who holds the claim `worker`. A worker that was killed is replaced by simply
 //! starting another, which finds in the shared state how far the one before came: a load that was
 //! interrupted is begun again (blocks that are in the pool already cost nothing), one that was
 //! done is not.
@@ -12,7 +12,7 @@
 //! from there. Files that are gone, and blocks beyond the end of their file, are skipped; a full
 //! pool ends the load.
 //!
-//! **Dump.** Whoever has the claim `dumper` takes a list of what is in the pool and replaces the
+//! **Dump.** Whoever holds the claim `dumper` takes a list of what is in the pool and replaces the
 //! dump file, every interval, on request, and when the worker ends; but never while a load has
 //! begun and not come to its end: the file would lose what was not loaded yet.
 
@@ -36,7 +36,8 @@ const ATTEMPTS: u32 = 3;
 pub(crate) fn run(server: &Server, name: &str, interval: Duration) -> Result<(), Failure> {
     let state = &server.state;
     let stop_requests = state.stop_requests.load(Ordering::Acquire);
-    let _worker = state.worker.take().map_err(|pid| {
+    let _worker = server.worker.take(&state.worker_pid)?.ok_or_else(|| {
+        let pid = state.worker_pid.load(Ordering::Acquire);
         format!("an autoprewarm worker is already running for {name:?} with pid {pid}")
     })?;
     say(&format!("autoprewarm worker {} for {name:?}", std::process::id()));
@@ -72,10 +73,7 @@ pub(crate) fn dump(server: &Server) -> Result<String, Failure> {
         }
         Phase::Loaded => {}
     }
-    let _dumper = state
-        .dumper
-        .take()
-        .map_err(|pid| format!("the dump file is being used by the process with pid {pid}"))?;
+    let _dumper = server.take_dump_file()?;
     let mut blocks = server.pool.list()?;
     blocks.sort_unstable();
     let path = server.dump_file();
@@ -86,10 +84,7 @@ pub(crate) fn dump(server: &Server) -> Result<String, Failure> {
 fn load(server: &Server, name: &str, stop_requests: u64) -> Result<(), Failure> {
     let state = &server.state;
     let blocks = {
-        let _dumper = state
-            .dumper
-            .take()
-            .map_err(|pid| format!("the dump file is being used by the process with pid {pid}"))?;
+        let _dumper = server.take_dump_file()?;
         dump_file::read(&server.dump_file())?
     };
     let Some(mut blocks) = blocks else {
@@ -138,7 +133,10 @@ fn load_database(server: &Server, name: &str, stop_requests: u64) -> Result<(), 
             .arg(server.data())
             .stdin(Stdio::null())
             .spawn()?;
-        if wait(Killed(loader), server, stop_requests)? {
+        server.state.loader_pid.store(loader.id(), Ordering::Release);
+        let done = wait(Killed(loader), server, stop_requests);
+        server.state.loader_pid.store(0, Ordering::Release);
+        if done? {
             return Ok(());
         }
         say(&format!("the loader of database {database} died; another goes on"));
