@@ -74,6 +74,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 }
 
+/// Two to the power of `bits`, or, where addresses are shorter than that, the least that no object
+/// may have because offsets in it would be negative.
+#[must_use]
+pub const fn bytes_of(bits: u32) -> usize {
+    if bits < usize::BITS { 1 << bits } else { isize::MAX as usize + 1 }
+}
+
 /// What a case works with.
 pub struct Context<B> {
     /// The backend, in a namespace of its own.

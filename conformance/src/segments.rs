@@ -135,7 +135,9 @@ pub fn a_name_removed_from_outside_does_no_harm<B: Backend>(context: &Context<B>
 /// Zero, more than can be mapped, and more reserved than there is.
 pub fn impossible_sizes_are_refused<B: Backend>(context: &Context<B>) {
     let provider = context.backend.provider();
-    for (size, reserved) in [(0, 0), (usize::MAX, 0), (1 << 63, 1), (100, 101), (0, 1)] {
+    for (size, reserved) in
+        [(0, 0), (usize::MAX, 0), (isize::MAX as usize + 1, 1), (100, 101), (0, 1)]
+    {
         let kind = refused(provider.create(handle(6), size, reserved));
         assert_eq!(kind, ErrorKind::InvalidSize, "{size} with {reserved} reserved");
         assert_eq!(refused(provider.stat(handle(6))), ErrorKind::NotFound, "nothing is left");

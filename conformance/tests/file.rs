@@ -26,7 +26,7 @@ impl Backend for OnFile {
     const THREADS: bool = cfg!(target_os = "linux");
     const PROOFS: bool = true;
     // Beyond the largest file of common file systems, so that no disk is filled to find out.
-    const TOO_LARGE: usize = 1 << 62;
+    const TOO_LARGE: usize = conformance::bytes_of(62);
 
     fn create(namespace: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ impl Backend for OnHeap {
     const THREADS: bool = false;
     const PROOFS: bool = true;
     const BLANKS: bool = false;
-    const TOO_LARGE: usize = 1 << 34;
+    const TOO_LARGE: usize = conformance::bytes_of(34);
 
     fn create(_namespace: &str) -> Self {
         let machine = HeapMachine::new();

@@ -26,7 +26,7 @@ impl Backend for OnMemfd {
     const LISTS: bool = true;
     const THREADS: bool = true;
     const PROOFS: bool = true;
-    const TOO_LARGE: usize = 1 << 45;
+    const TOO_LARGE: usize = conformance::bytes_of(45);
 
     fn create(_namespace: &str) -> Self {
         Self(Memfd::new(Memfd::new_control().unwrap()))

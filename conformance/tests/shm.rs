@@ -16,7 +16,7 @@ impl Backend for OnShm {
     const LISTS: bool = cfg!(target_os = "linux");
     const THREADS: bool = cfg!(target_os = "linux");
     const PROOFS: bool = true;
-    const TOO_LARGE: usize = 1 << 45;
+    const TOO_LARGE: usize = conformance::bytes_of(45);
 
     fn create(namespace: &str) -> Self {
         Self(Shm::new(namespace).unwrap())

@@ -26,7 +26,7 @@ impl Backend for OnSysV {
     const LISTS: bool = false;
     const THREADS: bool = cfg!(target_os = "linux");
     const PROOFS: bool = true;
-    const TOO_LARGE: usize = 1 << 45;
+    const TOO_LARGE: usize = conformance::bytes_of(45);
 
     fn create(namespace: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();

@@ -129,7 +129,7 @@ impl fmt::Display for Error {
             ),
             Self::Busy => f.write_str("another thread is attaching a segment and takes long"),
             Self::Lock(e) => e.fmt(f),
-            Self::Namespace(e) => write!(f, "{e:?}"),
+            Self::Namespace(e) => e.fmt(f),
             Self::Corrupt(e) => e.fmt(f),
         }
     }

@@ -181,13 +181,14 @@ fn with_lock<A: Actor>(
     let Some(slot) = control.segment(address.slot()) else { return Ok(()) };
     let Some(handle) = slot.handle() else { return Ok(()) };
     let attached = process < control.layout.max_processes && slot.is_attached_by(process);
-    let end = address.offset() as usize + lock_size(control.layout.max_participants);
+    let Ok(offset) = usize::try_from(address.offset()) else { return Ok(()) };
+    let end = offset.saturating_add(lock_size(control.layout.max_participants));
     if slot.word().state != State::Live || !attached || end > slot.size() {
         return Ok(());
     }
     let work = |base: NonNull<u8>| {
         // SAFETY: the lock's end was found to lie within the segment.
-        let at = unsafe { base.add(address.offset() as usize) }.cast::<ControlLock>();
+        let at = unsafe { base.add(offset) }.cast::<ControlLock>();
         if at.is_aligned() {
             // SAFETY: as above, and a lock consists of atomics, so that any bytes will do.
             if unsafe { ControlLock::has_length_for(at, control.layout.max_participants) } {

@@ -109,7 +109,7 @@ mod ranges {
             let range = unsafe { range.assume_init_mut() };
             range.l_type = kind;
             range.l_whence = libc::SEEK_SET as libc::c_short;
-            range.l_start = crate::sys::offset(byte)?;
+            range.l_start = libc::off_t::try_from(byte).map_err(|_| Errno(libc::EFBIG))?;
             range.l_len = 1;
             crate::sys::restart(|| {
                 // SAFETY: the descriptor is open, and `range` is what the command reads and writes.

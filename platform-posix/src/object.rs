@@ -40,7 +40,9 @@ use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 use crate::error::Error;
 use crate::name::{NamespaceName, ObjectName, Role, Style};
 use crate::options::Options;
-use crate::root::{self, ControlObject, PosixElection, check_size, enough_memory, set_mode};
+use crate::root::{
+    self, ControlObject, PosixElection, addressable, check_size, enough_memory, set_mode,
+};
 use crate::sys::{self, Errno, Stat};
 
 /// Where named objects live.
@@ -374,7 +376,7 @@ pub(crate) fn map_existing(
         let why = format!("{} is not the object it was when it was created", (subject.name)());
         return Err(Error::new(ErrorKind::Foreign, "attaching", why));
     }
-    let len = usize::try_from(stat.size).unwrap_or(usize::MAX);
+    let len = addressable(stat.size, subject.name)?;
     if len == 0 {
         let why = format!("{} is empty: its creation was never completed", (subject.name)());
         return Err(Error::new(ErrorKind::InvalidSize, "attaching", why));

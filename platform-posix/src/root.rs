@@ -246,7 +246,7 @@ impl Election for PosixElection<'_> {
             let why = format!("{} is empty: it was never set up", self.control.label());
             return Err(Error::new(ErrorKind::InvalidSize, "mapping of the control object", why));
         }
-        self.map_len(self.size)
+        self.map_len(addressable(self.size as u64, &|| self.control.label())?)
     }
 
     fn remove(&mut self) -> Result<(), Error> {
@@ -271,13 +271,26 @@ pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
     let fd = control.open_to_read()?;
     let fail = |e, step| Error::os(e, step, control.label());
     let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
-    let len = usize::try_from(stat.size).map_err(|_| fail(Errno(libc::EFBIG), "mmap"))?;
+    let len = addressable(stat.size, &|| control.label())?;
     if len == 0 || control.was_removed(&stat) {
         let why = format!("{} is empty: it is being set up", control.label());
         return Err(Error::new(ErrorKind::NotFound, "mapping of the control object", why));
     }
     let base = sys::map(fd.as_fd(), len, false).map_err(|e| fail(e, "mmap"))?;
     Ok(Mapping { base, len, token: 0 })
+}
+
+/// The size of an object as a length in memory, if there can be such a mapping: a program with
+/// 32-bit addresses may meet an object that has no room in them.
+pub(crate) fn addressable(size: u64, label: &dyn Fn() -> String) -> Result<usize, Error> {
+    isize::try_from(size).map(isize::unsigned_abs).map_err(|_| {
+        let why = format!(
+            "{} has {size} bytes, more than a process with {}-bit addresses can map",
+            label(),
+            usize::BITS
+        );
+        Error::new(ErrorKind::InvalidSize, "mapping", why)
+    })
 }
 
 /// Refuses sizes that no object can have.
@@ -288,7 +301,10 @@ pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
         return refuse("an object needs at least one byte".into());
     }
     if isize::try_from(size).is_err() {
-        return refuse(format!("{size} bytes are more than can be mapped"));
+        return refuse(format!(
+            "{size} bytes are more than a process with {}-bit addresses can map",
+            usize::BITS
+        ));
     }
     if reserved > size {
         return refuse(format!("{reserved} bytes to reserve of an object of {size}"));

@@ -2,6 +2,9 @@
 //!
 //! All `unsafe` of the providers that is a mere call into the C library is here, so that the
 //! modules above read as protocol. Nothing here knows names, namespaces or policies.
+//!
+//! On Linux the calls are those with 64-bit sizes and inode numbers (`wide`), which a 32-bit
+//! program has beside others: with those it could not even look at a file of another's.
 
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -10,6 +13,20 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
 use dsm_core::handle::ObjectId;
+
+#[cfg(not(target_os = "linux"))]
+use libc as wide;
+
+/// The C library's calls with 64-bit sizes, under the names that they have elsewhere.
+#[cfg(target_os = "linux")]
+mod wide {
+    pub(super) use libc::{
+        fallocate64 as fallocate, fstat64 as fstat, fstatvfs64 as fstatvfs,
+        ftruncate64 as ftruncate, getrlimit64 as getrlimit, off64_t as off_t, openat64 as openat,
+        posix_fallocate64 as posix_fallocate, rlimit64 as rlimit, stat64 as stat,
+        statvfs64 as statvfs,
+    };
+}
 
 /// A system's error code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,9 +78,9 @@ pub(crate) struct Stat {
     reason = "the fields of stat differ in width and sign between systems"
 )]
 pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
-    let mut raw = MaybeUninit::<libc::stat>::zeroed();
+    let mut raw = MaybeUninit::<wide::stat>::zeroed();
     // SAFETY: `raw` is writable and of the type that fstat fills; the descriptor is open.
-    Errno::check(unsafe { libc::fstat(fd.as_raw_fd(), raw.as_mut_ptr()) })?;
+    Errno::check(unsafe { wide::fstat(fd.as_raw_fd(), raw.as_mut_ptr()) })?;
     // SAFETY: fstat succeeded and filled it (it is also valid as zeros).
     let raw = unsafe { raw.assume_init() };
     let kind = raw.st_mode as u32 & libc::S_IFMT as u32;
@@ -105,7 +122,7 @@ pub(crate) fn open_at(
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: `name` is a C string, the directory is open, the mode is passed as the promoted
     // type that the variadic call reads.
-    restart(|| owned(unsafe { libc::openat(dir, name.as_ptr(), flags, mode as std::ffi::c_uint) }))
+    restart(|| owned(unsafe { wide::openat(dir, name.as_ptr(), flags, mode as std::ffi::c_uint) }))
 }
 
 /// `unlinkat`.
@@ -121,15 +138,15 @@ pub(crate) fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
 }
 
 /// A length or offset as the C library wants it.
-pub(crate) fn offset(bytes: u64) -> Result<libc::off_t, Errno> {
-    libc::off_t::try_from(bytes).map_err(|_| Errno(libc::EFBIG))
+pub(crate) fn offset(bytes: u64) -> Result<wide::off_t, Errno> {
+    wide::off_t::try_from(bytes).map_err(|_| Errno(libc::EFBIG))
 }
 
 /// `ftruncate`.
 pub(crate) fn set_len(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
     let len = offset(len)?;
     // SAFETY: the descriptor is open.
-    restart(|| Errno::check(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }).map(drop))
+    restart(|| Errno::check(unsafe { wide::ftruncate(fd.as_raw_fd(), len) }).map(drop))
 }
 
 /// All signals that can be blocked are, until this is dropped; then the caller's mask is back.
@@ -188,7 +205,7 @@ pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno
     let (start, len) = (offset(start)?, offset(len)?);
     let _blocked = SignalsBlocked::new();
     // SAFETY: the descriptor is open.
-    restart(|| match unsafe { libc::posix_fallocate(fd.as_raw_fd(), start, len) } {
+    restart(|| match unsafe { wide::posix_fallocate(fd.as_raw_fd(), start, len) } {
         0 => Ok(()),
         code => Err(Errno(code)),
     })
@@ -223,14 +240,14 @@ pub(crate) fn punch(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errn
     let (start, len) = (offset(start)?, offset(len)?);
     let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: the descriptor is open.
-    restart(|| Errno::check(unsafe { libc::fallocate(fd.as_raw_fd(), how, start, len) }).map(drop))
+    restart(|| Errno::check(unsafe { wide::fallocate(fd.as_raw_fd(), how, start, len) }).map(drop))
 }
 
 /// The largest file this process may make (`ulimit -f`): going beyond it would raise SIGXFSZ.
 pub(crate) fn file_size_limit() -> u64 {
-    let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
+    let mut limit = MaybeUninit::<wide::rlimit>::zeroed();
     // SAFETY: `limit` is writable and of the type asked for.
-    if unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } != 0 {
+    if unsafe { wide::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } != 0 {
         return u64::MAX;
     }
     // SAFETY: getrlimit filled it.
@@ -246,9 +263,9 @@ pub(crate) fn file_size_limit() -> u64 {
     reason = "the fields of statvfs differ in width between systems"
 )]
 pub(crate) fn space(fd: BorrowedFd<'_>) -> (u64, u64) {
-    let mut raw = MaybeUninit::<libc::statvfs>::zeroed();
+    let mut raw = MaybeUninit::<wide::statvfs>::zeroed();
     // SAFETY: `raw` is writable and of the type asked for; the descriptor is open.
-    if unsafe { libc::fstatvfs(fd.as_raw_fd(), raw.as_mut_ptr()) } != 0 {
+    if unsafe { wide::fstatvfs(fd.as_raw_fd(), raw.as_mut_ptr()) } != 0 {
         return (0, 0);
     }
     // SAFETY: fstatvfs filled it.

@@ -21,14 +21,14 @@ fn lines(path: &str) -> usize {
     std::fs::read_to_string(path).unwrap().lines().count()
 }
 
-/// Bytes of memory and swap that the machine has.
+/// Bytes of memory and swap that the machine has, or as many as this program can say.
 fn all_memory() -> usize {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
     let lines =
         text.lines().filter(|line| line.starts_with("MemTotal:") || line.starts_with("SwapTotal:"));
     let kibibytes =
-        |line: &str| line.split_ascii_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
-    lines.map(kibibytes).sum::<usize>() * 1024
+        |line: &str| line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+    usize::try_from(lines.map(kibibytes).sum::<u64>() * 1024).unwrap_or(usize::MAX)
 }
 
 fn exercise<P: SegmentProvider + Root>(provider: &P, environment: &Posix) {
@@ -41,8 +41,9 @@ fn exercise<P: SegmentProvider + Root>(provider: &P, environment: &Posix) {
     // Every way to fail.
     assert!(provider.create(handle(1), 1, 1).is_err());
     assert!(provider.create(handle(2), 0, 0).is_err());
-    assert!(provider.create(handle(2), 1 << 62, 1 << 62).is_err());
-    assert!(provider.create(handle(2), 1 << 50, 1).is_err());
+    let bytes = |bits: u32| usize::try_from(1u64 << bits).unwrap_or(usize::MAX);
+    assert!(provider.create(handle(2), bytes(62), bytes(62)).is_err());
+    assert!(provider.create(handle(2), bytes(50), 1).is_err());
     assert!(provider.attach(handle(2), id).is_err());
     assert!(provider.attach(handle(1), wrong).is_err());
     assert!(provider.destroy(handle(1), wrong).is_err());
@@ -54,7 +55,7 @@ fn exercise<P: SegmentProvider + Root>(provider: &P, environment: &Posix) {
     let mut election = provider.elect(PATIENCE).unwrap();
     assert!(provider.elect(Duration::ZERO).is_err());
     assert!(election.create(0).is_err());
-    assert!(election.create(1 << 62).is_err());
+    assert!(election.create(bytes(62)).is_err());
     let control = election.create(4096).unwrap();
     let seen = provider.peek().unwrap();
     environment.claim(0).unwrap();

@@ -74,8 +74,8 @@ impl<'n, L: RawLock> Area<'n, L> {
     ) -> Result<Self, Error> {
         options.check()?;
         let geometry = Self::geometry(namespace, 0, options.initial)?;
-        let segment =
-            namespace.create_segment(options.initial as usize, geometry.fixed() as usize)?;
+        let (whole, fixed) = super::grow::addressable(options.initial, &geometry)?;
+        let segment = namespace.create_segment(whole, fixed)?;
         let handle = segment.handle();
         let slot = segment.lock_address(0).slot();
         // SAFETY: the segment stays mapped until the area that this becomes is dropped (or, on an

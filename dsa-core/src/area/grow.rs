@@ -7,6 +7,7 @@
 
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
+use dsm_core::namespace;
 use dsm_core::participant::Participant;
 use dsm_core::segment::Segment;
 use dsm_core::sync::Ordering;
@@ -198,7 +199,8 @@ impl<L: RawLock> Area<'_, L> {
         size: u64,
     ) -> Result<(), Error> {
         let key = DsaPointer::key_of(index as u32, generation);
-        let segment = self.namespace.create_segment(size as usize, geometry.fixed() as usize)?;
+        let (whole, fixed) = addressable(size, geometry)?;
+        let segment = self.namespace.create_segment(whole, fixed)?;
         let handle = segment.handle();
         entry.handle.store(handle.get(), Ordering::Release);
         // SAFETY: mapped as long as `segment` lives; nobody else knows it.
@@ -423,6 +425,15 @@ impl<L: RawLock> Area<'_, L> {
             given += u32::from(self.give_back(participant, index)?);
         }
         Ok(given)
+    }
+}
+
+/// Bytes of a segment of `size`, and of the part of it that is backed at once, if this process has
+/// addresses for them.
+pub(super) fn addressable(size: u64, geometry: &Geometry) -> Result<(usize, usize), Error> {
+    match (usize::try_from(size), usize::try_from(geometry.fixed())) {
+        (Ok(whole), Ok(fixed)) => Ok((whole, fixed)),
+        _ => Err(Error::Namespace(namespace::Error::InvalidSize(size))),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dsa_core::{DsaPointer, Error, Flags, FreeError, MAX_REQUEST, Options};
 use dsm_core::heap::HeapMachine;
+use dsm_core::namespace;
 
 use crate::support::{Rng, check_fill, fill, free, start};
 
@@ -106,10 +107,12 @@ fn sizes_beyond_the_limit_are_refused() {
         assert_eq!(heap.allocate(size), Err(Error::InvalidRequestSize(size as u64)));
         assert_eq!(heap.allocate_extended(size, Flags::NO_OOM), Ok(DsaPointer::INVALID));
     }
-    for size in [usize::MAX, usize::MAX / 2 + 1, usize::MAX / 2, 1 << 50] {
+    let far = usize::MAX >> if usize::BITS > 50 { usize::BITS - 50 } else { 1 };
+    for size in [usize::MAX, usize::MAX / 2 + 1, usize::MAX / 2, far] {
+        // Where addresses are short, the segment for it may be what has no room in them.
         assert!(matches!(
             heap.allocate_extended(size, Flags::HUGE),
-            Err(Error::InvalidRequestSize(_))
+            Err(Error::InvalidRequestSize(_) | Error::Namespace(namespace::Error::InvalidSize(_)))
         ));
         let flags = Flags::HUGE | Flags::NO_OOM;
         assert_eq!(heap.allocate_extended(size, flags), Ok(DsaPointer::INVALID));
@@ -173,7 +176,9 @@ fn copies_stay_inside_their_object() {
         }
     }
     assert_eq!(area.copy_in(object, 100, &[0; 13]), Err(Error::OutOfObject(113, 112)));
-    assert_eq!(area.copy_in(object, usize::MAX, &[0; 2]), Err(Error::OutOfObject(u64::MAX, 112)));
+    // The end of the range, as far as it can be told.
+    let end = (usize::MAX as u64).saturating_add(2);
+    assert_eq!(area.copy_in(object, usize::MAX, &[0; 2]), Err(Error::OutOfObject(end, 112)));
     // The header and the tables at the start of the segment are no object.
     let start = DsaPointer::from_raw(object.raw() >> 40 << 40);
     assert!(area.copy_in(start, 0, &[0]).is_err());

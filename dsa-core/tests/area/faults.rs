@@ -110,9 +110,9 @@ fn the_size_limit_holds() {
     assert!(area.stats().unwrap().total <= 1 << 20);
     for flags in [Flags::NO_OOM, Flags::NO_OOM | Flags::HUGE, Flags::NO_OOM | Flags::ZERO] {
         assert_eq!(heap.allocate_extended(4 << 20, flags), Ok(DsaPointer::INVALID));
-        assert_eq!(heap.allocate_extended(1 << 33, flags), Ok(DsaPointer::INVALID));
+        assert_eq!(heap.allocate_extended(1 << 30, flags), Ok(DsaPointer::INVALID));
     }
-    assert!(matches!(heap.allocate_extended(1 << 33, Flags::HUGE), Err(Error::SizeLimit { .. })));
+    assert!(matches!(heap.allocate_extended(1 << 30, Flags::HUGE), Err(Error::SizeLimit { .. })));
     area.set_size_limit(u64::MAX);
     heap.allocate(4 << 20).unwrap();
     assert!(matches!(

@@ -41,14 +41,14 @@ fn threads_pass_objects_around() {
                 };
                 let object = heap.allocate(size).unwrap();
                 // The size is kept in the object itself; a pattern follows it.
-                area.copy_in(object, 0, &size.to_ne_bytes()).unwrap();
-                area.copy_in(object, size - 8, &size.to_ne_bytes()).unwrap();
+                area.copy_in(object, 0, &(size as u64).to_ne_bytes()).unwrap();
+                area.copy_in(object, size - 8, &(size as u64).to_ne_bytes()).unwrap();
                 let cell = &cells[rng.below(cells.len())];
                 let old = DsaPointer::from_raw(cell.swap(object.raw(), Ordering::AcqRel));
                 if old.is_valid() {
                     let (mut size, mut end) = ([0; 8], [0; 8]);
                     area.copy_out(old, 0, &mut size).unwrap();
-                    let there = usize::from_ne_bytes(size);
+                    let there = u64::from_ne_bytes(size) as usize;
                     area.copy_out(old, there - 8, &mut end).unwrap();
                     assert!(size == end, "{old:?} was changed");
                     // SAFETY: swapped out: nobody else knows it.

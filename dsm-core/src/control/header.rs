@@ -162,6 +162,8 @@ impl Layout {
         let indexes_at = segments_at + max_segments as usize * segment_stride;
         let words = Self::words(max_segments as usize) + Self::words(main_len / PAGE);
         let main_at = (indexes_at + words * size_of::<AtomicU64>()).next_multiple_of(PAGE);
+        // Where addresses are short, a main region that has one may leave none for the rest.
+        let Some(total) = main_at.checked_add(main_len) else { return Err("main_region") };
         Ok(Self {
             max_processes,
             max_participants,
@@ -174,7 +176,7 @@ impl Layout {
             indexes_at,
             main_at,
             main_len,
-            total: main_at + main_len,
+            total,
         })
     }
 

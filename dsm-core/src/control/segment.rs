@@ -171,8 +171,9 @@ impl SegmentSlot<'_> {
         self.record.object.store(id.object, Ordering::Release);
     }
 
+    /// Its size in bytes; 0 if the record is damaged and says more than there are addresses.
     pub(crate) fn size(&self) -> usize {
-        self.record.size.load(Ordering::Relaxed) as usize
+        usize::try_from(self.record.size.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Whether any process has it attached.

@@ -78,6 +78,13 @@ impl fmt::Display for Error {
                 "the namespace was made by a newer build (layout {theirs}, this one has {ours}); \
                  upgrade this program"
             ),
+            Self::Fingerprint(theirs, ours) if other_width(*theirs, *ours) => write!(
+                f,
+                "the namespace was made by programs with {}-bit addresses, this one has {}-bit \
+                 ones; build them alike, or choose another name",
+                8 * (theirs & 0xff),
+                8 * (ours & 0xff)
+            ),
             Self::Fingerprint(theirs, ours) => write!(
                 f,
                 "the namespace was made by a build for another machine or with other slot sizes \
@@ -125,6 +132,11 @@ impl fmt::Display for Error {
             Self::CircularPin => {
                 f.write_str("the segment to be pinned under depends on the segment itself")
             }
+            Self::InvalidSize(size) if isize::try_from(*size).is_err() => write!(
+                f,
+                "a segment of {size} bytes has no room in a process with {}-bit addresses",
+                usize::BITS
+            ),
             Self::InvalidSize(size) => write!(f, "a size or range of {size} bytes is invalid"),
             Self::Lock(error) => error.fmt(f),
             Self::Forked => f.write_str(
@@ -133,6 +145,12 @@ impl fmt::Display for Error {
             Self::Entropy => f.write_str("the source of random numbers gives nothing usable"),
         }
     }
+}
+
+/// Whether two fingerprints differ in the width of an address, which is their lowest byte.
+fn other_width(theirs: u64, ours: u64) -> bool {
+    let width = theirs & 0xff;
+    matches!(width, 4 | 8) && width != ours & 0xff
 }
 
 impl core::error::Error for Error {}

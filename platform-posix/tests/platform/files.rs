@@ -3,8 +3,11 @@
 use dsm_core::provider::{Root, SegmentProvider};
 use platform_posix::{File, NamespaceName, Shm};
 
-use crate::support::{get, handle, name, set, unmap};
+#[cfg(target_pointer_width = "64")]
+use crate::support::{get, set};
+use crate::support::{handle, name, unmap};
 
+#[cfg(target_pointer_width = "64")]
 #[test]
 fn the_last_byte_of_four_gibibytes_and_one_is_there() {
     let directory = tempfile::tempdir().unwrap();
@@ -25,6 +28,32 @@ fn the_last_byte_of_four_gibibytes_and_one_is_there() {
         // SAFETY: not used any more.
         unsafe { file.detach(mapping) };
     }
+}
+
+/// A program with short addresses looks at what it can't map, and says why it can't.
+#[cfg(target_pointer_width = "32")]
+#[test]
+fn what_has_no_room_in_the_address_space_is_refused() {
+    use dsm_core::error::ErrorKind;
+    use dsm_core::handle::ObjectId;
+    use dsm_core::provider::ProviderError;
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = File::new(directory.path(), "large").unwrap();
+    let path = directory.path().join(format!("dsm.large.{}", handle(1)));
+    for size in [(4u64 << 30) + 1, 2 << 30] {
+        std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        assert_eq!(file.stat(handle(1)).unwrap().size, size);
+        let error = file.attach(handle(1), ObjectId::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidSize, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&size.to_string()) && text.contains("32-bit addresses"), "{text}");
+    }
+    let error = file.create(handle(2), isize::MAX as usize + 1, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidSize, "{error}");
+    file.destroy(handle(1), ObjectId::default()).unwrap();
 }
 
 #[test]
