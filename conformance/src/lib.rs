@@ -97,6 +97,11 @@ pub struct Context<B> {
 ///
 /// If the case fails.
 pub fn run<B: Backend>(name: &str, entry: &'static str, case: fn(&Context<B>)) {
+    #[cfg(dsm_planted)]
+    {
+        use dsm_core::planted::{VARIABLE, select};
+        assert!(select(&std::env::var(VARIABLE).unwrap_or_default()), "no such planted bug");
+    }
     let namespace = format!("test-{}-{}", &name[..name.len().min(40)], std::process::id());
     let backend = B::create(&namespace);
     let context = Context { backend, namespace, entry };

@@ -12,6 +12,7 @@
 //! | `case`, `look`, `tally` | what is explored and asked, and what was found |
 //! | `operations` | the operations and their oracles |
 //! | `swarm` | real processes, really killed |
+//! | `yardsticks` | planted bugs, each of which must be caught by the others |
 //!
 //! Only for Linux on x86-64: the processor's trap flag and the layout of signal contexts.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -28,6 +29,7 @@ mod stepper;
 mod swarm;
 mod system;
 mod tally;
+mod yardsticks;
 
 use std::process::ExitCode;
 
@@ -46,15 +48,23 @@ enum Command {
     Images(images::Options),
     /// Lets real processes work on real shared memory, kills them, and accounts for everything.
     Swarm(swarm::Options),
+    /// Plants bugs, one at a time, and shows that each is caught.
+    Yardsticks(yardsticks::Options),
     /// A process of the swarm.
     #[command(hide = true)]
     Worker(swarm::Orders),
 }
 
 fn main() -> ExitCode {
+    #[cfg(dsm_planted)]
+    if let Err(error) = yardsticks::obey_environment() {
+        complain(&error);
+        return ExitCode::from(2);
+    }
     let done = match Arguments::parse().command {
         Command::Images(options) => images::run(&options),
         Command::Swarm(options) => swarm::run(&options),
+        Command::Yardsticks(options) => yardsticks::run(&options),
         Command::Worker(orders) => swarm::work(&orders),
     };
     match done {

@@ -160,7 +160,7 @@ impl<S: Store> Locked<'_, S> {
         Ok(())
     }
 
-    fn store_words(&self, target: u64, words: [u64; 2]) -> Result<(), Error> {
+    pub(crate) fn store_words(&self, target: u64, words: [u64; 2]) -> Result<(), Error> {
         let directory = self.line().directory.load(Ordering::Relaxed);
         let (first, span) = ((target & 0xffff_ffff) as usize, (target >> 32) as usize);
         if first + span > 1 << depth_of(directory) {

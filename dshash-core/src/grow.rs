@@ -20,6 +20,7 @@
 
 use core::mem::size_of;
 
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
@@ -196,6 +197,9 @@ impl<'s, S: Store> Locked<'s, S> {
         self.empty(words[0])?;
         self.empty(words[1])?;
         let bit = 31 - self.core.bits - local;
+        if planted(Bug::DirectoryBeforeCopy) {
+            self.store_words(reach.first as u64 | (reach.span as u64) << 32, words)?;
+        }
         if !self.refill(reach.word, words, 1 << bit)? {
             return self.give_up();
         }

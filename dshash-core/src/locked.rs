@@ -20,6 +20,7 @@
 
 use dsm_core::lock::{Acquired, HeldMode, Patience, RawLock, SharedGuard, Token};
 use dsm_core::participant::Participant;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{Ordering, fence};
 
 use crate::error::Error;
@@ -193,6 +194,9 @@ impl<'s, S: Store> Locked<'s, S> {
         if self.state & CHANGING == 0 {
             self.state |= CHANGING;
             let seq = self.line().seq.load(Ordering::Relaxed);
+            if planted(Bug::SequenceStaysEven) {
+                return;
+            }
             self.line().seq.store(seq | 1, Ordering::Relaxed);
             // What follows is not seen before the odd number is.
             fence(Ordering::Release);
@@ -299,8 +303,14 @@ impl<'s, S: Store> Locked<'s, S> {
         if distance != 0 {
             self.pass(hash::kept(hash), distance)?;
         }
+        if planted(Bug::TagAfterReference) {
+            bucket.refs[slot].store(reference, Ordering::Release);
+        }
         bucket.set_tag(slot, hash::tag(hash));
         step();
+        if planted(Bug::RecordClosedEarly) {
+            self.set_op(0);
+        }
         bucket.refs[slot].store(reference, Ordering::Release);
         step();
         line.count.store(count.wrapping_add(1), Ordering::Relaxed);

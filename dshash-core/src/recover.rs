@@ -20,6 +20,7 @@
 //! takes as long as what it completes, and a switch of directory words or the freeing of chunks
 //! that were under way. No function of the user is called.
 
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
@@ -42,6 +43,7 @@ impl<S: Store> Locked<'_, S> {
                 }
             }
             OP_DELETE => self.settle_delete(reference)?,
+            OP_GUARD if planted(Bug::PoisonForgotten) => {}
             OP_GUARD => self.set_poison(self.core.entry(reference)?, true),
             OP_REBUILD => self.rebuild()?,
             _ => return Err(Error::Corrupt("a partition's record")),
@@ -64,7 +66,9 @@ impl<S: Store> Locked<'_, S> {
                 self.push_free(reference, self.core.entry(reference)?);
             }
         }
-        self.line().count.store(count + u32::from(is_in), Ordering::Relaxed);
+        if !planted(Bug::CountTrusted) {
+            self.line().count.store(count + u32::from(is_in), Ordering::Relaxed);
+        }
         Ok(is_in)
     }
 

@@ -27,6 +27,8 @@ pub mod lock;
 mod main_region;
 pub mod namespace;
 pub mod participant;
+#[doc(hidden)]
+pub mod planted;
 pub mod provider;
 mod reap;
 pub mod segment;

@@ -27,6 +27,7 @@ use crate::handle::{LockAddress, ObjectId};
 use crate::lock::HeldMode;
 use crate::namespace::{Error, ProcessLocal};
 use crate::participant::ParticipantSlot;
+use crate::planted::{Bug, planted};
 use crate::provider::ErasedProvider;
 use crate::sync::Ordering;
 
@@ -42,7 +43,11 @@ pub(crate) trait Actor {
 /// All three steps. Returns the number of participants freed.
 pub(crate) fn reap<A: Actor>(actor: &A) -> Result<u32, Error> {
     prove(actor.control());
-    let freed = actor.locked(|| sweep(actor))?;
+    let freed = if planted(Bug::ReaperWithoutClaim) {
+        sweep(actor)
+    } else {
+        actor.locked(|| sweep(actor))?
+    };
     destroy_retired(actor)?;
     Ok(freed)
 }
@@ -115,8 +120,12 @@ fn sweep<A: Actor>(actor: &A) -> u32 {
         if state == participant_state::FREE || !dead {
             continue;
         }
+        let free = process::pack(generation, participant_state::FREE);
+        if planted(Bug::SlotFreedBeforeSweep) {
+            slot.state.store(free, Ordering::Release);
+        }
         if sweep_participant(actor, slot, process) {
-            slot.state.store(process::pack(generation, participant_state::FREE), Ordering::Release);
+            slot.state.store(free, Ordering::Release);
             freed += 1;
         } else {
             kept.add(process);
@@ -127,14 +136,22 @@ fn sweep<A: Actor>(actor: &A) -> u32 {
             kept.add(index as u32);
         }
     }
+    if planted(Bug::ProcessFreedFirst) {
+        free_processes(control, &kept);
+    }
     sweep_segments(control, &kept);
+    free_processes(control, &kept);
+    freed
+}
+
+/// Frees the slots of the dead but `kept`.
+fn free_processes(control: &Control<'_>, kept: &Processes) {
     for (index, slot) in control.processes.iter().enumerate() {
         let (generation, state) = slot.get();
         if state == process::DEAD && !kept.has(index as u32) {
             slot.state.store(process::pack(generation, process::FREE), Ordering::Release);
         }
     }
-    freed
 }
 
 /// Sweeps the other participants of `process` that are registered or orphaned, as the process
@@ -161,6 +178,9 @@ fn sweep_participant<A: Actor>(actor: &A, slot: &ParticipantSlot, process: u32) 
     let Some(index) = index else { return false };
     slot.held().filter(|(_, mode)| *mode == HeldMode::Shared).all(|(address, _)| {
         with_lock(actor, address, process, |lock| {
+            if planted(Bug::DeadReaderKept) {
+                return;
+            }
             // SAFETY: `with_lock` gives a mapped lock of this namespace; its bit belongs to a
             // participant that is gone, and no other gets the slot under the control lock.
             unsafe { ControlLock::clear_reader(lock, index as u16) };
@@ -284,6 +304,9 @@ pub(crate) fn destroy_one<A: Actor>(actor: &A, slot: &SegmentSlot<'_>) -> Result
     if word.state != State::Moribund || slot.word() != word {
         return Ok(());
     }
+    if planted(Bug::FreedBeforeRemoved) {
+        actor.locked(|| slots::free_slot(actor.control(), slot))?;
+    }
     if let Some(handle) = handle {
         match actor.provider().destroy(handle, id) {
             Ok(()) => {}
@@ -293,7 +316,7 @@ pub(crate) fn destroy_one<A: Actor>(actor: &A, slot: &SegmentSlot<'_>) -> Result
         }
     }
     actor.locked(|| {
-        if slot.word() == word {
+        if slot.word() == word || planted(Bug::FreesUnlooked) {
             slots::free_slot(actor.control(), slot);
         }
     })

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use dsm_core::handle::ParticipantId;
 use dsm_core::participant::{Participant, Peers};
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::entry::{Entry, Shape, State};
@@ -135,8 +136,13 @@ impl Claim<'_> {
             if entry.state() != Some(State::Initialising(id)) {
                 return Ok(Verdict::Keep(false));
             }
-            entry.set_object(handle, table);
+            if !planted(Bug::PinBeforeHandle) {
+                entry.set_object(handle, table);
+            }
             pin()?;
+            if planted(Bug::PinBeforeHandle) {
+                entry.set_object(handle, table);
+            }
             entry.set_state(State::Ready);
             Ok(Verdict::Keep(true))
         })?;

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::planted::{Bug, planted};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 
 use crate::error::Error;
@@ -142,7 +143,8 @@ impl Named {
     fn remove(&self, name: &ObjectName, id: ObjectId) -> Result<(), Error> {
         let Some(stat) = self.look(name)? else { return Ok(()) };
         let path = || self.path(name);
-        if !stat.regular || (id != ObjectId::default() && stat.id != id) {
+        let other = id != ObjectId::default() && stat.id != id && !planted(Bug::UnlinkByName);
+        if !stat.regular || other {
             let why = format!("{} is another object by now; it was left alone", path());
             return Err(Error::new(ErrorKind::Foreign, "removal", why));
         }

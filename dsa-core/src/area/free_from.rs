@@ -36,6 +36,7 @@
 
 use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU8, AtomicU64, Ordering, compiler_fence};
 
 use super::Area;
@@ -86,6 +87,9 @@ impl<L: RawLock> Area<'_, L> {
                     if began {
                         dest.store(DsaPointer::INVALID, Ordering::Release);
                         compiler_fence();
+                        if planted(Bug::IntentForgottenEarly) {
+                            self.forget_intent();
+                        }
                         complete(&slab, truth);
                     }
                     self.forget_intent();

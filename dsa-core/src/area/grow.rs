@@ -9,6 +9,7 @@ use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
 use dsm_core::namespace;
 use dsm_core::participant::Participant;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::segment::Segment;
 use dsm_core::sync::Ordering;
 
@@ -376,7 +377,12 @@ impl<L: RawLock> Area<'_, L> {
         generation: u32,
     ) -> Result<(), Error> {
         let size = entry.size.load(Ordering::Relaxed);
-        if let Some(handle) = SegmentHandle::from_raw(entry.handle.load(Ordering::Relaxed)) {
+        let handle = entry.handle.load(Ordering::Relaxed);
+        if planted(Bug::EntryFreedBeforeUnpin) {
+            entry.clear();
+            entry.store(generation, spent(generation));
+        }
+        if let Some(handle) = SegmentHandle::from_raw(handle) {
             // Not pinned any more, or gone: then an earlier attempt got this far.
             let _ = self.namespace.unpin_segment(handle);
         }

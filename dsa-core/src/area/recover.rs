@@ -17,6 +17,7 @@
 use dsm_core::handle::ParticipantId;
 use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU64, Ordering};
 
 use super::Area;
@@ -99,7 +100,9 @@ impl<L: RawLock> Area<'_, L> {
                 }
                 Ok(())
             })?;
-            tables.rebuild(watermark)?;
+            if !planted(Bug::FreePagesTrusted) {
+                tables.rebuild(watermark)?;
+            }
             entry.free.store(geometry.pages.saturating_sub(used), Ordering::Relaxed);
             self.refresh(entry, &tables)?;
         }
@@ -209,12 +212,16 @@ impl<L: RawLock> Area<'_, L> {
         adopted: &mut Adopted,
         orphans: &mut [u16; CLASSES],
     ) -> Result<(), Error> {
-        let owner = slab.header.owner.load(Ordering::Acquire);
+        let mut owner = slab.header.owner.load(Ordering::Acquire);
         let orphan = owner == ORPHAN;
         if !orphan && (owner & !WATCHED < FIRST_OWNER || !deaths.is_dead(owner)) {
             return Ok(());
         }
         let class = slab.class()?;
+        if planted(Bug::AdoptedUnsettled) {
+            slab.header.owner.store(ORPHAN, Ordering::Release);
+            owner = ORPHAN;
+        }
         if !orphan {
             self.settle_dead_slab(slab)?;
         }

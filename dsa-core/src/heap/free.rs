@@ -1,6 +1,7 @@
 //! Freeing what is not in one of this heap's own, unwatched slabs of a whole unit.
 
 use dsm_core::lock::RawLock;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU8, Ordering};
 
 use super::Heap;
@@ -95,7 +96,8 @@ impl<L: RawLock> Heap<'_, L> {
 fn free_remotely(pointer: DsaPointer, slab: &Slab<'_>, truth: &AtomicU8) -> Result<(), FreeError> {
     let mut value = truth.load(Ordering::Relaxed);
     if is_allocated(value) && slab.header.pending.load(Ordering::Relaxed) == 0 {
-        slab.header.pending.store(1, Ordering::Release);
+        let mark = u8::from(!planted(Bug::RemoteFreeUnseen));
+        slab.header.pending.store(mark, Ordering::Release);
     }
     while is_allocated(value) {
         match truth.compare_exchange(value, FREE, Ordering::AcqRel, Ordering::Relaxed) {

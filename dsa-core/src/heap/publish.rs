@@ -11,6 +11,7 @@
 //! the allocator's recovery frees the 2s of the dead, that is before it calls into the area.
 
 use dsm_core::lock::RawLock;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use core::ptr::NonNull;
@@ -76,6 +77,9 @@ impl<L: RawLock> Heap<'_, L> {
                 dsm_core::sync::compiler_fence();
                 slab.header.publishing.store(index as u16 + 1, Ordering::Relaxed);
                 dsm_core::sync::compiler_fence();
+                if planted(Bug::TruthBeforeLink) {
+                    truth.store(USED, Ordering::Release);
+                }
                 dest.store(pointer, Ordering::Release);
                 // Fails if who found it there has freed it already.
                 let _ =

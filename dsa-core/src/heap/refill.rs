@@ -11,6 +11,7 @@
 use core::cell::Cell;
 
 use dsm_core::lock::RawLock;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU8, Ordering};
 
 use super::Heap;
@@ -123,7 +124,7 @@ impl<L: RawLock> Heap<'_, L> {
             let slab = self.slab_at(at)?;
             let next = slab.header.next.load(Ordering::Relaxed);
             let marked = slab.header.pending.load(Ordering::Relaxed) != 0;
-            if marked || all {
+            if marked || all && !planted(Bug::RemoteFreeUnseen) {
                 // The mark goes before the bytes are read, so that a later free marks anew.
                 slab.header.pending.swap(0, Ordering::AcqRel);
                 let enough = if all { 1 } else { slab.hysteresis() };

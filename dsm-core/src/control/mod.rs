@@ -45,6 +45,7 @@ use crate::lock::rw::RwLock;
 use crate::lock::{Acquired, LockError, LockRef, Patience, RawLock};
 use crate::namespace::Error;
 use crate::participant::{Participant, ParticipantSlot, Peers};
+use crate::planted::{Bug, planted};
 use crate::provider::Mapping;
 use crate::sync::AtomicU64;
 
@@ -198,7 +199,9 @@ impl<'a> Control<'a> {
     ) -> Result<T, Error> {
         let mut guard = self.lock().exclusive(me, patience).map_err(Error::Lock)?;
         if guard.acquired() == Acquired::FromDead {
-            self.rebuild();
+            if !planted(Bug::IndexTrusted) {
+                self.rebuild();
+            }
             guard.mark_recovered();
         }
         Ok(work())
@@ -303,7 +306,7 @@ impl Peers for Control<'_> {
         let Some(slot) = self.participants.get(who.index as usize) else { return true };
         let word = slot.state.load(Acquire);
         let (generation, state) = process::unpack(word);
-        if generation != who.generation
+        if generation != who.generation && !planted(Bug::GenerationIgnored)
             || matches!(state, participant_state::FREE | participant_state::ENDED)
         {
             return true;

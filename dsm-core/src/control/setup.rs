@@ -19,6 +19,7 @@ use crate::handle::ObjectId;
 use crate::lock::RawLock;
 use crate::namespace::Error;
 use crate::participant::ParticipantSlot;
+use crate::planted::{Bug, planted};
 use crate::provider::Mapping;
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -38,6 +39,10 @@ pub(crate) unsafe fn initialise<'a>(
     let base = mapping.base;
     // SAFETY: the header is the first part of the layout; nobody else uses the memory.
     unsafe { build(base, 0, || Header::new(&layout, persistent, id)) };
+    if planted(Bug::MagicFirst) {
+        // SAFETY: the header was built just now.
+        unsafe { base.cast::<Header>().as_ref() }.magic.store(MAGIC, Release);
+    }
     // SAFETY: as above; the lock's part is as long as `size_for` says.
     let lock = unsafe { base.add(layout.lock_at) }.cast::<ControlLock>();
     // SAFETY: as above.

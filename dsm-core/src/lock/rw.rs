@@ -73,6 +73,7 @@ use core::ptr::NonNull;
 use super::{Acquired, HeldMode, LockError, Patience, RawLock, SharedOutcome, Token};
 use crate::handle::{LockAddress, ParticipantId};
 use crate::participant::Participant;
+use crate::planted::{Bug, planted};
 use crate::sync::{
     AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -286,7 +287,11 @@ unsafe impl RawLock for RwLock {
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
         let token = Token::new(held, me);
-        let entered = lines.base.owner.compare_exchange(0, me | ENTERED, SeqCst, SeqCst).is_ok();
+        let mine = if planted(Bug::OwnerAfterSwap) { ENTERED } else { me | ENTERED };
+        let entered = lines.base.owner.compare_exchange(0, mine, SeqCst, SeqCst).is_ok();
+        if planted(Bug::OwnerAfterSwap) && entered {
+            lines.base.owner.fetch_or(me, SeqCst);
+        }
         dekker_fence();
         if entered && !lines.any_reader() {
             return Ok((token, Acquired::Clean));
@@ -305,7 +310,8 @@ unsafe impl RawLock for RwLock {
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let base = unsafe { at.as_ref() };
         let quiet = token.owner() | ENTERED;
-        if base.owner.compare_exchange(quiet, 0, SeqCst, SeqCst).is_err() {
+        let order = if planted(Bug::MissingRelease) { Relaxed } else { SeqCst };
+        if base.owner.compare_exchange(quiet, 0, order, order).is_err() {
             contended::let_go(base, participant);
         }
         participant.unhold(token.held());
@@ -327,6 +333,13 @@ unsafe impl RawLock for RwLock {
         participant: &Participant<'_>,
         patience: Patience,
     ) -> Result<SharedOutcome, LockError> {
+        if planted(Bug::BitBeforeRecord) {
+            // SAFETY: the caller promises an initialised lock that stays mapped.
+            let lines = unsafe { Lines::new(at) };
+            lines
+                .reader(index_of(participant.packed()))
+                .map(|(word, bit)| word.fetch_or(bit, SeqCst));
+        }
         let (held, again) = participant.hold(address, HeldMode::Shared)?;
         let token = Token::new(held, participant.packed());
         if again {
@@ -339,7 +352,9 @@ unsafe impl RawLock for RwLock {
             return Err(LockError::NotRegistered);
         };
         reader.0.fetch_or(reader.1, SeqCst);
-        dekker_fence();
+        if !planted(Bug::MissingFence) {
+            dekker_fence();
+        }
         if lines.base.owner.load(SeqCst) == 0
             || contended::shared(lines, reader, participant, held, patience)?
         {
@@ -355,6 +370,9 @@ unsafe impl RawLock for RwLock {
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let lines = unsafe { Lines::new(at) };
+        if planted(Bug::RecordClearedEarly) {
+            participant.unhold(token.held());
+        }
         if let Some(reader) = lines.reader(index_of(token.owner())) {
             leave(lines, reader, participant);
         }

@@ -38,6 +38,7 @@ use crate::error::ErrorKind;
 use crate::handle::{ObjectId, ParticipantId};
 use crate::lock::Patience;
 use crate::participant::{Participant, ParticipantLocal};
+use crate::planted::{Bug, planted};
 use crate::provider::{Election, ErasedProvider, Mapping, ProviderError, Root};
 use crate::reap::{self, Actor};
 use crate::sync::Ordering;
@@ -266,6 +267,9 @@ impl<'a> Namespace<'a> {
         let swept = reap::reap(&elector);
         if self.is_persistent() || anyone_lives(&self.control) {
             return swept.map(|_| ());
+        }
+        if planted(Bug::ListRemovedFirst) {
+            election.remove().map_err(platform_error)?;
         }
         clear_out(&self.control, self.platform.provider)?;
         drop(elector);

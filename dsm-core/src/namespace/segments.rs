@@ -17,6 +17,7 @@ use crate::control::{process, slots};
 use crate::error::ErrorKind;
 use crate::handle::{ObjectId, SegmentHandle};
 use crate::main_region;
+use crate::planted::{Bug, planted};
 use crate::provider::Mapping;
 use crate::reap;
 use crate::segment::{Blank, Segment};
@@ -99,6 +100,9 @@ impl Namespace<'_> {
         let live = self.with_control(|| {
             slot.set_id(id);
             slot.set_attached(self.process.0, true);
+            if planted(Bug::CreatingUnrecorded) {
+                slots::publish(&self.control, &slot, Word::new(State::Creating, generation));
+            }
             slot.set(Word::new(State::Live, generation));
         });
         if let Err(error) = live {
@@ -124,7 +128,9 @@ impl Namespace<'_> {
             slot.record.reserved.store(0, Ordering::Relaxed);
             slot.set_id(ObjectId::default());
             slot.record.creator.store(creator, Ordering::Relaxed);
-            slots::publish(&self.control, &slot, Word::new(State::Creating, generation));
+            if !planted(Bug::CreatingUnrecorded) {
+                slots::publish(&self.control, &slot, Word::new(State::Creating, generation));
+            }
             Some((handle, generation))
         })
     }
@@ -188,8 +194,10 @@ impl Namespace<'_> {
         if record.handle != 0 {
             return Ok(None);
         }
+        let look = || slots::find(&self.control, handle);
+        let seen = if planted(Bug::AttachUnchecked) { look() } else { None };
         let attached = self.with_control(|| {
-            let slot = slots::find(&self.control, handle)?;
+            let slot = seen.or_else(look)?;
             slot.set_attached(self.process.0, true);
             Some((slot, slot.size(), slot.id()))
         })?;

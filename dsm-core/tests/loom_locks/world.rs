@@ -126,6 +126,8 @@ unsafe impl<L> Send for World<L> {}
 
 impl<L: RawLock> World<L> {
     pub(crate) fn new() -> Self {
+        #[cfg(dsm_planted)]
+        dsm_core::planted::select_by_environment();
         Self {
             env: ModelEnv { timeouts: Mutex::new(None), bell: Condvar::new() },
             slots: [(); 3].map(|()| ParticipantSlot::new()),

@@ -12,6 +12,7 @@ use crate::env::Environment;
 use crate::handle::ParticipantId;
 use crate::lock::{Acquired, LockError, Patience};
 use crate::participant::Participant;
+use crate::planted::{Bug, planted};
 use crate::sync::{AtomicU64, spin_loop};
 
 /// Looks at the word before sleeping: about a microsecond, what a sleep and a wake cost.
@@ -126,7 +127,9 @@ pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
     let mut word = lock.owner.load(SeqCst);
     while word & OWNER == participant.packed() {
         match lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst) {
-            Ok(_) if word & WAITERS != 0 => return wake_all(lock, participant),
+            Ok(_) if word & WAITERS != 0 && !planted(Bug::LostWake) => {
+                return wake_all(lock, participant);
+            }
             Ok(_) => return,
             Err(changed) => word = changed,
         }
@@ -168,7 +171,7 @@ fn claim(
         } else if !waiter.finds_dead(participant, word) {
             waiter.behind_owner(lock, word)?;
             continue;
-        } else if word & ENTERED != 0 {
+        } else if word & ENTERED != 0 && !planted(Bug::EnteredTakenForClaimed) {
             me | ENTERED | DIRTY | word & WAITERS
         } else {
             me | ENTERED | word & (DIRTY | WAITERS)
@@ -203,7 +206,10 @@ fn enter(
         }
         // Nobody else changes these bits, so that each flips as meant.
         let draining = lock.owner.load(SeqCst) & DRAINING;
-        lock.owner.fetch_xor(ENTERED | CLAIMED | draining, SeqCst);
+        let word = lock.owner.fetch_xor(ENTERED | CLAIMED | draining, SeqCst);
+        if planted(Bug::EntersUnlooked) {
+            return Ok(if word & DIRTY != 0 { Acquired::FromDead } else { Acquired::Clean });
+        }
     }
 }
 

@@ -1,0 +1,173 @@
+//! Planted bugs: what the tools that look for mistakes are measured with.
+//!
+//! A tool that never fails proves nothing. So the code has, at the places where its order of
+//! stores matters most, the mistakes that one could make there, each behind an `if
+//! planted(Bug::...)`. They exist in builds with `--cfg dsm_planted` only; in any other,
+//! [`planted`] is the constant `false`, and nothing of them is compiled. A cfg and not a feature,
+//! since features are unified across a workspace and can be switched on by anybody.
+//!
+//! At most one bug is selected at a time, for the whole process, by whoever starts it
+//! (`crash yardsticks`, or a test's setup); these crates read no environment. The selection is no
+//! part of what a model explores, which is why its atomic is not one of [`sync`](crate::sync).
+
+macro_rules! bugs {
+    ($($variant:ident $name:literal $place:literal: $doc:literal;)*) => {
+        /// A mistake that can be made on request.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Bug {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// What it is called on a command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// The file with the place where it was planted.
+            #[must_use]
+            pub const fn place(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $place,)*
+                }
+            }
+
+            /// What is wrong.
+            #[must_use]
+            pub const fn what(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $doc,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    BitBeforeRecord "bit-before-record" "dsm-core/src/lock/rw.rs":
+        "A reader sets its bit in the lock before its record says which lock.";
+    RecordClearedEarly "record-cleared-early" "dsm-core/src/lock/rw.rs":
+        "A reader takes its record back before its bit.";
+    OwnerAfterSwap "owner-after-swap" "dsm-core/src/lock/rw.rs":
+        "A writer takes the lock first and writes down its name after that.";
+    MissingRelease "missing-release" "dsm-core/src/lock/rw.rs":
+        "A writer lets go without releasing what it wrote.";
+    MissingFence "missing-fence" "dsm-core/src/lock/rw.rs":
+        "A reader's look at the owner may come before its bit is set.";
+    LostWake "lost-wake" "dsm-core/src/lock/rw/contended.rs":
+        "An owner that others wait for lets go and wakes nobody.";
+    EntersUnlooked "enters-unlooked" "dsm-core/src/lock/rw/contended.rs":
+        "A claimant that saw the readers go enters without a second look.";
+    EnteredTakenForClaimed "entered-for-claimed" "dsm-core/src/lock/rw/contended.rs":
+        "A dead owner's lock is taken over as if it had only waited: the data count as clean.";
+    DeadReaderKept "dead-reader-kept" "dsm-core/src/reap.rs":
+        "The sweep leaves a dead reader's bit where it is.";
+    SlotFreedBeforeSweep "slot-freed-before-sweep" "dsm-core/src/reap.rs":
+        "A dead participant's slot is free before its bits are cleared.";
+    ProcessFreedFirst "process-freed-first" "dsm-core/src/reap.rs":
+        "A dead process's slot is free before its attachments are cleared.";
+    ReaperWithoutClaim "reaper-without-claim" "dsm-core/src/reap.rs":
+        "A reaper sweeps without keeping others from doing so at the same time.";
+    FreesUnlooked "frees-unlooked" "dsm-core/src/reap.rs":
+        "Of two that destroy a segment the second one frees the slot's next tenant.";
+    FreedBeforeRemoved "freed-before-removed" "dsm-core/src/reap.rs":
+        "A segment's slot is free before its object is removed.";
+    GenerationIgnored "generation-ignored" "dsm-core/src/control/mod.rs":
+        "Whoever has a slot now is taken for its former tenant.";
+    IndexTrusted "index-trusted" "dsm-core/src/control/mod.rs":
+        "What a dead owner of the control lock left of the indexes is not rebuilt.";
+    MagicFirst "magic-first" "dsm-core/src/control/setup.rs":
+        "A control segment is published before it is built.";
+    CreatingUnrecorded "creating-unrecorded" "dsm-core/src/namespace/segments.rs":
+        "A segment is recorded when its object is there, not before.";
+    AttachUnchecked "attach-unchecked" "dsm-core/src/namespace/segments.rs":
+        "An attacher looks whether the segment lives before it sets its bit, and not again.";
+    ListRemovedFirst "list-removed-first" "dsm-core/src/namespace/open.rs":
+        "The last to leave removes the list of the objects before the objects.";
+    UnlinkByName "unlink-by-name" "platform-posix/src/object.rs":
+        "An object is removed by its name, whatever the name means by now.";
+    TruthBeforeLink "truth-before-link" "dsa-core/src/heap/publish.rs":
+        "An object counts as published before anything leads to it.";
+    AdoptedUnsettled "adopted-unsettled" "dsa-core/src/area/recover.rs":
+        "A dead owner's slab is given away before its unpublished objects are freed.";
+    IntentForgottenEarly "intent-forgotten-early" "dsa-core/src/area/free_from.rs":
+        "The intent to free is forgotten before the object is free.";
+    FreePagesTrusted "free-pages-trusted" "dsa-core/src/area/recover.rs":
+        "Free pages are looked up in what a dead owner of the page lock left of the index.";
+    EntryFreedBeforeUnpin "entry-freed-before-unpin" "dsa-core/src/area/grow.rs":
+        "An area forgets a segment before it gives it back.";
+    RemoteFreeUnseen "remote-free-unseen" "dsa-core/src/heap":
+        "What others free is neither marked nor looked for.";
+    RecordClosedEarly "record-closed-early" "dshash-core/src/locked.rs":
+        "An insertion closes its record before it stores the reference.";
+    TagAfterReference "tag-after-reference" "dshash-core/src/locked.rs":
+        "An insertion stores the tag after the reference that publishes.";
+    SequenceStaysEven "sequence-stays-even" "dshash-core/src/locked.rs":
+        "A change doesn't tell readers without the lock that it is under way.";
+    DirectoryBeforeCopy "directory-before-copy" "dshash-core/src/grow.rs":
+        "A split publishes the new halves before it has copied the entries.";
+    PoisonForgotten "poison-forgotten" "dshash-core/src/recover.rs":
+        "A value whose writer died is handed out as if it were whole.";
+    CountTrusted "count-trusted" "dshash-core/src/recover.rs":
+        "The count of entries is believed as a dead owner left it.";
+    PinBeforeHandle "pin-before-handle" "dsm-registry/src/turn.rs":
+        "A named object is pinned before its entry names it.";
+}
+
+/// The environment variable that tells tools and tests which bug to select.
+pub const VARIABLE: &str = "DSM_PLANTED";
+
+#[cfg(not(dsm_planted))]
+mod selection {
+    /// Whether this bug is to be made: never, in this build.
+    #[inline(always)]
+    #[must_use]
+    pub const fn planted(_: super::Bug) -> bool {
+        false
+    }
+}
+
+#[cfg(dsm_planted)]
+mod selection {
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::Bug;
+
+    /// The selected bug's number, from 1 on; 0 for none.
+    static SELECTED: AtomicU32 = AtomicU32::new(0);
+
+    /// Whether this bug is to be made.
+    #[inline(always)]
+    #[must_use]
+    pub fn planted(bug: Bug) -> bool {
+        SELECTED.load(Relaxed) == bug as u32 + 1
+    }
+
+    /// Selects the bug of this name for the whole process; the empty name for none. Whether there
+    /// is such a bug.
+    pub fn select(name: &str) -> bool {
+        let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
+        SELECTED.store(bug.map_or(0, |bug| *bug as u32 + 1), Relaxed);
+        bug.is_some() || name.is_empty()
+    }
+
+    /// Selects the bug that the environment names: what tests do as they set up their world.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such bug.
+    #[cfg(any(test, feature = "heap", loom))]
+    pub fn select_by_environment() {
+        let name = std::env::var(super::VARIABLE).unwrap_or_default();
+        assert!(select(&name), "there is no planted bug {name}");
+    }
+}
+
+pub use selection::*;
