@@ -71,8 +71,6 @@ bugs! {
         "The sweep leaves a dead reader's bit where it is.";
     SlotFreedBeforeSweep "slot-freed-before-sweep" "dsm-core/src/reap.rs":
         "A dead participant's slot is free before its bits are cleared.";
-    ProcessFreedFirst "process-freed-first" "dsm-core/src/reap.rs":
-        "A dead process's slot is free before its attachments are cleared.";
     ReaperWithoutClaim "reaper-without-claim" "dsm-core/src/reap.rs":
         "A reaper sweeps without keeping others from doing so at the same time.";
     FreesUnlooked "frees-unlooked" "dsm-core/src/reap.rs":

@@ -136,22 +136,14 @@ fn sweep<A: Actor>(actor: &A) -> u32 {
             kept.add(index as u32);
         }
     }
-    if planted(Bug::ProcessFreedFirst) {
-        free_processes(control, &kept);
-    }
     sweep_segments(control, &kept);
-    free_processes(control, &kept);
-    freed
-}
-
-/// Frees the slots of the dead but `kept`.
-fn free_processes(control: &Control<'_>, kept: &Processes) {
     for (index, slot) in control.processes.iter().enumerate() {
         let (generation, state) = slot.get();
         if state == process::DEAD && !kept.has(index as u32) {
             slot.state.store(process::pack(generation, process::FREE), Ordering::Release);
         }
     }
+    freed
 }
 
 /// Sweeps the other participants of `process` that are registered or orphaned, as the process

@@ -106,7 +106,10 @@ impl Kit {
         ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
         ensure(u64::from(report.segments) <= 1 + lost, || {
             format!("{} segments are left of an empty area", report.segments)
-        })
+        })?;
+        // Nor does the system have one that the area doesn't know any more.
+        self.member.reap()?;
+        self.member.expect_objects(report.segments as usize)
     }
 
     /// Lets go of the area; it must not be used any more.

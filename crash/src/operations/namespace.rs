@@ -283,6 +283,10 @@ fn leave(rescuers: usize) -> Case {
 fn leave_last(rescuers: usize) -> Case {
     let victim = Member::start(VICTIM);
     std::mem::forget(victim.segment());
+    // Kept by nobody but the namespace, so that it goes as the last thing.
+    let kept = victim.segment();
+    victim.ns.pin_segment(kept.handle()).expect("pins");
+    std::mem::forget(kept);
     Case {
         operate: Box::new(move || victim.leave().expect("leaves")),
         judge: Box::new(|| {

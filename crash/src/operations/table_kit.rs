@@ -117,7 +117,7 @@ impl Tables {
             mortals: mortals(users.len() - 1),
             operate: Box::new(move || operate(&victim)),
             recover: Box::new(move |who, order| recover(&users[who], order)),
-            orders: 3,
+            orders: 4,
             judge: Box::new(move || judge(&witness, &before, &after, effect)),
             newcomer: Box::new(finds_nothing),
             places: vec![witness.kit.place(), table],
@@ -149,6 +149,11 @@ pub(super) fn recover(user: &User, order: usize) -> Result<(), String> {
             table()?;
             area()
         }
+        2 => {
+            reads_whole_values(user)?;
+            area()?;
+            table()
+        }
         _ => {
             area()?;
             // By what it does anyway, whichever partition it is in.
@@ -159,6 +164,20 @@ pub(super) fn recover(user: &User, order: usize) -> Result<(), String> {
             table()
         }
     }
+}
+
+/// What is read without a lock, before anybody has repaired anything, is no half-written value.
+fn reads_whole_values(user: &User) -> Result<(), String> {
+    for key in 0..40 {
+        match user.session.get(&key) {
+            Ok(Some(found)) => {
+                ensure(found == value(found[0]), || format!("{found:?} was read at {key}"))?;
+            }
+            Ok(None) | Err(Error::Poisoned) => {}
+            Err(error) => return Err(text(error)),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn judge(

@@ -58,7 +58,6 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::EnteredTakenForClaimed => (images("lock-exclusive"), ""),
         Bug::DeadReaderKept => (images("lock-shared"), ""),
         Bug::SlotFreedBeforeSweep => (deeper("lock-shared", None), ""),
-        Bug::ProcessFreedFirst => (images("reap"), ""),
         Bug::ReaperWithoutClaim => (
             namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
             "",
@@ -68,7 +67,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             "",
         ),
         Bug::FreedBeforeRemoved => (images("segment"), ""),
-        Bug::GenerationIgnored => (images("registry-s"), ""),
+        Bug::GenerationIgnored => (images("lock-exclusive"), ""),
         Bug::IndexTrusted => (images("segment"), ""),
         Bug::MagicFirst => (images("open-first"), ""),
         Bug::CreatingUnrecorded => (images("segment-create"), ""),
@@ -79,7 +78,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         }
         Bug::TruthBeforeLink => (images("allocate"), ""),
         Bug::AdoptedUnsettled => (deeper("allocate", Some(5)), ""),
-        Bug::IntentForgottenEarly => (images("free"), ""),
+        Bug::IntentForgottenEarly => (images("table-grow-split"), ""),
         Bug::FreePagesTrusted => (images("allocate"), ""),
         Bug::EntryFreedBeforeUnpin => (images("trim"), ""),
         Bug::RemoteFreeUnseen => {
@@ -87,10 +86,8 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         }
         Bug::RecordClosedEarly => (images("table-insert"), ""),
         Bug::TagAfterReference => (images("table-insert"), ""),
-        Bug::SequenceStaysEven => {
-            (test("dshash-core", "table", "threads::no_reader_ever_sees_a_torn_value"), "")
-        }
-        Bug::DirectoryBeforeCopy => (images("table-grow"), ""),
+        Bug::SequenceStaysEven => (images("table-change"), ""),
+        Bug::DirectoryBeforeCopy => (images("table-grow-split"), ""),
         Bug::PoisonForgotten => (images("table-change"), ""),
         Bug::CountTrusted => (images("table-insert"), ""),
         Bug::PinBeforeHandle => (images("registry-s"), ""),
