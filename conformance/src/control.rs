@@ -184,9 +184,14 @@ pub(crate) fn holder<B: Backend>(backend: &B, parent: &Part) {
     drop(election);
 }
 
-/// Enters a namespace as often as it is told to; says whether it found it new.
+/// Enters a namespace as often as it is told to; says whether it found it new. It stays inside until
+/// the next time, when that namespace has been removed.
 pub(crate) fn newcomer<B: Backend>(backend: &B, parent: &Part) {
+    let mut inside = None;
     while parent.hear().is_some_and(|line| line == "go") {
+        if let Some(mapping) = inside.take() {
+            unmap(backend, mapping);
+        }
         let mut election = backend.root().elect(PATIENCE).unwrap();
         let new = election.size() == 0;
         let mapping = if new { election.create(4096).unwrap() } else { election.map().unwrap() };
@@ -195,7 +200,7 @@ pub(crate) fn newcomer<B: Backend>(backend: &B, parent: &Part) {
         }
         let set_up = long(&mapping, 64).load(Ordering::Acquire) == MAGIC;
         drop(election);
-        unmap(backend, mapping);
+        inside = Some(mapping);
         parent.say(match (new, set_up) {
             (true, true) => "made",
             (false, true) => "found",

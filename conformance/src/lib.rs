@@ -14,6 +14,7 @@
 //! The suite checks what the traits of `dsm-core` promise, and nothing that a platform does beyond that:
 //! permissions, links, file systems that are full, are tested where they are implemented.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -79,6 +80,17 @@ pub trait Backend: Send + Sync + Sized + 'static {
 #[must_use]
 pub const fn bytes_of(bits: u32) -> usize {
     if bits < usize::BITS { 1 << bits } else { isize::MAX as usize + 1 }
+}
+
+/// Removes the file that a segment is, as somebody does who cleans up by hand; whether there was
+/// one, and is no more. Where files that are in use can't be removed it stays.
+#[must_use]
+pub fn unlink_file(directory: &Path, namespace: &str, handle: SegmentHandle) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else { return false };
+    let ending = format!("{namespace}.{handle}");
+    let is_it = |name: &str| name.starts_with("dsm.") && name.ends_with(&ending);
+    let found = entries.flatten().find(|entry| entry.file_name().to_str().is_some_and(is_it));
+    found.is_some_and(|entry| std::fs::remove_file(entry.path()).is_ok() && !entry.path().exists())
 }
 
 /// What a case works with.

@@ -1,12 +1,15 @@
 //! The suite against mapped files.
-#![cfg(unix)]
+#![cfg(any(unix, windows))]
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use conformance::Backend;
 use dsm_core::handle::SegmentHandle;
-use platform_posix::{File, Posix};
+#[cfg(unix)]
+use platform_posix::{File, Posix as Environment};
+#[cfg(windows)]
+use platform_windows::{File, Windows as Environment};
 
 const DIRECTORY: &str = "CONFORMANCE_DIRECTORY";
 
@@ -19,12 +22,13 @@ struct OnFile {
 impl Backend for OnFile {
     type Provider = File;
     type Root = File;
-    type Environment = Posix;
+    type Environment = Environment;
 
     const PROCESSES: bool = true;
     const LISTS: bool = true;
-    const THREADS: bool = cfg!(target_os = "linux");
+    const THREADS: bool = cfg!(any(target_os = "linux", windows));
     const PROOFS: bool = true;
+    const BLANKS: bool = cfg!(unix);
     // Beyond the largest file of common file systems, so that no disk is filled to find out.
     const TOO_LARGE: usize = conformance::bytes_of(62);
 
@@ -48,7 +52,7 @@ impl Backend for OnFile {
         &self.file
     }
 
-    fn environment(&self) -> Posix {
+    fn environment(&self) -> Environment {
         self.file.environment()
     }
 
@@ -57,8 +61,7 @@ impl Backend for OnFile {
     }
 
     fn unlink(&self, handle: SegmentHandle) -> bool {
-        let name = format!("dsm.{}.{handle}", self.file.namespace());
-        std::fs::remove_file(self.directory.join(name)).is_ok()
+        conformance::unlink_file(&self.directory, self.file.namespace().as_str(), handle)
     }
 }
 

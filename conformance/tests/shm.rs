@@ -1,21 +1,26 @@
-//! The suite against POSIX shared memory.
-#![cfg(unix)]
+//! The suite against the shared memory that is a platform's default: POSIX shared memory, or
+//! temporary files on Windows.
+#![cfg(any(unix, windows))]
 
 use conformance::Backend;
 use dsm_core::handle::SegmentHandle;
-use platform_posix::{Posix, Shm};
+#[cfg(unix)]
+use platform_posix::{Posix as Environment, Shm};
+#[cfg(windows)]
+use platform_windows::{Scope, Shm, Windows as Environment};
 
 struct OnShm(Shm);
 
 impl Backend for OnShm {
     type Provider = Shm;
     type Root = Shm;
-    type Environment = Posix;
+    type Environment = Environment;
 
     const PROCESSES: bool = true;
-    const LISTS: bool = cfg!(target_os = "linux");
-    const THREADS: bool = cfg!(target_os = "linux");
+    const LISTS: bool = cfg!(any(target_os = "linux", windows));
+    const THREADS: bool = cfg!(any(target_os = "linux", windows));
     const PROOFS: bool = true;
+    const BLANKS: bool = cfg!(unix);
     const TOO_LARGE: usize = conformance::bytes_of(45);
 
     fn create(namespace: &str) -> Self {
@@ -34,13 +39,16 @@ impl Backend for OnShm {
         &self.0
     }
 
-    fn environment(&self) -> Posix {
+    fn environment(&self) -> Environment {
         self.0.environment()
     }
 
     fn unlink(&self, handle: SegmentHandle) -> bool {
-        let path = format!("/dev/shm/dsm.{}.{handle}", self.0.namespace());
-        std::fs::remove_file(path).is_ok()
+        #[cfg(unix)]
+        let directory = std::path::PathBuf::from("/dev/shm");
+        #[cfg(windows)]
+        let directory = Shm::directory(Scope::Local);
+        conformance::unlink_file(&directory, self.0.namespace().as_str(), handle)
     }
 }
 

@@ -1,6 +1,106 @@
-//! Waits between processes: a pool of named semaphores, chosen by a hash of the address within the segment.
+//! Waiting on a word in shared memory: a pool of named events.
 //!
-//! `WaitOnAddress` works within one process only. Waits are bounded and may end without a reason,
-//! so two words that share a semaphore do no harm.
+//! The system's own wait for an address (`WaitOnAddress`) works within one process. So words are mapped
+//! to events with names, which waiters of all processes share:
 //!
-//! Not implemented yet: [`dsm_core::env::Wait`] has no implementation here.
+//! - **Which event** follows from the word's address modulo 64 KiB, which is the same in all processes since
+//!   views are aligned so, and from the lowest bit of the value that is waited away.
+//! - **Waiting**: reset the event, look at the word, wait for the event.
+//! - **Waking**, after the word was changed: signal the word's two events. They stay signalled until
+//!   somebody resets them, so that a waiter between its look and its wait is not missed.
+//!
+//! Words that share an event disturb each other's sleep and nothing more. A wake is *lost* when somebody
+//! resets the event between a waiter's look and its wait, and after the wake. That must be a
+//! waiter for a value of the same parity, which in a word that counts its wakes comes two wakes later, all in
+//! the moment between two calls. It then costs [`SLICE`], the longest that is waited at a stretch; so does
+//! the death of a process between its change of a word and its wake.
+//!
+//! No count of waiters is kept anywhere, so none is wrong after a death. Events are made when
+//! they are first needed and kept by each process that used them.
+
+use std::os::windows::io::{AsHandle, OwnedHandle};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dsm_core::env::Wait;
+use dsm_core::sync::{AtomicU32, Ordering};
+
+use crate::liveness::Windows;
+use crate::object::Domain;
+use crate::sys;
+
+/// What a lost wake costs at most.
+const SLICE: Duration = Duration::from_millis(50);
+/// Addresses that are told apart.
+const ADDRESSES: usize = 64;
+
+/// The events of a namespace, as this process has opened them.
+pub(crate) struct Pool {
+    domain: Arc<Domain>,
+    /// `None` if the system refuses one.
+    events: [[OnceLock<Option<OwnedHandle>>; 2]; ADDRESSES],
+}
+
+impl Pool {
+    pub(crate) fn new(domain: Arc<Domain>) -> Self {
+        Self { domain, events: [const { [const { OnceLock::new() }; 2] }; ADDRESSES] }
+    }
+
+    fn event(&self, word: &AtomicU32, parity: usize) -> Option<&OwnedHandle> {
+        let index = slot(std::ptr::from_ref(word).addr());
+        let event = self.events[index][parity].get_or_init(|| {
+            let name = self.domain.kernel_name(&format!("wake.{index}.{parity}"));
+            sys::event(&name, &self.domain.security).ok().map(|(event, _)| event)
+        });
+        event.as_ref()
+    }
+}
+
+/// Spreads the words of a page, and the lines of locks that lie next to each other.
+fn slot(address: usize) -> usize {
+    let word = (address & 0xffff) >> 2;
+    (word ^ (word >> 4) ^ (word >> 9)) % ADDRESSES
+}
+
+impl Wait for Windows {
+    #[doc(alias = "WaitOnAddress")]
+    fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
+        let timeout = timeout.min(SLICE);
+        let Some(event) = self.pool.event(word, (expected & 1) as usize) else {
+            if word.load(Ordering::SeqCst) == expected {
+                std::thread::sleep(timeout.min(Duration::from_millis(1)));
+            }
+            return;
+        };
+        sys::reset_event(event.as_handle());
+        if word.load(Ordering::SeqCst) == expected {
+            // Whatever comes of it, the caller looks at the word.
+            let _ = sys::wait(event.as_handle(), timeout);
+        }
+    }
+
+    #[doc(alias = "WakeByAddressAll")]
+    fn wake_all(&self, word: &AtomicU32) {
+        for parity in 0..2 {
+            if let Some(event) = self.pool.event(word, parity) {
+                sys::set_event(event.as_handle());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_wait_apart() {
+        for stride in [4, 8, 64, 128, 256, 1024] {
+            let mut slots: Vec<usize> = (0..16).map(|n| slot(0x10_0000 + n * stride)).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            assert!(slots.len() >= 8, "at a distance of {stride}: {slots:?}");
+        }
+        assert_eq!(slot(0x7fff_0001_2340), slot(0x1_2340), "where a view lies doesn't matter");
+    }
+}

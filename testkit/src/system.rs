@@ -1,5 +1,5 @@
-//! The system's own backend, for tests of crates that take any: POSIX shared memory, or files of
-//! the default directory on Windows.
+//! The system's own backend, for tests of crates that take any: POSIX shared memory, or temporary
+//! files on Windows.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -11,7 +11,7 @@ use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, Pr
 pub type System = platform_posix::Shm;
 /// The backend.
 #[cfg(windows)]
-pub type System = platform_windows::File;
+pub type System = platform_windows::Shm;
 
 /// Connects to a namespace.
 ///
@@ -20,10 +20,7 @@ pub type System = platform_windows::File;
 /// If it can't.
 #[must_use]
 pub fn connect(namespace: &str) -> System {
-    #[cfg(unix)]
-    return System::new(namespace).unwrap();
-    #[cfg(windows)]
-    System::new(directory(), namespace).unwrap()
+    System::new(namespace).unwrap()
 }
 
 /// Joins a namespace, or creates it. What it borrows lives as long as the process.
@@ -52,7 +49,7 @@ pub fn directory() -> PathBuf {
     #[cfg(unix)]
     return PathBuf::from("/dev/shm");
     #[cfg(windows)]
-    platform_windows::default_directory()
+    System::directory(platform_windows::Scope::Local)
 }
 
 /// Objects of a namespace.
@@ -62,16 +59,21 @@ pub fn directory() -> PathBuf {
 /// If the directory can't be read.
 #[must_use]
 pub fn objects_of(namespace: &str) -> Vec<PathBuf> {
-    let prefix = format!("dsm.{namespace}.");
+    let control = control_of(namespace);
+    let prefix = control.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = prefix.strip_suffix("ctl").unwrap_or(&prefix);
     let Ok(entries) = std::fs::read_dir(directory()) else { return Vec::new() };
     entries
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
+        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)))
         .collect()
 }
 
 /// The control object of a namespace.
 #[must_use]
 pub fn control_of(namespace: &str) -> PathBuf {
-    directory().join(format!("dsm.{namespace}.ctl"))
+    #[cfg(unix)]
+    return directory().join(format!("dsm.{namespace}.ctl"));
+    #[cfg(windows)]
+    connect(namespace).file(None).expect("an object that is a file")
 }

@@ -1,0 +1,341 @@
+//! Sections of the page file, as a [`Store`].
+//!
+//! # Layout
+//!
+//! A page of our own precedes the memory that is given out:
+//!
+//! | offset | what | written |
+//! |---|---|---|
+//! | 0 | magic number | last, by the creator: what has none is not there yet |
+//! | 8 | identity, random | once |
+//! | 16 | size in bytes, without this page | once |
+//! | 24 | end of the last range that was backed | grows |
+//! | 32 | 1 if backed as a whole | once |
+//! | 36 | 1 once removed | once |
+//!
+//! A section's size is rounded to pages, so the exact one must be written somewhere. It is
+//! held against the section's real size whenever it is mapped, as any process could have made a section
+//! of this name.
+//!
+//! # Names
+//!
+//! A kernel object loses its name with its last handle, and none can be taken away from it. So every
+//! mapping keeps a handle, and removal is a mark. While a removed section is still mapped
+//! somewhere, a new one of that role takes the next of a few names (`.0` to `.7`); who looks for it
+//! passes over those that are marked. Two processes never create the same role at the same time:
+//! the control object's creator holds the election, and a segment's handle belongs to one slot.
+//!
+//! Nothing ever remains of a section whose processes are gone, so there is nothing to be listed or
+//! cleaned up. What this costs is said in the crate's documentation: a segment that only one process has
+//! attached goes with it.
+
+use std::ops::Range;
+use std::os::windows::io::{AsHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use dsm_core::error::ErrorKind;
+use dsm_core::handle::ObjectId;
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
+use static_assertions::const_assert;
+use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_COMMITMENT_LIMIT};
+
+use crate::entropy::random;
+use crate::error::Error;
+use crate::name::{Role, hash};
+use crate::object::{Domain, Purpose, Store, check_identity, check_size};
+use crate::options::Options;
+use crate::security::{self, Kind};
+use crate::sys::{self, Code};
+
+/// "dsm page"
+const MAGIC: u64 = u64::from_le_bytes(*b"dsm page");
+/// How many sections of one role can exist, all but one of them removed.
+const NAMES: u32 = 8;
+
+/// What precedes the memory of a section.
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    identity: AtomicU64,
+    size: AtomicU64,
+    backed: AtomicU64,
+    whole: AtomicU32,
+    removed: AtomicU32,
+}
+
+/// The header's page.
+const FRONT: usize = 4096;
+const_assert!(size_of::<Header>() <= FRONT);
+
+/// A view of a section, or of its first page.
+struct View {
+    base: NonNull<u8>,
+    section: OwnedHandle,
+}
+
+impl View {
+    fn open(section: OwnedHandle, len: usize, write: bool) -> Result<Self, Code> {
+        let base = sys::map(section.as_handle(), len, write)?;
+        Ok(Self { base, section })
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: at least a page is mapped while `self` lives; the header's fields are atomics, valid
+        // whatever their bytes.
+        unsafe { self.base.cast().as_ref() }
+    }
+
+    fn id(&self) -> ObjectId {
+        ObjectId { device: 0, object: self.header().identity.load(Ordering::Relaxed) }
+    }
+
+    fn is_there(&self) -> bool {
+        self.header().magic.load(Ordering::Acquire) == MAGIC
+            && self.header().removed.load(Ordering::Acquire) == 0
+    }
+
+    /// The memory behind the header; section and view are the mapping's from now on.
+    fn into_mapping(self, len: usize) -> Mapping {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: moved out of a value that is never dropped.
+        let section = unsafe { std::ptr::read(&raw const this.section) };
+        // SAFETY: more than this page is mapped.
+        let base = unsafe { this.base.add(FRONT) };
+        Mapping { base, len, token: section.into_raw_handle().expose_provenance() }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `open`, and borrowed no more.
+        unsafe { sys::unmap(self.base) };
+    }
+}
+
+/// The sections of one namespace.
+#[derive(Debug)]
+pub(crate) struct PageFile {
+    domain: Arc<Domain>,
+}
+
+impl PageFile {
+    pub(crate) fn new(namespace: &str, options: Options) -> Result<Self, Error> {
+        let domain = Domain::new(namespace, options, hash(b"page file"))?;
+        Ok(Self { domain: Arc::new(domain) })
+    }
+
+    fn name(&self, role: Role, number: u32) -> Vec<u16> {
+        self.domain.kernel_name(&format!("{role}.{number}"))
+    }
+
+    fn fail(&self, code: Code, step: &'static str, role: Role) -> Error {
+        Error::os(code, step, self.label(role))
+    }
+
+    /// Maps the first page of the object of that role; `None` if there is none.
+    fn find(&self, role: Role, write: bool) -> Result<Option<View>, Error> {
+        for number in 0..NAMES {
+            let section = match sys::open_section(&self.name(role, number), write) {
+                Ok(section) => section,
+                Err(code) => {
+                    let error = self.fail(code, "open", role);
+                    if error.kind() == ErrorKind::NotFound {
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
+            let label = || self.label(role);
+            security::accept(section.as_handle(), Kind::Kernel, &self.domain.options, &label)?;
+            let view = View::open(section, FRONT, write)
+                .map_err(|code| self.fail(code, "mapping", role))?;
+            if view.is_there() {
+                return Ok(Some(view));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_existing(&self, role: Role, write: bool) -> Result<View, Error> {
+        self.find(role, write)?.ok_or_else(|| {
+            let why = format!("there is no {}", self.label(role));
+            Error::new(ErrorKind::NotFound, "open", why)
+        })
+    }
+}
+
+/// Refuses to ask for more than can be committed.
+fn enough_memory(asked: usize) -> Result<(), Error> {
+    match sys::memory() {
+        Some((free, total)) if asked as u64 > free => Err(full(asked, (free, total))),
+        _ => Ok(()),
+    }
+}
+
+fn full(asked: usize, sizes: (u64, u64)) -> Error {
+    Error::full(Code(ERROR_COMMITMENT_LIMIT), asked as u64, sizes, "this machine")
+}
+
+/// Commits a range behind a header.
+fn back(base: NonNull<u8>, range: &Range<usize>) -> Result<(), Error> {
+    let page = sys::page_size();
+    let start = range.start & !(page - 1);
+    // SAFETY: the range lies in the mapping that begins here.
+    let at = unsafe { base.add(start) };
+    sys::commit(at, range.end.next_multiple_of(page).saturating_sub(start)).map_err(|code| {
+        let error = Error::os(code, "reserving", "");
+        match error.kind() {
+            ErrorKind::NoSpace | ErrorKind::NoMemory => {
+                full(range.len(), sys::memory().unwrap_or_default())
+            }
+            _ => error,
+        }
+    })
+}
+
+impl Store for PageFile {
+    fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    fn label(&self, role: Role) -> String {
+        format!("section {}.{role}", self.domain.prefix)
+    }
+
+    fn create(
+        &self,
+        role: Role,
+        size: usize,
+        reserved: usize,
+    ) -> Result<(Mapping, ObjectId), Error> {
+        check_size(size, reserved)?;
+        enough_memory(reserved)?;
+        let taken = || {
+            let why = format!("{} exists", self.label(role));
+            Err(Error::new(ErrorKind::AlreadyExists, "create", why))
+        };
+        if self.find(role, false)?.is_some() {
+            return taken();
+        }
+        let whole = size == reserved;
+        for number in 0..NAMES {
+            let name = self.name(role, number);
+            let len = (size + FRONT) as u64;
+            let section = match sys::page_section(&name, len, whole, &self.domain.security) {
+                Ok((section, false)) => section,
+                // One that was removed.
+                Ok((_, true)) => continue,
+                Err(Code(ERROR_ACCESS_DENIED)) if sys::open_section(&name, false).is_ok() => {
+                    continue;
+                }
+                Err(code) => {
+                    let error = self.fail(code, "create", role);
+                    let full_up = error.kind() == ErrorKind::NoSpace;
+                    let sizes = sys::memory().filter(|_| full_up);
+                    return Err(sizes.map_or(error, |sizes| full(reserved, sizes)));
+                }
+            };
+            let view =
+                View::open(section, 0, true).map_err(|code| self.fail(code, "mapping", role))?;
+            if !whole {
+                back(view.base, &(0..FRONT + reserved))?;
+            }
+            let header = view.header();
+            header.identity.store(random() | 1, Ordering::Relaxed);
+            header.size.store(size as u64, Ordering::Relaxed);
+            header.backed.store(reserved as u64, Ordering::Relaxed);
+            header.whole.store(u32::from(whole), Ordering::Relaxed);
+            header.magic.store(MAGIC, Ordering::Release);
+            let id = view.id();
+            return Ok((view.into_mapping(size), id));
+        }
+        taken()
+    }
+
+    fn attach(&self, role: Role, id: ObjectId, purpose: Purpose) -> Result<Mapping, Error> {
+        let write = purpose == Purpose::Use;
+        let front = self.find_existing(role, write)?;
+        check_identity(id, front.id(), &|| self.label(role), "attaching")?;
+        let section =
+            front.section.try_clone().map_err(|e| self.fail(Code::of(&e), "mapping", role))?;
+        let view =
+            View::open(section, 0, write).map_err(|code| self.fail(code, "mapping", role))?;
+        let real = sys::view_len(view.base).saturating_sub(FRONT);
+        let size = usize::try_from(view.header().size.load(Ordering::Relaxed)).unwrap_or(0);
+        if size == 0 || size > real {
+            let why = format!("{} has {real} bytes and says {size}", self.label(role));
+            return Err(Error::new(ErrorKind::Foreign, "attaching", why));
+        }
+        Ok(view.into_mapping(size))
+    }
+
+    fn reserve(&self, mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
+        // SAFETY: a mapping of this store's: a page precedes it in the same view.
+        let front = unsafe { mapping.base.sub(FRONT) };
+        // SAFETY: as in `View::header`.
+        let header: &Header = unsafe { front.cast().as_ref() };
+        if header.whole.load(Ordering::Relaxed) != 0 || range.is_empty() {
+            return Ok(());
+        }
+        enough_memory(range.len())?;
+        back(mapping.base, &range)?;
+        header.backed.fetch_max(range.end as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    unsafe fn detach(&self, mapping: Mapping) {
+        // SAFETY: a mapping of this store's: a page precedes it in the same view.
+        let base = unsafe { mapping.base.sub(FRONT) };
+        // SAFETY: the caller's promise.
+        unsafe { sys::unmap(base) };
+        let section = std::ptr::with_exposed_provenance_mut(mapping.token);
+        // SAFETY: the handle that `into_mapping` left to the mapping, which is used no more.
+        drop(unsafe { OwnedHandle::from_raw_handle(section) });
+    }
+
+    fn destroy(&self, role: Role, id: ObjectId) -> Result<(), Error> {
+        let Some(view) = self.find(role, true)? else { return Ok(()) };
+        check_identity(id, view.id(), &|| self.label(role), "removal")?;
+        view.header().removed.store(1, Ordering::Release);
+        Ok(())
+    }
+
+    fn stat(&self, role: Role) -> Result<ObjectInfo, Error> {
+        let view = self.find_existing(role, false)?;
+        let owner = security::owner(view.section.as_handle(), Kind::Kernel);
+        Ok(ObjectInfo {
+            handle: match role {
+                Role::Control => None,
+                Role::Segment(handle) => Some(handle),
+            },
+            size: view.header().size.load(Ordering::Relaxed),
+            reserved: view.header().backed.load(Ordering::Relaxed),
+            owner: owner.map_or(0, |owner| security::relative_id(&owner)),
+            mode: 0o600,
+            id: view.id(),
+        })
+    }
+
+    fn list(&self, _found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> {
+        let why = "sections of the page file are not listed; none outlives its processes";
+        Err(Error::new(ErrorKind::Unsupported, "listing", why))
+    }
+
+    fn found(&self) -> Result<(), Error> {
+        // There are no empty sections; the object comes into being with its size.
+        Ok(())
+    }
+
+    fn hold(&self) -> Option<OwnedHandle> {
+        let view = self.find(Role::Control, false).ok()??;
+        view.section.try_clone().ok()
+    }
+
+    fn renew(&self, size: usize) -> Result<(Mapping, ObjectId), Error> {
+        check_size(size, size)?;
+        self.destroy(Role::Control, ObjectId::default())?;
+        self.create(Role::Control, size, size)
+    }
+}
