@@ -336,7 +336,8 @@ impl Store for Folder {
             Err(e) => return Err(e),
         };
         check_identity(id, stat.id, &|| self.label(role), STEP)?;
-        self.accept(&file, role)?;
+        let label = || self.label(role);
+        security::accept_owner(file.as_handle(), Kind::File, &self.domain.options, &label)?;
         self.dispose(&file).map_err(|code| self.fail(code, STEP, role))
     }
 

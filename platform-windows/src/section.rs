@@ -39,7 +39,7 @@ use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 use static_assertions::const_assert;
-use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_COMMITMENT_LIMIT};
+use windows_sys::Win32::Foundation::{ERROR_COMMITMENT_LIMIT, ERROR_INVALID_HANDLE};
 
 use crate::entropy::random;
 use crate::error::Error;
@@ -141,10 +141,11 @@ impl PageFile {
                 Ok(section) => section,
                 Err(code) => {
                     let error = self.fail(code, "open", role);
-                    if error.kind() == ErrorKind::NotFound {
-                        continue;
+                    match error.kind() {
+                        // An object of another type, which is in nobody's way here.
+                        ErrorKind::NotFound | ErrorKind::Foreign => continue,
+                        _ => return Err(error),
                     }
-                    return Err(error);
                 }
             };
             let label = || self.label(role);
@@ -216,8 +217,12 @@ impl Store for PageFile {
             let why = format!("{} exists", self.label(role));
             Err(Error::new(ErrorKind::AlreadyExists, "create", why))
         };
-        if self.find(role, false)?.is_some() {
-            return taken();
+        match self.find(role, false) {
+            Ok(None) => {}
+            Ok(Some(_)) => return taken(),
+            // Somebody else's: a collision like any other.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => return taken(),
+            Err(e) => return Err(e),
         }
         let whole = size == reserved;
         for number in 0..NAMES {
@@ -225,11 +230,8 @@ impl Store for PageFile {
             let len = (size + FRONT) as u64;
             let section = match sys::page_section(&name, len, whole, &self.domain.security) {
                 Ok((section, false)) => section,
-                // One that was removed.
-                Ok((_, true)) => continue,
-                Err(Code(ERROR_ACCESS_DENIED)) if sys::open_section(&name, false).is_ok() => {
-                    continue;
-                }
+                // One that was removed, or an object of another type.
+                Ok((_, true)) | Err(Code(ERROR_INVALID_HANDLE)) => continue,
                 Err(code) => {
                     let error = self.fail(code, "create", role);
                     let full_up = error.kind() == ErrorKind::NoSpace;

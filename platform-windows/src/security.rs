@@ -250,6 +250,42 @@ pub(crate) fn owner(handle: BorrowedHandle<'_>, kind: Kind) -> Result<String, Co
     rights(handle, kind).map(|rights| rights.owner)
 }
 
+const STEP: &str = "check of owner and access";
+
+/// Whom the options trust besides this process's user; `None` for everybody.
+fn listed(options: &Options) -> Option<&[String]> {
+    match &options.owners {
+        Owners::Any => None,
+        Owners::Own => Some(&[]),
+        Owners::Listed(users) => Some(users),
+    }
+}
+
+/// Refuses an object whose owner is not trusted.
+pub(crate) fn accept_owner(
+    handle: BorrowedHandle<'_>,
+    kind: Kind,
+    options: &Options,
+    object: &dyn Fn() -> String,
+) -> Result<(), Error> {
+    let Some(listed) = listed(options) else { return Ok(()) };
+    let owner = owner(handle, kind).map_err(|code| Error::os(code, STEP, object()))?;
+    check_owner(&owner, listed, object)
+}
+
+fn check_owner(owner: &str, listed: &[String], object: &dyn Fn() -> String) -> Result<(), Error> {
+    let own = own_user()?;
+    if owner == own || listed.iter().any(|listed| listed == owner) {
+        return Ok(());
+    }
+    let why = format!(
+        "{} belongs to user {owner}, this process is user {own}; trust that user with \
+         Options::owners, or choose another name",
+        object()
+    );
+    Err(Error::new(ErrorKind::PermissionDenied, STEP, why))
+}
+
 /// Refuses an object whose owner is not trusted, or to which others have access.
 pub(crate) fn accept(
     handle: BorrowedHandle<'_>,
@@ -257,27 +293,16 @@ pub(crate) fn accept(
     options: &Options,
     object: &dyn Fn() -> String,
 ) -> Result<(), Error> {
-    const STEP: &str = "check of owner and access";
-    let listed: &[String] = match &options.owners {
-        Owners::Any => return Ok(()),
-        Owners::Own => &[],
-        Owners::Listed(users) => users,
-    };
+    let Some(listed) = listed(options) else { return Ok(()) };
     let rights = rights(handle, kind).map_err(|code| Error::os(code, STEP, object()))?;
+    check_owner(&rights.owner, listed, object)?;
     let own = own_user()?;
-    let trusted = |user: &str| user == own || listed.iter().any(|listed| listed == user);
-    if !trusted(&rights.owner) {
-        let why = format!(
-            "{} belongs to user {}, this process is user {own}; trust that user with \
-             Options::owners, or choose another name",
-            object(),
-            rights.owner
-        );
-        return Err(Error::new(ErrorKind::PermissionDenied, STEP, why));
-    }
+    let trusted = |user: &str| {
+        user == own || listed.iter().any(|listed| listed == user) || ALMIGHTY.contains(&user)
+    };
     for user in &rights.allowed {
         let user = user.as_deref().unwrap_or("everybody");
-        if !trusted(user) && !ALMIGHTY.contains(&user) {
+        if !trusted(user) {
             let why = format!(
                 "{} is open to {user}; list that user in Options::owners, or remove the object if \
                  it should not be",
