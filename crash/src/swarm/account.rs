@@ -30,7 +30,6 @@ pub(super) fn account(name: &str, board: &Board) -> Result<u64, String> {
     world.core.namespace.reap().map_err(text)?;
     for seat in 0..board.seats.len() {
         work::settle(board, &world, seat)?;
-        board.seats[seat].ended.store(0, std::sync::atomic::Ordering::Release);
     }
     work::verify_locks(board, &world)?;
     work::verify_tables(board, &world)?;

@@ -92,6 +92,8 @@ pub(crate) fn work(orders: &Orders) -> Result<bool, String> {
 fn live(board: &'static Board, name: &str, process: usize, until: u64) -> Result<bool, String> {
     let life = leak(Life::start(board, name, process)?);
     for seat in life.seats() {
+        // Of a thread of the last life.
+        board.seats[seat].ended.store(0, Release);
         spawn(life, seat)?;
     }
     loop {

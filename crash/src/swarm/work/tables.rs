@@ -193,23 +193,28 @@ pub(super) fn scan_remove(thread: &mut Thread) -> Result<(), String> {
     remove_by_scan(thread, |_| {})
 }
 
-pub(super) fn remove_by_scan(thread: &Thread, each: impl Fn(u64)) -> Result<(), String> {
+pub(super) fn remove_by_scan(thread: &Thread, each: impl Fn(usize)) -> Result<(), String> {
     let (board, world, seat) = (thread.board(), thread.world(), thread.tenant.seat);
     let books = &board.seats[seat];
     let (low, high) = (books.low.load(Relaxed), books.high.load(Relaxed));
     let end = low + (high - low).div_ceil(2);
     books.removing.store(end, Release);
     let mut scan = world.queue.scan_mut().map_err(text)?;
-    let mut removed = 0;
+    let mut removed = Vec::new();
     while let Some(entry) = scan.next().map_err(text)? {
         if (own_key(seat, low)..own_key(seat, end)).contains(entry.key()) {
+            removed.push(*entry.key());
             entry.remove().map_err(text)?;
-            removed += 1;
-            each(removed);
+            each(removed.len());
         }
     }
     drop(scan);
-    ensure(removed == end - low, || format!("a scan removed {removed} of {}", end - low))?;
+    for key in own_key(seat, low)..own_key(seat, end) {
+        ensure(removed.contains(&key), || {
+            let there = world.queue.get(&key).map(|found| found.is_some());
+            format!("a scan of {low}..{end} did not meet {key:x}, which is there: {there:?}")
+        })?;
+    }
     books.low.store(end, Release);
     books.removing.store(0, Release);
     Ok(())
