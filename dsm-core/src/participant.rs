@@ -160,6 +160,13 @@ pub trait Peers: Sync {
     /// Called by waiters for any lock, the control lock included: must not take a lock.
     fn is_dead(&self, who: ParticipantId) -> bool;
 
+    /// Whether that tenant is known to be dead already: `is_dead` without a question to the
+    /// system, asked before every sleep. False is always a safe answer.
+    fn is_known_dead(&self, who: ParticipantId) -> bool {
+        let _ = who;
+        false
+    }
+
     /// Clears `bit` of a lock's reader `word` if the present tenant of participant slot `index`
     /// is dead, keeping the slot from being given out anew meanwhile (else the bit of its next
     /// tenant might be cleared). Returns whether the bit is clear now.

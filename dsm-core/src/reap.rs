@@ -6,7 +6,8 @@
 //!    by a compare-and-swap that its next tenant's generation would defeat.
 //! 2. **Sweep** (control lock): for each marked participant, or participant of a marked process,
 //!    its bit is cleared in every lock its `held[]` says it may share, then its slot is freed.
-//!    Locks it held alone keep its id: their next owner finds the id dead and recovers. Then the
+//!    Locks it held alone keep its id: their next owner finds the id dead and recovers; who
+//!    sleeps at any of them is woken to do so at once. Then the
 //!    attachment bits of dead processes are cleared; then what nobody holds any more is retired:
 //!    segments without a bit or a pin, records whose creator died, pins whose parent is gone.
 //!    Only then the process slots are freed: the order is that of dependence, so that a reaper
@@ -70,18 +71,8 @@ pub(crate) fn prove(control: &Control<'_>) {
         }
     }
     for slot in &control.participants[1..] {
-        let word = slot.state.load(Ordering::Acquire);
-        let (generation, state) = process::unpack(word);
-        let (process, tenancy) = Control::process_of(slot);
-        if state != participant_state::LIVE
-            || !is_live(control, process, tenancy)
-            || !control.thread_is_dead(slot, process)
-        {
-            continue;
-        }
-        let ended = process::pack(generation, participant_state::ENDED);
-        // Fails if the thread's slot changed hands since: then the proof was of another.
-        let _ = slot.state.compare_exchange(word, ended, Ordering::AcqRel, Ordering::Relaxed);
+        let (generation, _) = process::unpack(slot.state.load(Ordering::Acquire));
+        control.note_ended(slot, generation);
     }
 }
 
@@ -164,20 +155,23 @@ pub(crate) fn sweep_own<A: Actor>(actor: &A, process: (u32, u32), me: u16) -> u3
     registered
 }
 
-/// Clears a participant's bits in the locks it may share. False if one could not be reached.
+/// Clears a participant's bits in the locks it may share, and wakes those who wait for it at any
+/// lock. False if a bit could not be reached.
 fn sweep_participant<A: Actor>(actor: &A, slot: &ParticipantSlot, process: u32) -> bool {
     let index = actor.control().participants.iter().position(|other| core::ptr::eq(other, slot));
     let Some(index) = index else { return false };
-    slot.held().filter(|(_, mode)| *mode == HeldMode::Shared).all(|(address, _)| {
-        with_lock(actor, address, process, |lock| {
-            if planted(Bug::DeadReaderKept) {
-                return;
+    slot.held().all(|(address, mode)| {
+        let shared = mode == HeldMode::Shared;
+        let reached = with_lock(actor, address, process, |lock| {
+            if shared && !planted(Bug::DeadReaderKept) {
+                // SAFETY: `with_lock` gives a mapped lock of this namespace; its bit belongs to a
+                // participant that is gone, and no other gets the slot under the control lock.
+                unsafe { ControlLock::clear_reader(lock, index as u16) };
             }
-            // SAFETY: `with_lock` gives a mapped lock of this namespace; its bit belongs to a
-            // participant that is gone, and no other gets the slot under the control lock.
-            unsafe { ControlLock::clear_reader(lock, index as u16) };
-        })
-        .is_ok()
+            // SAFETY: as above.
+            unsafe { ControlLock::wake_sleepers(lock, actor.control().env) };
+        });
+        reached.is_ok() || !shared
     })
 }
 

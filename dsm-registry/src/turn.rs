@@ -33,7 +33,7 @@ use crate::names::{Seen, Verdict};
 use crate::process::Attachment;
 
 const FIRST_NAP: Duration = Duration::from_millis(1);
-const LONGEST_NAP: Duration = Duration::from_millis(20);
+const LONGEST_NAP: Duration = Duration::from_millis(8);
 
 /// Who is to do what with a name.
 pub(crate) enum Turn<'a> {

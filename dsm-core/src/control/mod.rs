@@ -36,7 +36,7 @@
 //! reaper's work is done again from the start.
 
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::time::Duration;
 
 use crate::env::{Environment, ProcessProof, ThreadProof};
@@ -280,6 +280,38 @@ impl<'a> Control<'a> {
         dead || state.load(Acquire) != live
     }
 
+    /// Marks the process, or the thread, of a participant that was found dead, so that nobody else
+    /// has to ask. Idempotent; a proof is needed for each mark, since the participant may be dead
+    /// for either reason.
+    pub(crate) fn note_dead(&self, who: ParticipantId) {
+        let Some(slot) = self.participants.get(who.index as usize) else { return };
+        if who.index == ELECTOR || self.is_known_dead(who) {
+            return;
+        }
+        let (index, generation) = Self::process_of(slot);
+        if !self.process_is_dead(index, generation) {
+            self.note_ended(slot, who.generation);
+        } else if let Some(process) = self.processes.get(index as usize) {
+            process.mark_dead(generation);
+        }
+    }
+
+    /// Marks a participant whose thread is proven gone while its process lives.
+    pub(crate) fn note_ended(&self, slot: &ParticipantSlot, generation: u32) {
+        let (process, tenancy) = Self::process_of(slot);
+        let live = process::pack(generation, participant_state::LIVE);
+        let tenant = self.processes.get(process as usize).map(ProcessSlot::get);
+        if slot.state.load(Acquire) != live
+            || tenant != Some((tenancy, process::LIVE))
+            || !self.thread_is_dead(slot, process)
+        {
+            return;
+        }
+        let ended = process::pack(generation, participant_state::ENDED);
+        // Fails if the slot changed hands since: then the proof was of another.
+        let _ = slot.state.compare_exchange(live, ended, AcqRel, Relaxed);
+    }
+
     /// What the slot knows of its tenant's process: (process slot, its generation).
     pub(crate) fn process_of(slot: &ParticipantSlot) -> (u32, u32) {
         let (generation, index) = process::unpack(slot.process.load(Acquire));
@@ -320,6 +352,23 @@ impl Peers for Control<'_> {
             return dead;
         }
         process::unpack(slot.state.load(Acquire)).0 != who.generation
+    }
+
+    fn is_known_dead(&self, who: ParticipantId) -> bool {
+        let Some(slot) = self.participants.get(who.index as usize) else { return true };
+        let (generation, state) = process::unpack(slot.state.load(Acquire));
+        if generation != who.generation && !planted(Bug::GenerationIgnored)
+            || matches!(state, participant_state::FREE | participant_state::ENDED)
+        {
+            return true;
+        }
+        if who.index == ELECTOR {
+            return false;
+        }
+        let (process, tenancy) = Self::process_of(slot);
+        let tenant = self.processes.get(process as usize).map(ProcessSlot::get);
+        // Of this very tenant of the slot, or it is gone.
+        tenant != Some((tenancy, process::LIVE))
     }
 
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {

@@ -55,7 +55,9 @@
 //!
 //! A take-over is one compare-and-swap from the exact word, in which id and generation are never
 //! used again: of two recoverers one wins, and a stale one cannot hit a later owner. Every sleep
-//! is bounded by 8 ms, and who wakes up to the same owner asks whether it lives.
+//! is bounded by 8 ms, and who wakes up to the same owner asks whether it lives. Before the first
+//! sleep it is only looked up whether somebody has found the owner dead already; whoever sweeps
+//! the dead wakes those who sleep at the locks that they held, which makes them ask at once.
 //!
 //! # What waits cost
 //!
@@ -71,6 +73,7 @@ use core::mem::size_of;
 use core::ptr::NonNull;
 
 use super::{Acquired, HeldMode, LockError, Patience, RawLock, SharedOutcome, Token};
+use crate::env::Environment;
 use crate::handle::{LockAddress, ParticipantId};
 use crate::participant::Participant;
 use crate::planted::{Bug, planted};
@@ -231,8 +234,20 @@ impl RwLock {
         base.shape.load(SeqCst) == shape(max_participants)
     }
 
+    /// Wakes all that sleep at the lock, without a change to it: a wake that nothing has happened
+    /// for makes them look whether those they wait for live.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be valid for reads of the first line.
+    pub unsafe fn wake_sleepers(at: NonNull<Self>, env: &dyn Environment) {
+        // SAFETY: the caller promises the first line, and any bytes are atomics.
+        let base = unsafe { at.as_ref() };
+        env.wake_all(&base.wake);
+    }
+
     /// Clears the bit of participant slot `index`, for the sweep of a dead tenant. Returns
-    /// whether it was set. Idempotent. Waking a claimant is left to its timeout.
+    /// whether it was set. Idempotent. Waking a claimant is left to the caller, or to its timeout.
     ///
     /// # Safety
     ///

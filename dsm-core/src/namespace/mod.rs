@@ -291,7 +291,14 @@ impl Actor for Namespace<'_> {
 
 impl Peers for Namespace<'_> {
     fn is_dead(&self, who: ParticipantId) -> bool {
-        self.control.is_dead(who)
+        let dead = self.control.is_dead(who);
+        if dead {
+            self.control.note_dead(who);
+        }
+        dead
+    }
+    fn is_known_dead(&self, who: ParticipantId) -> bool {
+        self.control.is_known_dead(who)
     }
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {
         self.control.evict_reader(me, index, word, bit)

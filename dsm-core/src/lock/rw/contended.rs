@@ -22,8 +22,8 @@ const FIRST_SLEEP: Duration = Duration::from_millis(2);
 /// The longest sleep: how long a lost wake or a death can go unnoticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(8);
 /// A wait that is woken although the owner is the same has no reason to suspect it; it does so
-/// every so many times nevertheless, lest frequent wakes hide a death.
-const TRUST: u32 = 8;
+/// every other time nevertheless, lest frequent wakes hide a death.
+const TRUST: u32 = 2;
 
 /// One acquisition's waiting: spin, then bounded sleeps, then doubt.
 struct Waiter<'a> {
@@ -98,12 +98,21 @@ impl<'a> Waiter<'a> {
         })
     }
 
-    /// Whether there is reason to ask and the owner in `word` is proven dead (or never was: no
-    /// participant has generation zero).
+    /// Whether the owner in `word` is known to be dead, or there is reason to ask and it is proven
+    /// dead (or never was: no participant has generation zero).
+    ///
+    /// Who died holding several locks is found dead once: the others who wait, and those who go on
+    /// from a first lock to the next, need no sleep of their own to find out.
     fn finds_dead(&self, participant: &Participant<'_>, word: u64) -> bool {
-        self.doubt
-            && ParticipantId::unpack(word & OWNER)
-                .is_none_or(|owner| participant.peers().is_dead(owner))
+        if self.spins > 0 {
+            return false;
+        }
+        let peers = participant.peers();
+        match ParticipantId::unpack(word & OWNER) {
+            Some(owner) if self.doubt => peers.is_dead(owner),
+            Some(owner) => peers.is_known_dead(owner),
+            None => self.doubt,
+        }
     }
 }
 
