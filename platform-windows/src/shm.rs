@@ -93,6 +93,16 @@ impl Shm {
         }
     }
 
+    /// Where objects lie under these options: the folder, or `page file`.
+    #[must_use]
+    pub fn place(options: &Options) -> String {
+        match (options.backing, options.scope) {
+            (Backing::Files, scope) => Self::directory(scope).display().to_string(),
+            (Backing::PageFile, Scope::Local) => "page file".to_owned(),
+            (Backing::PageFile, Scope::Global) => "page file of all sessions".to_owned(),
+        }
+    }
+
     /// The folder of the temporary files.
     #[must_use]
     pub fn directory(scope: Scope) -> PathBuf {
