@@ -35,6 +35,9 @@ impl Builder {
 
     /// Permission bits of what is created; 0600 by default: this user only. What exists and may be
     /// written by more is refused.
+    ///
+    /// Windows has no such bits: there `open` refuses a mode that lets others in, who are listed in
+    /// the backend's options instead ([`SharedMemory::with_options`](crate::system::SharedMemory::with_options)).
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self

@@ -91,13 +91,11 @@ mod options;
 mod outside;
 mod plain;
 mod platform;
-#[cfg(unix)]
-pub mod posix;
 mod process;
 mod registry;
 mod scan;
 mod segment;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 pub mod system;
 mod table;
 mod tag;

@@ -141,8 +141,8 @@ where
 
 /// The system's default backend.
 pub(crate) fn default() -> Option<Box<dyn Backend>> {
-    #[cfg(unix)]
-    return Some(erase(crate::posix::SharedMemory::default()));
-    #[cfg(not(unix))]
+    #[cfg(any(unix, windows))]
+    return Some(erase(crate::system::SharedMemory::default()));
+    #[cfg(not(any(unix, windows)))]
     None
 }

@@ -1,10 +1,119 @@
-//! The backends of this system, by names that are the same on all of them: for programs that are
-//! built for several.
+//! The backends of the system that this is built for, as [`Platform`]s: those of `platform-posix` or
+//! `platform-windows`, which have the same types for the same jobs.
 //!
-//! | type | on Unix |
-//! |---|---|
-//! | [`SharedMemory`], the default | POSIX shared memory |
-//! | [`Directory`] | files of a directory, mapped |
+//! | | on Unix | on Windows |
+//! |---|---|---|
+//! | [`SharedMemory`], the default | POSIX shared memory | temporary files of this user, mapped |
+//! | [`Directory`] | files of a directory, mapped | the same |
+//! | [`Options`] | other users, huge pages, memory nodes | other users, all sessions, the page file |
 
+use std::path::PathBuf;
+
+use dsm_core::error::ProviderFailure;
+use dsm_core::provider::ProviderError;
 #[cfg(unix)]
-pub use crate::posix::{Directory, SharedMemory};
+use platform_posix::{self as system, Posix as Environment};
+#[cfg(windows)]
+use platform_windows::{self as system, Windows as Environment};
+pub use system::Options;
+use system::{File, NamespaceName, Shm};
+
+use crate::platform::{Connection, Platform};
+
+fn failure(error: system::Error) -> ProviderFailure {
+    error.failure()
+}
+
+fn texts(names: Vec<NamespaceName>) -> Vec<String> {
+    names.iter().map(|name| name.as_str().to_owned()).collect()
+}
+
+/// Shared memory that is found by name alone, `/dev/shm` on Linux: the default.
+#[derive(Clone, Debug, Default)]
+pub struct SharedMemory {
+    options: Options,
+}
+
+impl SharedMemory {
+    /// With options. The mode is the builder's.
+    #[must_use]
+    pub fn with_options(options: Options) -> Self {
+        Self { options }
+    }
+}
+
+impl Platform for SharedMemory {
+    type Provider = Shm;
+    type Root = Shm;
+    type Environment = Environment;
+
+    fn place(&self) -> String {
+        #[cfg(windows)]
+        return Shm::place(&self.options);
+        #[cfg(unix)]
+        if cfg!(target_os = "linux") { "/dev/shm".into() } else { "shared memory".into() }
+    }
+
+    fn connect(
+        &self,
+        namespace: &str,
+        mode: u32,
+    ) -> Result<Connection<Shm, Shm, Environment>, ProviderFailure> {
+        let shm = Shm::with_options(namespace, self.options.clone().mode(mode)).map_err(failure)?;
+        Ok(Connection { environment: shm.environment(), root: shm.clone(), provider: shm })
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
+        #[cfg(windows)]
+        let found = Shm::namespaces_with_options(&self.options);
+        #[cfg(unix)]
+        let found = Shm::namespaces();
+        found.map(texts).map_err(failure)
+    }
+}
+
+/// Files of a directory, mapped.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+    options: Options,
+}
+
+impl Directory {
+    /// The files of a directory, which must exist.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::with_options(path, Options::new())
+    }
+
+    /// As [`new`](Self::new), with options. The mode is the builder's.
+    #[must_use]
+    pub fn with_options(path: impl Into<PathBuf>, options: Options) -> Self {
+        Self { path: path.into(), options }
+    }
+}
+
+impl Platform for Directory {
+    type Provider = File;
+    type Root = File;
+    type Environment = Environment;
+
+    fn place(&self) -> String {
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        path.display().to_string()
+    }
+
+    fn connect(
+        &self,
+        namespace: &str,
+        mode: u32,
+    ) -> Result<Connection<File, File, Environment>, ProviderFailure> {
+        let file = File::with_options(&self.path, namespace, self.options.clone().mode(mode))
+            .map_err(failure)?;
+        Ok(Connection { environment: file.environment(), root: file.clone(), provider: file })
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
+        File::namespaces(&self.path).map(texts).map_err(failure)
+    }
+}

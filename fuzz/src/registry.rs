@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arbitrary::{Arbitrary, Unstructured};
-use dsm_registry::posix::Directory;
+use dsm_registry::system::Directory;
 use dsm_registry::{BoxError, Error, Kind, MAX_NAME, Registry, Segment};
 
 /// Steps of a case at most.

@@ -1,10 +1,12 @@
 //! The system's own backend, for tests of crates that take any: POSIX shared memory, or temporary
 //! files on Windows.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
+use dsm_core::provider::Root;
 
 /// The backend.
 #[cfg(unix)]
@@ -76,4 +78,17 @@ pub fn control_of(namespace: &str) -> PathBuf {
     return directory().join(format!("dsm.{namespace}.ctl"));
     #[cfg(windows)]
     connect(namespace).file(None).expect("an object that is a file")
+}
+
+/// Puts a file with this content, accessible to this user alone, in the place of a namespace's
+/// control object.
+///
+/// # Panics
+///
+/// If it can't.
+pub fn plant_control(namespace: &str, content: &[u8]) {
+    // Elected to an object that is not there, one makes it, empty, with the right permissions.
+    drop(connect(namespace).elect(crate::BOUND).unwrap());
+    let mut file = std::fs::OpenOptions::new().write(true).open(control_of(namespace)).unwrap();
+    file.write_all(content).unwrap();
 }

@@ -73,7 +73,7 @@ fn two_processes_that_start_at_once_initialise_once() {
 fn two_threads_that_start_at_once_initialise_once() {
     let space = Space::new("threads");
     let registry = space.open();
-    for round in 0..50 {
+    for round in 0..testkit::rounds(50) {
         let runs = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -296,7 +296,7 @@ fn a_slow_initialiser_is_no_circle() {
     let space = Space::new("slow");
     let registry = space.open();
     // B waits for a, is woken, and initialises b, for which A waits then: never a circle.
-    for round in 0..50 {
+    for round in 0..testkit::rounds(50) {
         let (a, b) = (format!("a{round}"), format!("b{round}"));
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -139,7 +139,7 @@ fn sixty_empty_tables_and_some_areas_fit_into_half_of_64_mib() {
 #[test]
 fn the_objects_of_others_are_refused() {
     let space = Space::new("owner");
-    space.plant_control(&[]);
+    testkit::system::plant_control(&space.name, &[]);
     if std::os::unix::fs::chown(space.control(), Some(12_345), None).is_ok() {
         let text = Registry::open(&space.name).err().unwrap().to_string();
         assert!(text.contains("permission denied") && text.contains("another user"), "{text}");

@@ -131,7 +131,7 @@ fn too_many_threads_are_an_error_that_names_the_way_out() {
 #[test]
 fn a_control_object_that_is_not_ours_has_an_error_of_its_own() {
     let space = Space::new("foreign");
-    space.plant_control(&[0x5a; 100_000]);
+    testkit::system::plant_control(&space.name, &[0x5a; 100_000]);
     let text = Registry::open(&space.name).err().unwrap().to_string();
     assert!(text.contains("not made by this library"), "{text}");
     assert_eq!(std::fs::read(space.control()).unwrap(), [0x5a; 100_000], "left alone");

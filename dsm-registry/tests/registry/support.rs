@@ -53,17 +53,6 @@ impl Space {
         testkit::system::control_of(&self.name)
     }
 
-    /// Puts a file of this user's alone in the place of the control object.
-    pub(crate) fn plant_control(&self, content: &[u8]) {
-        std::fs::write(self.control(), content).unwrap();
-        #[cfg(unix)]
-        std::fs::set_permissions(
-            self.control(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )
-        .unwrap();
-    }
-
     pub(crate) fn peer(&self, role: &str) -> Peer {
         self.peer_with(role, "")
     }
