@@ -13,7 +13,7 @@ use testkit::program::{Watch, watch};
 const BLOCK: usize = 8192;
 
 /// The example's executable, which cargo builds beside the tests; where somebody asked cargo for
-/// this test alone, it is asked for the example too.
+/// this test alone, it is asked for the example too (but not for another system than that of cargo).
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -22,6 +22,9 @@ fn program() -> &'static Path {
         let program =
             profile.join("examples").join(format!("autoprewarm{}", std::env::consts::EXE_SUFFIX));
         if !program.exists() {
+            if cfg!(windows) {
+                panic!("build it first: --example autoprewarm");
+            }
             let mut build = Command::new(env!("CARGO"));
             build.current_dir(env!("CARGO_MANIFEST_DIR"));
             build.args(["build", "--example", "autoprewarm", "--target-dir"]);

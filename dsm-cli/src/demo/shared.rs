@@ -125,14 +125,14 @@ pub(crate) struct Usage {
 /// The objects in shared memory whose names say that they belong to a namespace: looked up behind
 /// the library's back, where the system shows them as files.
 fn objects_of(namespace: &str) -> Vec<(String, u64)> {
-    let prefix = format!("dsm.{namespace}.");
+    let part = format!("{namespace}.");
     let entries =
         std::fs::read_dir(SharedMemory::default().place()).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-            name.starts_with(&prefix).then_some((name, bytes))
+            (name.starts_with("dsm.") && name.contains(&part)).then_some((name, bytes))
         })
         .collect()
 }
