@@ -92,6 +92,7 @@ mod outside;
 mod plain;
 mod platform;
 mod process;
+mod reaper;
 mod registry;
 mod scan;
 mod segment;
@@ -101,6 +102,8 @@ mod table;
 mod tag;
 mod thread;
 mod turn;
+#[cfg(unix)]
+mod watch;
 
 pub use area::{Area, DsaSlice};
 pub use boxed::DsaBox;
@@ -121,6 +124,7 @@ pub use name::MAX_NAME;
 pub use options::{AreaOptions, HashOptions, SegmentOptions};
 pub use plain::{Key, Plain, Snapshot};
 pub use platform::{Connected, Connection, Platform};
+pub use reaper::{Reaper, Watch, Watched};
 pub use registry::Registry;
 pub use scan::{Iter, Scan, ScanEntry, ScanMut, Scanned};
 pub use segment::{Bytes, Init, Segment};

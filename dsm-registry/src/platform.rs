@@ -6,6 +6,8 @@ use dsm_core::error::ProviderFailure;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
 use dsm_core::provider::{ErasedProvider, Mapping, ProviderError, Root, SegmentProvider};
 
+use crate::reaper::{MakeWatch, Watch, no_watch};
+
 /// A backend: what `Builder::provider` takes.
 ///
 /// Implemented for the backends of the platform crates. An own one needs a provider of memory, a
@@ -35,6 +37,19 @@ pub trait Platform: Send + Sync + 'static {
     ///
     /// `Unsupported` where objects can't be listed.
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
+
+    /// What hears of the death of processes of this platform, for
+    /// [`Registry::spawn_reaper`](crate::Registry::spawn_reaper).
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where there is nothing of that kind, which is what this does by itself.
+    fn watch() -> Result<Box<dyn Watch>, ProviderFailure>
+    where
+        Self: Sized,
+    {
+        no_watch()
+    }
 }
 
 /// What a certain [`Platform`] connects to a namespace with.
@@ -57,6 +72,7 @@ pub(crate) trait Backend: Send + Sync {
     fn place(&self) -> String;
     fn connect(&self, namespace: &str, mode: u32) -> Result<Box<dyn Link>, ProviderFailure>;
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
+    fn make_watch(&self) -> MakeWatch;
 }
 
 /// A [`Connection`], erased.
@@ -98,6 +114,10 @@ impl<P: Platform> Backend for Erased<P> {
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
         self.0.namespaces()
+    }
+
+    fn make_watch(&self) -> MakeWatch {
+        P::watch
     }
 }
 

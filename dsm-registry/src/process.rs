@@ -38,6 +38,7 @@ use crate::fork::Token;
 use crate::names::Names;
 use crate::objects::Objects;
 use crate::platform::{Backend, Link};
+use crate::reaper::{MakeWatch, Watch};
 use crate::registry::{Registry, Shared};
 use crate::segment::SegmentObject;
 use crate::thread;
@@ -97,6 +98,7 @@ pub(crate) struct Attachment {
     name: Box<str>,
     place: Box<str>,
     initialiser_patience: Option<Duration>,
+    make_watch: MakeWatch,
     segments: Objects<SegmentObject>,
     areas: Objects<AreaObject>,
     me: Weak<Attachment>,
@@ -229,6 +231,7 @@ impl Attachment {
             name: settings.namespace.into(),
             place: backend.place().into(),
             initialiser_patience: settings.initialiser_patience,
+            make_watch: backend.make_watch(),
             segments: Objects::default(),
             areas: Objects::default(),
             me: Weak::clone(me),
@@ -251,6 +254,11 @@ impl Attachment {
 
     pub(crate) fn initialiser_patience(&self) -> Option<Duration> {
         self.initialiser_patience
+    }
+
+    /// What hears of the death of other processes.
+    pub(crate) fn make_watch(&self) -> Result<Box<dyn Watch>, ProviderFailure> {
+        (self.make_watch)()
     }
 
     /// The segments that this process has attached.

@@ -19,6 +19,11 @@ pub use system::Options;
 use system::{File, NamespaceName, Shm};
 
 use crate::platform::{Connection, Platform};
+use crate::reaper::Watch;
+#[cfg(not(unix))]
+use crate::reaper::no_watch as watch;
+#[cfg(unix)]
+use crate::watch::watch;
 
 fn failure(error: system::Error) -> ProviderFailure {
     error.failure()
@@ -70,6 +75,10 @@ impl Platform for SharedMemory {
         let found = Shm::namespaces();
         found.map(texts).map_err(failure)
     }
+
+    fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
+        watch()
+    }
 }
 
 /// Files of a directory, mapped.
@@ -115,5 +124,9 @@ impl Platform for Directory {
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
         File::namespaces(&self.path).map(texts).map_err(failure)
+    }
+
+    fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
+        watch()
     }
 }

@@ -36,6 +36,7 @@ mod shm;
 mod sys;
 mod sysv;
 mod wait;
+mod watch;
 
 pub use error::Error;
 pub use file::File;
@@ -47,3 +48,4 @@ pub use options::{Numa, Options, Owners};
 pub use root::PosixElection;
 pub use shm::Shm;
 pub use sysv::SysV;
+pub use watch::{Interrupt, Watch, Watched};

@@ -60,7 +60,7 @@ pub(crate) fn thread_is_dead(
 }
 
 /// Whether pids and times of the two mean the same.
-fn comparable(own: &ProcessProof, other: &ProcessProof) -> bool {
+pub(crate) fn comparable(own: &ProcessProof, other: &ProcessProof) -> bool {
     own.pid_namespace == other.pid_namespace && (own.pid_namespace != 0 || !system::NAMESPACES)
 }
 

@@ -375,3 +375,45 @@ pub(crate) fn no_such_process(pid: u64) -> bool {
     let result = unsafe { libc::kill(pid, 0) };
     result != 0 && Errno::last() == Errno(libc::ESRCH)
 }
+
+/// A counter that other threads can raise, to wake who polls it.
+#[cfg(target_os = "linux")]
+pub(crate) fn event_fd() -> Result<OwnedFd, Errno> {
+    // SAFETY: no preconditions.
+    owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+}
+
+/// Makes the event readable.
+#[cfg(target_os = "linux")]
+pub(crate) fn raise_event(event: BorrowedFd<'_>) {
+    let one = 1_u64;
+    // SAFETY: eight readable bytes. It fails only if the event is readable anyhow.
+    unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
+}
+
+/// Makes the event unreadable.
+#[cfg(target_os = "linux")]
+pub(crate) fn drain_event(event: BorrowedFd<'_>) {
+    let mut count = 0_u64;
+    // SAFETY: eight writable bytes. It fails only if the event is unreadable anyhow.
+    unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
+}
+
+/// A descriptor of the process that has that number now.
+#[cfg(target_os = "linux")]
+pub(crate) fn process_fd(pid: u64) -> Result<OwnedFd, Errno> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno(libc::ESRCH))?;
+    // SAFETY: no preconditions; the descriptor is close-on-exec.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(opened as c_int)
+}
+
+/// Waits until a descriptor is ready, or the time is over, rounded up to a millisecond.
+#[cfg(target_os = "linux")]
+pub(crate) fn poll(polled: &mut [libc::pollfd], time: std::time::Duration) {
+    let time = time.as_micros().div_ceil(1000).try_into().unwrap_or(c_int::MAX);
+    polled.iter_mut().for_each(|one| one.revents = 0);
+    // What it returns is in the slice; a signal ends the wait early.
+    // SAFETY: the slice is writable, with as many descriptors as it has.
+    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, time) };
+}

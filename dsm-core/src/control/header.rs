@@ -70,7 +70,9 @@ pub(crate) struct Header {
     /// lies before these.
     pub(crate) slot_hint: AtomicU32,
     pub(crate) page_hint: AtomicU32,
-    pub(crate) _reserved_more: [AtomicU64; 2],
+    /// Moves whenever a process has joined; who watches processes sleeps on it.
+    pub(crate) joined: AtomicU32,
+    pub(crate) _reserved_more: [AtomicU32; 3],
 
     /// Words of the embedder, zero at creation.
     pub(crate) roots: [AtomicU64; ROOTS],
@@ -249,7 +251,8 @@ impl Header {
             elector_slot: AtomicU64::new(0),
             slot_hint: AtomicU32::new(0),
             page_hint: AtomicU32::new(0),
-            _reserved_more: core::array::from_fn(|_| AtomicU64::new(0)),
+            joined: AtomicU32::new(0),
+            _reserved_more: core::array::from_fn(|_| AtomicU32::new(0)),
             roots: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -269,5 +272,6 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, lock_at) == 64);
     assert!(core::mem::offset_of!(Header, elector) == 128);
     assert!(core::mem::offset_of!(Header, slot_hint) == 168);
+    assert!(core::mem::offset_of!(Header, joined) == 176);
     assert!(core::mem::offset_of!(Header, roots) == 192);
 };

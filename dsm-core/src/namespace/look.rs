@@ -5,7 +5,7 @@ use crate::control::{Control, process};
 use crate::env::ProcessProof;
 use crate::handle::ParticipantId;
 use crate::participant::ParticipantSlot;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 
 impl Namespace<'_> {
     /// What a participant says it waits for, in terms of the crate that set it
@@ -24,6 +24,22 @@ impl Namespace<'_> {
         let (process, _) = Control::process_of(slot);
         let proof = self.control.processes.get(process as usize)?.proof.load();
         self.tenancy(who).map(|_| proof)
+    }
+
+    /// The processes in the namespace, this one included, as far as nobody has found them dead:
+    /// slot, generation of the slot, and who it is.
+    pub fn processes(&self) -> impl Iterator<Item = (u32, u32, ProcessProof)> + '_ {
+        self.control.processes.iter().zip(0..).filter_map(|(slot, index)| {
+            let now = slot.get();
+            let proof = slot.proof.load();
+            (now.1 == process::LIVE && slot.get() == now).then_some((index, now.0, proof))
+        })
+    }
+
+    /// A word that moves, and whose sleepers are woken, whenever a process has joined.
+    #[must_use]
+    pub fn joined(&self) -> &AtomicU32 {
+        &self.control.header.joined
     }
 
     /// The slot, if `who` is its tenant.

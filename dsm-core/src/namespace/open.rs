@@ -447,6 +447,8 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
                 return Err(error);
             }
         };
+        control.header.joined.fetch_add(1, Ordering::AcqRel);
+        self.platform.env.wake_all(&control.header.joined);
         let participant = ParticipantLocal::new();
         // SAFETY: claimed for this process alone, and mapped as long as the namespace.
         unsafe { participant.register(id, shared) };

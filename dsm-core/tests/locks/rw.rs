@@ -428,3 +428,31 @@ fn stress() {
     assert_eq!(words.map(AtomicU64::into_inner), [written; 2]);
     assert_eq!(state(&lock), FREE);
 }
+
+#[test]
+fn who_waits_for_somebody_known_to_be_dead_neither_sleeps_nor_asks() {
+    let crowd = Crowd::new(3);
+    let lock = Boxed::<RwLock>::new(3, 64);
+    let locals = [const { ParticipantLocal::new() }; 3];
+    let [a, b, c] = [0, 1, 2].map(|i| crowd.join(&locals[i], i as u16));
+    let asked = || {
+        let sleeps = crowd.env.sleeps.load(Ordering::SeqCst);
+        (sleeps, crowd.probes.load(Ordering::SeqCst))
+    };
+
+    std::mem::forget(lock.lock().exclusive(&a, FOREVER).unwrap());
+    crowd.kill(0);
+    crowd.known.store(true, Ordering::SeqCst);
+    assert!(lock.lock().shared(&b, FOREVER).unwrap().is_none());
+    let mut guard = lock.lock().exclusive(&b, FOREVER).unwrap();
+    assert_eq!(guard.acquired(), Acquired::FromDead);
+    assert_eq!(asked(), (0, 0));
+    guard.mark_recovered();
+    std::mem::forget(guard);
+    // Of another death nobody knows.
+    crowd.known.store(false, Ordering::SeqCst);
+    crowd.kill(1);
+    assert_eq!(lock.lock().exclusive(&c, FOREVER).unwrap().acquired(), Acquired::FromDead);
+    let (sleeps, probes) = asked();
+    assert!(sleeps > 0 && probes > 0);
+}

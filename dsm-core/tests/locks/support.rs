@@ -70,6 +70,8 @@ pub(crate) struct Crowd {
     pub(crate) env: ThreadEnv,
     slots: Vec<ParticipantSlot>,
     dead: Vec<AtomicBool>,
+    /// Whether everybody knows of a death without asking.
+    pub(crate) known: AtomicBool,
     /// How often a peer's life was asked for.
     pub(crate) probes: AtomicU32,
 }
@@ -86,6 +88,7 @@ impl Crowd {
             env,
             slots: (0..max).map(|_| ParticipantSlot::new()).collect(),
             dead: (0..max).map(|_| AtomicBool::new(false)).collect(),
+            known: AtomicBool::new(false),
             probes: AtomicU32::new(0),
         }
     }
@@ -114,6 +117,10 @@ impl Peers for Crowd {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.probes.fetch_add(1, Ordering::SeqCst);
         who.generation != 7 || self.dead[who.index as usize].load(Ordering::SeqCst)
+    }
+
+    fn is_known_dead(&self, who: ParticipantId) -> bool {
+        self.known.load(Ordering::SeqCst) && self.dead[who.index as usize].load(Ordering::SeqCst)
     }
 
     fn evict_reader(&self, _: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {

@@ -6,6 +6,8 @@ mod names;
 #[cfg(unix)]
 mod posix;
 mod process;
+#[cfg(target_os = "linux")]
+mod reaper;
 mod support;
 mod things;
 
@@ -17,6 +19,8 @@ fn peer() {
         names::ROLES,
         #[cfg(unix)]
         posix::ROLES,
+        #[cfg(target_os = "linux")]
+        reaper::ROLES,
         things::ROLES,
     ]);
 }
