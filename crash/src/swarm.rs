@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Seconds after which all are killed at once, and everything is accounted for.
     #[arg(long, default_value_t = 15)]
     round: u64,
+    /// Lets each worker run a reaper.
+    #[arg(long)]
+    reaper: bool,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -63,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let name = format!("crash-swarm-{}", std::process::id());
     let started = Instant::now();
     let (board, path) = Board::create(options.seed)?;
+    board.reapers.store(u64::from(options.reaper), Relaxed);
     let base = prepare(&name)?;
     let mut random = Random::new(options.seed, 0);
     let mut herd = Herd::new(&name, board, path, options.processes as usize)?;

@@ -105,6 +105,8 @@ pub(super) struct Seat {
 #[repr(C)]
 pub(super) struct Board {
     pub(super) seed: AtomicU64,
+    /// Whether each worker runs a reaper.
+    pub(super) reapers: AtomicU64,
     /// How many are stopped, and how often that changed.
     stopped: AtomicU64,
     stops: AtomicU64,
@@ -120,7 +122,9 @@ pub(super) struct Board {
     pub(super) naming: [AtomicU64; 2 * NAMES],
     /// From the death of a lock's holder, or the wish for the lock if that was later, until
     /// a survivor had it.
-    pub(super) dead_waits: Histogram,
+    pub(super) lock_waits: Histogram,
+    /// The same for entries and names of the registry's namespace, where a reaper may run.
+    pub(super) name_waits: Histogram,
     /// Of whole operations, while nobody was stopped.
     pub(super) operations: Histogram,
     /// From the signal to when the system says that the process is dead.
@@ -215,13 +219,13 @@ impl Board {
     }
 
     /// A survivor has what the dead `holder` had, and had wanted it since `asked`.
-    pub(super) fn waited(&self, holder: u64, asked: Asked) {
+    pub(super) fn waited(&self, waits: &Histogram, holder: u64, asked: Asked) {
         let Some(seat) = (holder & 0xff).checked_sub(1) else { return };
         let seat = &self.seats[seat as usize % SEATS];
         let known = seat.dead.load(Acquire) == holder >> 8;
         let died = if known { seat.death.load(Relaxed) } else { 0 };
         if asked.undisturbed.is_some() && asked.undisturbed == self.undisturbed() {
-            self.dead_waits.add(now().saturating_sub(died.max(asked.since)));
+            waits.add(now().saturating_sub(died.max(asked.since)));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What there is to tell of a run.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -60,7 +61,10 @@ pub(super) struct Report {
     /// Of the supervisor, after the death of all: recovery, and the check of everything.
     pub(super) longest_takeover: f64,
     /// From the death of a holder, or the wish for what it held, until a survivor had it.
-    wait_for_the_dead: Times,
+    wait_for_locks: Times,
+    /// The same for entries and names, where reapers run if they were asked for.
+    wait_for_names: Times,
+    reapers: bool,
     /// Whole operations of survivors, while nobody was stopped.
     operation: Times,
     /// From the signal to the end of the process.
@@ -95,7 +99,9 @@ impl Report {
             .into_iter()
             .map(|event| board.event(event))
             .sum();
-        self.wait_for_the_dead = Times::of(&board.dead_waits);
+        self.wait_for_locks = Times::of(&board.lock_waits);
+        self.wait_for_names = Times::of(&board.name_waits);
+        self.reapers = board.reapers.load(Relaxed) != 0;
         self.operation = Times::of(&board.operations);
         self.death = Times::of(&board.deaths);
         self.scheduling = Times::of(&board.scheduling);
@@ -140,7 +146,9 @@ impl Report {
             self.operations,
             self.objects_lost
         );
-        out += &self.wait_for_the_dead.line("waits for what the dead held");
+        let by = if self.reapers { "with reapers" } else { "without a reaper" };
+        out += &self.wait_for_locks.line("waits for locks of the dead, without a reaper");
+        out += &self.wait_for_names.line(&format!("waits for entries of the dead, {by}"));
         out += &self.operation.line("operations");
         out += &self.death.line("from a kill to the end of the process");
         out += &self.scheduling.line("how late a sleeper got a processor");

@@ -16,6 +16,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use clap::Args;
+use dsm_registry::Reaper;
 
 use super::board::{Board, PROCESSES, THREADS, Tenant, now};
 use super::plan::{Child, Event, Kind, Random};
@@ -43,12 +44,15 @@ pub(super) struct Life {
     pub(super) process: usize,
     pub(super) world: World,
     pub(super) gate: RwLock<()>,
+    _reaper: Option<Reaper>,
 }
 
 impl Life {
     fn start(board: &'static Board, namespace: &str, process: usize) -> Result<Self, String> {
         let (world, _) = World::open(namespace)?;
-        Ok(Self { board, process, world, gate: RwLock::new(()) })
+        let reaps = board.reapers.load(Relaxed) != 0 && process < PROCESSES;
+        let reaper = reaps.then(|| world.registry.spawn_reaper()).transpose().map_err(text)?;
+        Ok(Self { board, process, world, gate: RwLock::new(()), _reaper: reaper })
     }
 
     pub(super) fn enter(&self) -> RwLockReadGuard<'_, ()> {

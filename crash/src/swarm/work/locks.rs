@@ -44,7 +44,7 @@ fn acquire(
     let record = core.core.record(index);
     let before = record.holder.swap(thread.tenant.word(), Relaxed);
     if guard.acquired() == Acquired::FromDead {
-        thread.board().waited(before, asked);
+        thread.board().waited(&thread.board().lock_waits, before, asked);
         thread.board().count(Event::LocksFromDead);
         record.total.store(sum(record), Relaxed);
         guard.mark_recovered();

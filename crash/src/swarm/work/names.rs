@@ -23,7 +23,7 @@ fn initialise(board: &Board, number: usize, tenant: u64, asked: Asked) {
     let before = board.naming[number].swap(tenant, AcqRel);
     if before != 0 {
         board.count(Event::Initialised);
-        board.waited(before, asked);
+        board.waited(&board.name_waits, before, asked);
     }
 }
 

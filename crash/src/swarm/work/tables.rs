@@ -85,7 +85,7 @@ pub(in super::super) fn hot_guard(
             }
             Err(Error::Poisoned) => {
                 let Some(mut entry) = hot.poisoned(&key).map_err(text)? else { continue };
-                life.board.waited(entry[2], asked);
+                life.board.waited(&life.board.name_waits, entry[2], asked);
                 life.board.count(Event::Poisoned);
                 *entry = [entry[0], entry[0], 0];
                 entry.repaired()
