@@ -56,6 +56,19 @@
 //! one guard at a time, or take them in one order. The same thread asking for a lock that it holds is
 //! told so.
 //!
+//! # Systems
+//!
+//! Programs are the same on all of them; [`system`] names the backends of the one that this is built
+//! for. On Windows
+//!
+//! - memory is temporary files of this user, so that what a terminated process has written stays; a
+//!   namespace in the page file, an option, loses what nobody else had attached;
+//! - a namespace is that of one session, unless the backend's options say otherwise, and of one user:
+//!   others are listed there, since there are no modes;
+//! - an object is backed by the disk as a whole when it is created: an area takes what its segments are
+//!   long, whatever of them is in use;
+//! - nobody can be forked, and `kill -9` is `TerminateProcess`.
+//!
 //! # What safe code can't be protected from
 //!
 //! - **A peer that scribbles.** Whoever may write the memory may write anything. Headers, handles
