@@ -11,7 +11,7 @@
 mod list;
 mod probe;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -103,8 +103,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     }
     let jobs = options.jobs.unwrap_or_else(probe::cores).max(1);
     let verdicts = weigh_all(&chosen, &builder, jobs, !options.json);
-    let caught = verdicts.iter().filter(|verdict| verdict.caught).count();
-    let bugs = verdicts.len();
+    let count = |of: &dyn Fn(&Verdict) -> bool| {
+        let named: HashSet<_> = verdicts.iter().filter(|v| of(v)).map(|v| v.bug).collect();
+        named.len()
+    };
+    // A bug that one of its tools does not catch is not caught.
+    let bugs = count(&|_| true);
+    let caught = bugs - count(&|verdict| !verdict.caught);
     let seconds = started.elapsed().as_secs_f64();
     if options.json {
         let report = Report { bugs, caught, seconds, verdicts };

@@ -55,3 +55,16 @@ fn real_processes() {
     assert!(well, "{text}");
     assert!(text.contains("\"kills\""), "{text}");
 }
+
+/// Where no bugs are planted there is nothing to show; it says how to get them.
+#[test]
+fn yardsticks_need_a_build_of_their_own() {
+    let (listed, text) = crash(&["yardsticks", "--list"]);
+    assert!(listed && text.lines().count() >= 15, "{text}");
+    if !cfg!(dsm_planted) {
+        let (well, text) = crash(&["yardsticks"]);
+        assert!(!well && text.contains("--cfg dsm_planted"), "{text}");
+    }
+    let (known, text) = crash(&["yardsticks", "--bug", "no-such-bug"]);
+    assert!(!known && text.contains("no-such-bug"), "{text}");
+}

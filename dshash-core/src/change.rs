@@ -17,6 +17,7 @@
 //! Between changes `made` and `old` are zero.
 
 use dsa_core::{AtomicDsaPointer, DsaPointer};
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::{Error, MemoryError};
@@ -106,6 +107,9 @@ impl<S: Store> Locked<'_, S> {
     fn commit(&self, change: u64, words: [u64; 2]) -> Result<(), Error> {
         self.record().words[0].store(words[0], Ordering::Relaxed);
         self.record().words[1].store(words[1], Ordering::Relaxed);
+        if planted(Bug::OldFreedFirst) {
+            self.free_all(&self.record().old)?;
+        }
         self.set_change(change);
         self.carry_out()
     }

@@ -179,6 +179,9 @@ impl<'s, S: Store> Locked<'s, S> {
         };
         let word = segment_word(pointer, buckets, local);
         self.empty(word)?;
+        if planted(Bug::DirectoryBeforeCopy) {
+            self.store_words(reach.first as u64 | (reach.span as u64) << 32, [word; 2])?;
+        }
         if !self.refill(reach.word, [word; 2], 0)? {
             return self.give_up();
         }
@@ -197,9 +200,6 @@ impl<'s, S: Store> Locked<'s, S> {
         self.empty(words[0])?;
         self.empty(words[1])?;
         let bit = 31 - self.core.bits - local;
-        if planted(Bug::DirectoryBeforeCopy) {
-            self.store_words(reach.first as u64 | (reach.span as u64) << 32, words)?;
-        }
         if !self.refill(reach.word, words, 1 << bit)? {
             return self.give_up();
         }

@@ -338,11 +338,16 @@ impl<'s, S: Store> Locked<'s, S> {
         record.place.store(found.place, Ordering::Relaxed);
         self.set_op(op_word(OP_DELETE, found.reference));
 
+        if planted(Bug::FreedBeforeUnlinked) {
+            self.push_free(found.reference, found.entry);
+        }
         bucket.refs[slot].store(0, Ordering::Release);
         step();
         bucket.set_tag(slot, 0);
         self.unpass(kept, pointer)?;
-        self.push_free(found.reference, found.entry);
+        if !planted(Bug::FreedBeforeUnlinked) {
+            self.push_free(found.reference, found.entry);
+        }
         line.count.store(count.wrapping_sub(1), Ordering::Relaxed);
         self.set_op(0);
         self.state &= !FAILED;

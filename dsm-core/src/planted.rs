@@ -67,6 +67,8 @@ bugs! {
         "A claimant that saw the readers go enters without a second look.";
     EnteredTakenForClaimed "entered-for-claimed" "dsm-core/src/lock/rw/contended.rs":
         "A dead owner's lock is taken over as if it had only waited: the data count as clean.";
+    ReaderClearsEntered "reader-clears-entered" "dsm-core/src/lock/rw/contended.rs":
+        "A reader clears a dead owner's word, which says that the data may be half-changed.";
     DeadReaderKept "dead-reader-kept" "dsm-core/src/reap.rs":
         "The sweep leaves a dead reader's bit where it is.";
     SlotFreedBeforeSweep "slot-freed-before-sweep" "dsm-core/src/reap.rs":
@@ -95,6 +97,8 @@ bugs! {
         "An object counts as published before anything leads to it.";
     AdoptedUnsettled "adopted-unsettled" "dsa-core/src/area/recover.rs":
         "A dead owner's slab is given away before its unpublished objects are freed.";
+    PublicationIgnored "publication-ignored" "dsa-core/src/area/recover.rs":
+        "A dead owner's objects are freed though they are published but for a byte.";
     IntentForgottenEarly "intent-forgotten-early" "dsa-core/src/area/free_from.rs":
         "The intent to free is forgotten before the object is free.";
     FreePagesTrusted "free-pages-trusted" "dsa-core/src/area/recover.rs":
@@ -107,14 +111,20 @@ bugs! {
         "An insertion closes its record before it stores the reference.";
     TagAfterReference "tag-after-reference" "dshash-core/src/locked.rs":
         "An insertion stores the tag after the reference that publishes.";
+    FreedBeforeUnlinked "freed-before-unlinked" "dshash-core/src/locked.rs":
+        "A deletion puts the entry on the free list before the bucket stops naming it.";
     SequenceStaysEven "sequence-stays-even" "dshash-core/src/locked.rs":
         "A change doesn't tell readers without the lock that it is under way.";
     DirectoryBeforeCopy "directory-before-copy" "dshash-core/src/grow.rs":
-        "A split publishes the new halves before it has copied the entries.";
+        "A growing index is published before its entries are copied.";
+    OldFreedFirst "old-freed-first" "dshash-core/src/change.rs":
+        "A change of structure frees what it replaces before it replaces it.";
     PoisonForgotten "poison-forgotten" "dshash-core/src/recover.rs":
         "A value whose writer died is handed out as if it were whole.";
     CountTrusted "count-trusted" "dshash-core/src/recover.rs":
         "The count of entries is believed as a dead owner left it.";
+    ReadyBeforeObject "ready-before-object" "dsm-registry/src/turn.rs":
+        "A name is usable before it says what it stands for.";
     PinBeforeHandle "pin-before-handle" "dsm-registry/src/turn.rs":
         "A named object is pinned before its entry names it.";
 }

@@ -136,6 +136,9 @@ impl Claim<'_> {
             if entry.state() != Some(State::Initialising(id)) {
                 return Ok(Verdict::Keep(false));
             }
+            if planted(Bug::ReadyBeforeObject) {
+                entry.set_state(State::Ready);
+            }
             if !planted(Bug::PinBeforeHandle) {
                 entry.set_object(handle, table);
             }

@@ -95,6 +95,20 @@ impl Kit {
         self.area.check(self.member.participant).map(|_| ()).map_err(text)
     }
 
+    /// Writes over some of the memory that is free, of the sizes that tables are made of, so that
+    /// what is used though it was freed shows; returns the objects.
+    pub(super) fn overwrite_free_memory(&self) -> Result<Vec<DsaPointer>, String> {
+        let mut objects = Vec::new();
+        for size in [256, 512, 4096] {
+            for _ in 0..2 {
+                let pointer = self.heap.allocate(size).map_err(text)?;
+                self.area.copy_in(pointer, 0, &vec![0xa5; size]).map_err(text)?;
+                objects.push(pointer);
+            }
+        }
+        Ok(objects)
+    }
+
     /// When all that is known was freed: nothing is used but what is known to be lost, and what is
     /// not needed went back to the system.
     pub(super) fn is_empty(&self, lost: u64) -> Result<(), String> {

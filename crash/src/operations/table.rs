@@ -10,7 +10,7 @@ use crate::explore::rehearse;
 use crate::member::ANCESTOR;
 use crate::system;
 
-const CASES: [Operation; 23] = [
+const CASES: [Operation; 24] = [
     Operation {
         name: "table-insert-first",
         must: &["before", "after", "holds a partition"],
@@ -40,6 +40,11 @@ const CASES: [Operation; 23] = [
         name: "table-grow-index",
         must: &["before", "after", "holds a partition"],
         make: grow_slots,
+    },
+    Operation {
+        name: "table-grow-index-again",
+        must: &["before", "after", "holds a partition"],
+        make: grow_slots_again,
     },
     Operation {
         name: "table-grow-split",
@@ -183,6 +188,14 @@ fn grow_chunk(rescuers: usize) -> Case {
 
 fn grow_slots(rescuers: usize) -> Case {
     growing("table-grow-index", rescuers, |a, b| b.slots > a.slots && b.segments == a.segments)
+}
+
+/// What is replaced is not the table's first index, and is freed.
+fn grow_slots_again(rescuers: usize) -> Case {
+    const FIRST: u64 = 4 * 12;
+    growing("table-grow-index-again", rescuers, |a, b| {
+        b.slots > a.slots + FIRST && b.segments == a.segments
+    })
 }
 
 fn grow_split(rescuers: usize) -> Case {

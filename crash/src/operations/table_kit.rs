@@ -222,6 +222,10 @@ pub(super) fn judge(
         })?;
         if poisoned.is_empty() { "partly" } else { "poisoned" }
     };
+    let others = kit.overwrite_free_memory()?;
+    session.check().map_err(text)?;
+    ensure(witness.contents()? == now, || "memory of the table was given to others".into())?;
+    others.into_iter().try_for_each(|object| kit.free(object))?;
     for key in poisoned {
         let told = session.find_exclusive(&key).map(|_| ());
         ensure(told == Err(Error::Poisoned), || "a poisoned entry is handed out".into())?;

@@ -32,64 +32,78 @@ const fn test(package: &'static str, target: &'static str, name: &'static str) -
     Probe::Test { package, target, name, model: false }
 }
 
-/// All bugs, in the order of the sources.
+const SWARM: Probe = Probe::Swarm { seconds: 6 };
+
+/// All bugs, in the order of the sources; then what a second tool is to catch as well.
 pub(super) fn all() -> Vec<Yardstick> {
-    Bug::ALL
-        .iter()
-        .map(|bug| {
-            let (probe, says) = probe(*bug);
-            Yardstick { bug: *bug, probe, says }
-        })
-        .collect()
+    let first = Bug::ALL.iter().map(|bug| (*bug, probe(*bug)));
+    let second =
+        [Bug::EnteredTakenForClaimed, Bug::PoisonForgotten].map(|bug| (bug, (SWARM, "process")));
+    first.chain(second).map(|(bug, (probe, says))| Yardstick { bug, probe, says }).collect()
 }
 
 fn probe(bug: Bug) -> (Probe, &'static str) {
     match bug {
-        Bug::BitBeforeRecord => (images("lock-shared"), ""),
-        Bug::RecordClearedEarly => (images("lock-shared"), ""),
-        Bug::OwnerAfterSwap => (lock_model("exclusion::two_writers"), ""),
-        Bug::MissingRelease => (lock_model("exclusion::two_writers"), ""),
-        Bug::MissingFence => (lock_model("exclusion::writer_and_reader"), ""),
-        Bug::LostWake => (lock_model("exclusion::two_writers"), ""),
+        Bug::BitBeforeRecord => (images("lock-shared"), "TimedOut"),
+        Bug::RecordClearedEarly => (images("lock-shared"), "TimedOut"),
+        Bug::OwnerAfterSwap => (lock_model("exclusion::two_writers"), "Causality violation"),
+        Bug::MissingRelease => (lock_model("exclusion::two_writers"), "Causality violation"),
+        Bug::MissingFence => (lock_model("exclusion::writer_and_reader"), "Causality violation"),
+        Bug::LostWake => (lock_model("exclusion::two_writers"), "deadlock"),
         Bug::EntersUnlooked => (
             lock_model("exclusion::a_nested_reader_and_an_entering_claimant_exclude_each_other"),
-            "",
+            "Causality violation",
         ),
-        Bug::EnteredTakenForClaimed => (images("lock-exclusive"), ""),
-        Bug::DeadReaderKept => (images("lock-shared"), ""),
-        Bug::SlotFreedBeforeSweep => (deeper("lock-shared", None), ""),
+        Bug::EnteredTakenForClaimed => (images("lock-exclusive"), "but acquired: Clean"),
+        Bug::ReaderClearsEntered => {
+            (images("lock-exclusive"), "readers were let in to half-changed data")
+        }
+        Bug::DeadReaderKept => (images("lock-shared"), "TimedOut"),
+        Bug::SlotFreedBeforeSweep => (deeper("lock-shared", None), "TimedOut"),
         Bug::ReaperWithoutClaim => (
             namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
-            "",
+            "NotFound",
         ),
         Bug::FreesUnlooked => (
             namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
-            "",
+            "left == right",
         ),
-        Bug::FreedBeforeRemoved => (images("segment"), ""),
-        Bug::GenerationIgnored => (images("lock-exclusive"), ""),
-        Bug::IndexTrusted => (images("segment"), ""),
-        Bug::MagicFirst => (images("open-first"), ""),
-        Bug::CreatingUnrecorded => (images("segment-create"), ""),
-        Bug::AttachUnchecked => (namespace_model("races::an_attach_meets_the_last_detach"), ""),
-        Bug::ListRemovedFirst => (images("leave-last"), ""),
-        Bug::UnlinkByName => {
-            (test("conformance", "shm", "another_identity_is_refused_and_left_alone"), "")
+        Bug::FreedBeforeRemoved => (images("segment-destroy"), "objects instead of"),
+        Bug::GenerationIgnored => (images("lock-exclusive"), "TimedOut"),
+        Bug::IndexTrusted => (images("segment-destroy"), "main region are taken"),
+        Bug::MagicFirst => (images("open-first"), "Corrupt"),
+        Bug::CreatingUnrecorded => (images("segment-create"), "objects instead of"),
+        Bug::AttachUnchecked => {
+            (namespace_model("races::an_attach_meets_the_last_detach"), "NotFound")
         }
-        Bug::TruthBeforeLink => (images("allocate"), ""),
-        Bug::AdoptedUnsettled => (deeper("allocate", Some(5)), ""),
-        Bug::IntentForgottenEarly => (images("table-grow-split"), ""),
-        Bug::FreePagesTrusted => (images("allocate"), ""),
-        Bug::EntryFreedBeforeUnpin => (images("trim"), ""),
-        Bug::RemoteFreeUnseen => {
-            (test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"), "")
+        Bug::ListRemovedFirst => (images("leave-last"), "objects instead of"),
+        Bug::UnlinkByName => (
+            test("conformance", "shm", "another_identity_is_refused_and_left_alone"),
+            "this must be refused",
+        ),
+        Bug::TruthBeforeLink => (images("allocate-into"), "objects, before"),
+        Bug::AdoptedUnsettled => {
+            (deeper("allocate-into-refill", Some(30)), "an unpublished object is left")
         }
-        Bug::RecordClosedEarly => (images("table-insert"), ""),
-        Bug::TagAfterReference => (images("table-insert"), ""),
-        Bug::SequenceStaysEven => (images("table-change"), ""),
-        Bug::DirectoryBeforeCopy => (images("table-grow-split"), ""),
-        Bug::PoisonForgotten => (images("table-change"), ""),
-        Bug::CountTrusted => (images("table-insert"), ""),
-        Bug::PinBeforeHandle => (images("registry-s"), ""),
+        Bug::PublicationIgnored => (images("allocate-into"), "objects, before"),
+        Bug::IntentForgottenEarly => (images("table-grow-index-again"), "a truth byte"),
+        Bug::FreePagesTrusted => (images("allocate-first"), "a directory entry's hints"),
+        Bug::EntryFreedBeforeUnpin => (images("trim"), "objects instead of"),
+        Bug::RemoteFreeUnseen => (
+            test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),
+            "bytes for",
+        ),
+        Bug::RecordClosedEarly => (images("table-insert"), "an entry that no bucket refers to"),
+        Bug::TagAfterReference => (images("table-insert"), "the number of entries"),
+        Bug::FreedBeforeUnlinked => {
+            (images("table-delete"), "a reference to an entry that is free")
+        }
+        Bug::SequenceStaysEven => (images("table-change"), "was read at"),
+        Bug::DirectoryBeforeCopy => (images("table-grow-index"), "the number of entries"),
+        Bug::OldFreedFirst => (images("table-grow-index-again"), ""),
+        Bug::PoisonForgotten => (images("table-change"), "neither before nor after"),
+        Bug::CountTrusted => (images("table-insert"), "the number of entries"),
+        Bug::ReadyBeforeObject => (images("registry-segment-create"), "memory that is gone"),
+        Bug::PinBeforeHandle => (images("registry-segment-create"), "objects instead of"),
     }
 }

@@ -29,6 +29,8 @@ const MOST: u64 = 300;
 pub(super) enum Probe {
     /// `crash images`.
     Images { op: &'static str, depth: u8, sample: Option<u64> },
+    /// `crash swarm`.
+    Swarm { seconds: u64 },
     /// A test of a crate; a loom model if `model`.
     Test { package: &'static str, target: &'static str, name: &'static str, model: bool },
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Probe {
                 }
                 sample.map_or(Ok(()), |sample| write!(f, " --sample {sample}"))
             }
+            Self::Swarm { seconds } => write!(f, "swarm --seconds {seconds}"),
             Self::Test { package, target, name, model } => {
                 let kind = if *model { "model" } else { "test" };
                 write!(f, "{kind} {package}/{target}::{name}")
@@ -165,6 +168,11 @@ impl Builder {
                 }
                 command
             }
+            Probe::Swarm { seconds } => {
+                let mut command = Command::new(&self.program);
+                command.args(["swarm", "--seconds", &seconds.to_string()]);
+                command
+            }
             Probe::Test { package, target, name, model } => {
                 let built = self.built.lock().map_err(text)?;
                 let built = built.get(&(package, target, model)).ok_or("it was not built")?;
@@ -196,8 +204,27 @@ fn wait(mut child: Child, limit: Duration) -> Result<(bool, bool, String), std::
         std::thread::sleep(Duration::from_millis(10));
         status = child.try_wait()?;
     }
+    clean_up(child.id());
     let all = output.map(|thread| thread.join().unwrap_or_default()).concat();
     Ok((status.is_some_and(|status| status.success()), endless, all))
+}
+
+/// Ends what is left of a child's group, and removes what it left in shared memory: a tool that fails
+/// leaves things as they are. Whatever a tool makes has its process's number in its name.
+fn clean_up(child: u32) {
+    // SAFETY: the group of a child of ours; others don't join it.
+    unsafe { libc::kill(-(child as i32), libc::SIGKILL) };
+    let mark = format!("-{child}");
+    let is_its = |name: &str| {
+        let rest = name.split_once(&mark).map(|(_, rest)| rest);
+        name.starts_with("dsm.") && rest.is_some_and(|r| !r.starts_with(|c: char| c.is_numeric()))
+    };
+    for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_its) {
+            // Somebody else who cleans up may be faster.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Reads to the end, beside the child.
@@ -217,6 +244,7 @@ fn complaint(probe: &Probe, output: &str) -> String {
     let lines = output.lines().map(str::trim);
     let found = match probe {
         Probe::Images { .. } => lines.clone().find(|line| line.starts_with("--op")),
+        Probe::Swarm { .. } => lines.clone().find(|line| line.starts_with("crash: ")),
         Probe::Test { .. } => lines.clone().skip_while(|line| !line.contains("panicked at")).nth(1),
     };
     found.or_else(|| lines.clone().rfind(|line| !line.is_empty())).unwrap_or_default().to_owned()

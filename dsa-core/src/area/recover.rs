@@ -251,7 +251,9 @@ impl<L: RawLock> Area<'_, L> {
                 continue;
             }
             let dest = slab.header.dest.load(Ordering::Acquire);
-            let published = publishing == index + 1 && self.is_published(dest, slab.object(index));
+            let published = publishing == index + 1
+                && !planted(Bug::PublicationIgnored)
+                && self.is_published(dest, slab.object(index));
             // Fails if somebody who found it there has freed or settled it: as well.
             let to = if published { USED } else { FREE };
             let _ = truth.compare_exchange(UNPUBLISHED, to, Ordering::AcqRel, Ordering::Relaxed);

@@ -323,7 +323,7 @@ fn wait_out(
         }
         if !waiter.finds_dead(participant, word) {
             waiter.behind_owner(lock, word)?;
-        } else if word & ENTERED != 0 {
+        } else if word & ENTERED != 0 && !planted(Bug::ReaderClearsEntered) {
             return Ok(false);
         } else if lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst).is_ok()
             && word & WAITERS != 0
