@@ -7,7 +7,7 @@
 //! what, and what each point of death leaves. The README is a tour with an example.
 #![no_std]
 
-#[cfg(any(test, feature = "heap", loom))]
+#[cfg(any(test, feature = "heap", loom, shuttle))]
 extern crate std;
 
 /// The README's example is a test.
@@ -20,7 +20,7 @@ pub mod detach;
 pub mod env;
 pub mod error;
 pub mod handle;
-#[cfg(any(test, feature = "heap", loom))]
+#[cfg(any(test, feature = "heap", loom, shuttle))]
 pub mod heap;
 pub mod inspect;
 pub mod lock;

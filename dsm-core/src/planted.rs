@@ -171,7 +171,7 @@ mod selection {
     /// # Panics
     ///
     /// If there is no such bug.
-    #[cfg(any(test, feature = "heap", loom))]
+    #[cfg(any(test, feature = "heap", loom, shuttle))]
     pub fn select_by_environment() {
         let name = std::env::var(super::VARIABLE).unwrap_or_default();
         assert!(select(&name), "there is no planted bug {name}");

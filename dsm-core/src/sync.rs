@@ -1,27 +1,37 @@
-//! The one door to atomics: the real ones, or loom's under `cfg(loom)`.
+//! The one door to atomics: the real ones, loom's under `cfg(loom)`, or those of `cfg(shuttle)`.
 //!
 //! Every module of the three cores takes its atomics, fences and spin hints from here, so that a
 //! model explores exactly the code that ships. Shared structures are built in place by
 //! constructors (`ptr.write(AtomicU64::new(0))`): a loom atomic is an index into the model's
 //! tables and has neither the size nor the zero value of an integer. In models a thread can also be
 //! killed between any two of its stores: see `model::die_after` (built under `cfg(loom)` only).
+//!
+//! Under `cfg(shuttle)` they are the real ones with a scheduling point before each access, so that the
+//! structures lie in memory as ever and whole operations can be explored; see `sync::shuttle`.
 
 #[cfg(loom)]
 pub mod model;
+#[cfg(shuttle)]
+pub mod shuttle;
 
 #[cfg(loom)]
 pub use model::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence, spin_loop, yield_now,
 };
 
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub use shuttle::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence, spin_loop, yield_now,
+};
+
+#[cfg(not(any(loom, shuttle)))]
 pub use core::{
     hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence},
 };
 
 /// Gives way to another thread where the model needs it; a spin hint elsewhere.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline]
 pub fn yield_now() {
     core::hint::spin_loop();

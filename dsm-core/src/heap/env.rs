@@ -1,14 +1,20 @@
 //! A simulated process, as an environment: waits, liveness, time, entropy.
 
 use core::time::Duration;
+#[cfg(not(shuttle))]
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64 as StdU64, Ordering as StdOrdering};
+#[cfg(not(any(loom, shuttle)))]
+use std::sync::atomic::AtomicU64 as StdU64;
+use std::sync::atomic::Ordering as StdOrdering;
 
 use super::HeapProcess;
 use crate::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
 use crate::error::{ErrorKind, ProviderFailure};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::AtomicU32;
+#[cfg(not(shuttle))]
+use crate::sync::Ordering;
 
+#[cfg(not(shuttle))]
 impl Wait for HeapProcess {
     fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
         if cfg!(loom) {
@@ -30,6 +36,17 @@ impl Wait for HeapProcess {
         }
         drop(self.machine.inner.waiters.lock().unwrap_or_else(PoisonError::into_inner));
         self.machine.inner.wakes.notify_all();
+    }
+}
+
+#[cfg(shuttle)]
+impl Wait for HeapProcess {
+    fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
+        crate::sync::shuttle::sleep(word, expected, timeout);
+    }
+
+    fn wake_all(&self, word: &AtomicU32) {
+        crate::sync::shuttle::wake(word);
     }
 }
 
@@ -61,8 +78,11 @@ impl Liveness for HeapProcess {
     }
 
     fn thread_proof(&self) -> ThreadProof {
-        // Under loom all model threads run on one real thread: unknown, never found dead.
-        let tid = if cfg!(loom) { 0 } else { thread_number() };
+        // In models all threads run on one real thread: unknown, never found dead.
+        #[cfg(any(loom, shuttle))]
+        let tid = 0;
+        #[cfg(not(any(loom, shuttle)))]
+        let tid = thread_number();
         ThreadProof { tid, start_time: tid }
     }
 
@@ -77,6 +97,7 @@ impl Liveness for HeapProcess {
 }
 
 /// A number for the calling thread, never reused.
+#[cfg(not(any(loom, shuttle)))]
 fn thread_number() -> u64 {
     static NEXT: StdU64 = StdU64::new(1);
     std::thread_local! {
@@ -86,6 +107,12 @@ fn thread_number() -> u64 {
 }
 
 impl Clock for HeapProcess {
+    #[cfg(shuttle)]
+    fn now(&self) -> Duration {
+        crate::sync::shuttle::now()
+    }
+
+    #[cfg(not(shuttle))]
     fn now(&self) -> Duration {
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         START.get_or_init(std::time::Instant::now).elapsed()

@@ -31,8 +31,10 @@
 
 use core::ptr::NonNull;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+#[cfg(not(shuttle))]
+use std::sync::Condvar;
 use std::sync::atomic::{AtomicU64 as StdU64, Ordering as StdOrdering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use crate::error::{ErrorKind, ProviderFailure};
@@ -128,7 +130,9 @@ struct Inner {
     /// sees what the election orders.
     election: AtomicU32,
     /// What waiting threads sleep on.
+    #[cfg(not(shuttle))]
     waiters: Mutex<()>,
+    #[cfg(not(shuttle))]
     wakes: Condvar,
 }
 
@@ -165,7 +169,9 @@ impl HeapMachine {
                 state: Mutex::new(state),
                 used,
                 election: AtomicU32::new(0),
+                #[cfg(not(shuttle))]
                 waiters: Mutex::new(()),
+                #[cfg(not(shuttle))]
                 wakes: Condvar::new(),
             }),
         }
@@ -233,6 +239,7 @@ impl HeapMachine {
             Ordering::AcqRel,
             Ordering::Relaxed,
         );
+        #[cfg(not(shuttle))]
         self.inner.wakes.notify_all();
     }
 
@@ -240,6 +247,13 @@ impl HeapMachine {
     pub fn kill_all(&self) {
         let living = self.state().living.clone();
         living.into_iter().for_each(|pid| self.kill_pid(pid));
+    }
+
+    /// The process that holds the election.
+    #[must_use]
+    pub fn elector(&self) -> Option<u64> {
+        let pid = self.inner.election.load(Ordering::Acquire);
+        (pid != 0).then_some(u64::from(pid))
     }
 
     /// Declares a thread ended, as named by [`ThreadProof`](crate::env::ThreadProof)`::tid`.

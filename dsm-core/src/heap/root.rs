@@ -32,10 +32,10 @@ impl HeapProcess {
     }
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 struct Deadline;
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 impl Deadline {
     fn after(_patience: Duration) -> Self {
         Self
@@ -45,10 +45,10 @@ impl Deadline {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 struct Deadline(Option<std::time::Instant>);
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl Deadline {
     fn after(patience: Duration) -> Self {
         Self(std::time::Instant::now().checked_add(patience))
@@ -59,9 +59,9 @@ impl Deadline {
 }
 
 fn pause() {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     crate::sync::yield_now();
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     std::thread::sleep(Duration::from_micros(50));
 }
 

@@ -37,7 +37,7 @@ use crate::sync::Ordering::{Acquire, Relaxed, Release};
 const EXCLUSIVE: u64 = 1 << 63;
 
 /// Looks at the word between two looks at the clock.
-const SPINS_PER_CLOCK: u32 = if cfg!(loom) { 1 } else { 64 };
+const SPINS_PER_CLOCK: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
 
 /// The word of a spin lock.
 struct Word(AtomicU64);
@@ -79,7 +79,7 @@ impl Word {
 
 #[inline]
 fn relax<R: RelaxStrategy>() {
-    if cfg!(loom) {
+    if cfg!(any(loom, shuttle)) {
         crate::sync::yield_now();
     } else {
         R::relax();

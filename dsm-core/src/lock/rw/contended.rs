@@ -16,7 +16,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::{AtomicU64, spin_loop};
 
 /// Looks at the word before sleeping: about a microsecond, what a sleep and a wake cost.
-const SPINS: u32 = if cfg!(loom) { 0 } else { 64 };
+const SPINS: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 64 };
 /// The first sleep; each further one is twice as long.
 const FIRST_SLEEP: Duration = Duration::from_millis(2);
 /// The longest sleep: how long a lost wake or a death can go unnoticed.
