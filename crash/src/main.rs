@@ -12,10 +12,11 @@
 //! | `case`, `look`, `tally` | what is explored and asked, and what was found |
 //! | `operations` | the operations and their oracles |
 //! | `swarm` | real processes, really killed |
+//! | `models` | builds and runs the program `models`: several processes at once, in many orders |
 //! | `yardsticks` | planted bugs, each of which must be caught by the others |
 //!
 //! Only for Linux on x86-64: the processor's trap flag and the layout of signal contexts.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", target_arch = "x86_64", not(shuttle)))]
 
 mod arena;
 mod case;
@@ -23,6 +24,7 @@ mod explore;
 mod images;
 mod look;
 mod member;
+mod models;
 mod operations;
 mod process;
 mod stepper;
@@ -48,6 +50,8 @@ enum Command {
     Images(images::Options),
     /// Lets real processes work on real shared memory, kills them, and accounts for everything.
     Swarm(swarm::Options),
+    /// Runs processes over simulated memory in many orders, some of which die.
+    Models(models::Options),
     /// Plants bugs, one at a time, and shows that each is caught.
     Yardsticks(yardsticks::Options),
     /// A process of the swarm.
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Images(options) => images::run(&options),
         Command::Swarm(options) => swarm::run(&options),
+        Command::Models(options) => models::run(&options),
         Command::Yardsticks(options) => yardsticks::run(&options),
         Command::Worker(orders) => swarm::work(&orders),
     };

@@ -1,0 +1,81 @@
+//! `models`: several processes at once, in many orders, some of which die.
+//!
+//! ```console
+//! cargo run --release -p crash -- models
+//! ```
+//!
+//! `crash images` kills one process at each of its stores while nobody else runs. Here others run at the
+//! same time, whole operations of them, under a scheduler that decides before each access to
+//! shared memory who goes on; one or two die at some store. The processes are threads over the heap provider,
+//! and the cores are compiled with shuttle's atomics (`dsm_core::sync::shuttle`).
+//!
+//! | module | what |
+//! |---|---|
+//! | `options`, `runner` | what is asked for; running models and counting |
+//! | `play` | the actors of one execution, and who of them dies when |
+//! | `world`, `look` | processes, areas and tables; what a victim was about |
+//! | `lock`, `namespace`, `area`, `table` | the models |
+
+mod options;
+
+#[cfg(shuttle)]
+mod area;
+#[cfg(shuttle)]
+mod lock;
+#[cfg(shuttle)]
+mod look;
+#[cfg(shuttle)]
+mod namespace;
+#[cfg(shuttle)]
+mod play;
+#[cfg(shuttle)]
+mod runner;
+#[cfg(shuttle)]
+mod table;
+#[cfg(shuttle)]
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "Runs processes in many orders, kills some, and judges what is left")]
+struct Arguments {
+    #[command(flatten)]
+    options: options::Options,
+}
+
+#[cfg(shuttle)]
+fn main() -> ExitCode {
+    match runner::run(&Arguments::parse().options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(not(shuttle))]
+fn main() -> ExitCode {
+    let options = Arguments::parse().options;
+    complain(&format!(
+        "built without the atomics of models; `cargo run --release -p crash -- models \
+         --iterations {} --seed {}` builds and runs them",
+        options.iterations, options.seed
+    ));
+    ExitCode::from(2)
+}
+
+#[expect(clippy::print_stderr, reason = "a program's complaint")]
+fn complain(error: &str) {
+    eprintln!("models: {error}");
+}
+
+#[cfg(shuttle)]
+#[expect(clippy::print_stdout, reason = "a program's output")]
+fn say(line: &str) {
+    println!("{line}");
+}
