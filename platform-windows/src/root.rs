@@ -190,3 +190,42 @@ impl Drop for WindowsElection<'_> {
         sys::release_mutex(self.mutex.as_handle());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Options, Owners};
+    use crate::section::PageFile;
+    use crate::security::Descriptor;
+
+    /// Somebody was there first with a mutex that everybody may own, or with something that is no mutex.
+    #[test]
+    fn a_forged_mutex_is_refused() {
+        let name = format!("test-windows-forged-{}", std::process::id());
+        let named = Named::new(PageFile::new(&name, Options::new()).unwrap());
+        let refused = || elect(&named, true, Duration::ZERO).map(drop).map_err(|e| e.kind());
+        assert_eq!(refused(), Ok(()));
+        let mutex_name = named.domain().kernel_name("elect");
+        let everybody = Options::new().owners(Owners::Listed(vec!["S-1-1-0".into()]));
+        let forged = sys::mutex(&mutex_name, &Descriptor::new(&everybody).unwrap()).unwrap();
+        assert_eq!(refused(), Err(ErrorKind::PermissionDenied));
+        drop(forged);
+        assert_eq!(refused(), Ok(()));
+        let _event = sys::event(&mutex_name, &named.domain().security).unwrap();
+        assert_eq!(refused(), Err(ErrorKind::Foreign));
+    }
+
+    /// A refusal at any step leaves nobody elected.
+    #[test]
+    fn a_failed_election_is_over() {
+        let name = format!("test-windows-failed-{}", std::process::id());
+        let named = Named::new(PageFile::new(&name, Options::new()).unwrap());
+        for _ in 0..3 {
+            let absent = elect(&named, false, Duration::ZERO).map(drop).map_err(|e| e.kind());
+            assert_eq!(absent, Err(ErrorKind::NotFound));
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| elect(&named, true, Duration::from_secs(30)).map(drop).unwrap());
+        });
+    }
+}

@@ -341,3 +341,80 @@ impl Store for PageFile {
         self.create(Role::Control, size, size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page_file(test: &str) -> PageFile {
+        let name = format!("test-windows-{test}-{}", std::process::id());
+        PageFile::new(&name, Options::new()).unwrap()
+    }
+
+    fn role() -> Role {
+        Role::Segment(dsm_core::handle::SegmentHandle::from_raw(0x1234_5678).unwrap())
+    }
+
+    /// What says that it is longer than it is would be a fault on touch.
+    #[test]
+    fn the_real_size_counts() {
+        let page_file = page_file("liar");
+        let (mapping, id) = page_file.create(role(), 10_000, 10_000).unwrap();
+        // SAFETY: a page precedes the mapping.
+        let front = unsafe { mapping.base.sub(FRONT) };
+        // SAFETY: as in `View::header`.
+        let header: &Header = unsafe { front.cast().as_ref() };
+        for (size, kind) in [
+            (10_000, None),
+            (12_288, None),
+            (12_289, Some(ErrorKind::Foreign)),
+            (u64::MAX, Some(ErrorKind::Foreign)),
+            (0, Some(ErrorKind::Foreign)),
+        ] {
+            header.size.store(size, Ordering::Relaxed);
+            let attached = page_file.attach(role(), id, Purpose::Use);
+            assert_eq!(attached.as_ref().err().map(ProviderError::kind), kind, "{size}");
+            if let Ok(attached) = attached {
+                assert_eq!(attached.len as u64, size);
+                // SAFETY: not used.
+                unsafe { page_file.detach(attached) };
+            }
+        }
+        // SAFETY: not used any more.
+        unsafe { page_file.detach(mapping) };
+    }
+
+    /// The names of one role are used up only by sections that are all still mapped.
+    #[test]
+    fn removed_sections_take_names_while_they_are_mapped() {
+        let page_file = page_file("names");
+        let mut held = Vec::new();
+        for _ in 0..NAMES {
+            held.push(page_file.create(role(), 1, 1).unwrap().0);
+            page_file.destroy(role(), ObjectId::default()).unwrap();
+        }
+        let refused = page_file.create(role(), 1, 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        // SAFETY: not used any more.
+        unsafe { page_file.detach(held.swap_remove(3)) };
+        held.push(page_file.create(role(), 1, 1).unwrap().0);
+        let found = page_file.attach(role(), ObjectId::default(), Purpose::Use).unwrap();
+        for mapping in held.into_iter().chain([found]) {
+            // SAFETY: not used any more.
+            unsafe { page_file.detach(mapping) };
+        }
+        assert_eq!(page_file.stat(role()).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// Kernel objects of all types share their names.
+    #[test]
+    fn an_object_of_another_type_is_in_nobodys_way() {
+        let page_file = page_file("types");
+        let _event = sys::event(&page_file.name(role(), 0), &page_file.domain.security).unwrap();
+        assert_eq!(page_file.stat(role()).unwrap_err().kind(), ErrorKind::NotFound);
+        let (mapping, id) = page_file.create(role(), 1, 1).unwrap();
+        assert_eq!(page_file.stat(role()).unwrap().id, id);
+        // SAFETY: not used any more.
+        unsafe { page_file.detach(mapping) };
+    }
+}
