@@ -144,7 +144,7 @@ pub fn exactly_one_process_finds_it_new<B: Backend>(context: &Context<B>) {
         return;
     }
     let mut children = [context.spawn("newcomer"), context.spawn("newcomer")];
-    for round in 0..300 {
+    for round in 0..testkit::rounds(300) {
         for child in &mut children {
             child.say("go");
         }
@@ -166,7 +166,7 @@ pub fn processes_create_and_remove_in_turn<B: Backend>(context: &Context<B>) {
     let mut children: Vec<_> = (0..3).map(|_| context.spawn("churner")).collect();
     let made: u64 = children.iter_mut().map(|child| child.hear().parse::<u64>().unwrap()).sum();
     assert!(made >= 3, "removed and created again: {made}");
-    assert_eq!(long(&inside, 8).load(Ordering::Acquire), 3 * CHURN);
+    assert_eq!(long(&inside, 8).load(Ordering::Acquire), 3 * testkit::rounds(CHURN));
     drop(children);
     remove(context);
     context.backend.provider().destroy(handle(1), id).unwrap();
@@ -213,7 +213,7 @@ pub(crate) fn newcomer<B: Backend>(backend: &B, parent: &Part) {
 pub(crate) fn churner<B: Backend>(backend: &B, parent: &Part) {
     let shared = backend.provider().attach(handle(1), ObjectId::default()).unwrap();
     let mut made = 0u64;
-    for round in 0..CHURN {
+    for round in 0..testkit::rounds(CHURN) {
         let mut election = backend.root().elect(PATIENCE).unwrap();
         assert_eq!(word(&shared, 0).fetch_add(1, Ordering::AcqRel), 0, "somebody else is inside");
         let mapping = if election.size() == 0 {

@@ -344,6 +344,8 @@ impl Store for PageFile {
 
 #[cfg(test)]
 mod tests {
+    use windows_sys::Win32::System::Memory::{MEM_COMMIT, MEMORY_BASIC_INFORMATION, VirtualQuery};
+
     use super::*;
 
     fn page_file(test: &str) -> PageFile {
@@ -404,6 +406,39 @@ mod tests {
             unsafe { page_file.detach(mapping) };
         }
         assert_eq!(page_file.stat(role()).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// Whether the page at an offset is committed: touching one that isn't may be harmless, as it
+    /// is under Wine.
+    fn is_committed(mapping: &Mapping, offset: usize) -> bool {
+        let at = mapping.base.as_ptr().wrapping_add(offset);
+        let mut region = MEMORY_BASIC_INFORMATION::default();
+        // SAFETY: any address may be asked about; the structure is writable for its size.
+        let got = unsafe {
+            VirtualQuery(at.cast(), &raw mut region, size_of::<MEMORY_BASIC_INFORMATION>())
+        };
+        assert_ne!(got, 0);
+        region.State == MEM_COMMIT
+    }
+
+    #[test]
+    fn memory_is_committed_as_it_is_reserved() {
+        let page_file = page_file("commit");
+        let (mapping, id) = page_file.create(role(), 1 << 20, 10_000).unwrap();
+        let (whole, _) = page_file.create(Role::Control, 1 << 20, 1 << 20).unwrap();
+        let committed = |offsets: [usize; 4]| offsets.map(|at| is_committed(&mapping, at));
+        assert_eq!(committed([0, 9_999, 12_288, 1 << 19]), [true, true, false, false]);
+        assert!(is_committed(&whole, (1 << 20) - 1));
+        page_file.reserve(&mapping, 400_001..409_601).unwrap();
+        page_file.reserve(&whole, 0..1 << 20).unwrap();
+        assert_eq!(committed([397_311, 397_312, 409_600, 413_696]), [false, true, true, false]);
+        // In every mapping of it.
+        let again = page_file.attach(role(), id, Purpose::Use).unwrap();
+        assert!(is_committed(&again, 400_001) && !is_committed(&again, 1 << 19));
+        for mapping in [mapping, whole, again] {
+            // SAFETY: not used any more.
+            unsafe { page_file.detach(mapping) };
+        }
     }
 
     /// Kernel objects of all types share their names.

@@ -16,6 +16,7 @@ pub(crate) fn elected(part: &Part) {
         match line.as_str() {
             "create" => {
                 let mapping = election.create(8192).unwrap();
+                set(&mapping, 5, 7);
                 set(&mapping, 8191, 7);
             }
             "remove" => election.remove().unwrap(),

@@ -180,9 +180,12 @@ fn join(shm: &'static Shm) -> (Namespace<'static>, Opened) {
 #[test]
 fn what_remains_when_all_are_killed_is_cleaned_up() {
     let shm: &'static Shm = forever(open("all", Backing::Files));
-    let mut children = [spawn("member", shm), spawn("member", shm)];
-    assert_eq!(children[0].hear(), "Created 3");
-    assert_eq!(children[1].hear(), "Joined 3");
+    let mut children = Vec::new();
+    for said in ["Created 3", "Joined 3"] {
+        let mut child = spawn("member", shm);
+        child.expect(said);
+        children.push(child);
+    }
     for child in &mut children {
         child.kill_and_collect();
     }

@@ -20,9 +20,11 @@ pub(crate) fn handle(n: u64) -> SegmentHandle {
     SegmentHandle::from_raw(0x00c0_ffee_0000_0000 | n << 1).unwrap()
 }
 
-/// A namespace of a test's own.
+/// A namespace of a test's own. Process ids alone are used again soon.
 pub(crate) fn open(test: &str, backing: Backing) -> Shm {
-    let name = format!("test-windows-{test}-{backing:?}-{}", std::process::id());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let (pid, time) = (std::process::id(), now.as_millis() & 0xff_ffff);
+    let name = format!("test-windows-{test}-{backing:?}-{pid}-{time:x}");
     Shm::with_options(&name, Options::new().backing(backing)).unwrap()
 }
 
