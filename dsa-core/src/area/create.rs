@@ -9,7 +9,7 @@ use core::ops::Range;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
 use dsm_core::namespace::Namespace;
-use dsm_core::participant::Peers;
+use dsm_core::participant::{Participant, Peers};
 use dsm_core::segment::Segment;
 use dsm_core::sync::Ordering;
 
@@ -164,6 +164,41 @@ impl<'n, L: RawLock> Area<'n, L> {
         let slot = segment.lock_address(0).slot();
         let (namespace, handle) = (segment.namespace(), segment.handle());
         Self::adopt_first(namespace, local, memory, None, handle, slot, range.start as u64)
+    }
+
+    /// Ends an area in place while its place lives on: the segments it has grown by go, and nobody
+    /// can attach it any more. The caller, who laid out the place, knows who is the last; others just
+    /// drop theirs, which detaches this process alone. Without this the segments go with the place.
+    ///
+    /// A process that is killed in the midst of it leaves segments that go with the place, and an
+    /// area that can't be attached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAnArea`] if it has a handle: such an area goes with the last process that drops
+    /// it. [`Error::Lock`], with nothing changed.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may use the area any more, or anything that was allocated in it, in any process;
+    /// who still has it attached may only drop it.
+    #[doc(alias = "dsa_release_in_place")]
+    pub unsafe fn destroy_in_place(self, participant: &Participant<'_>) -> Result<(), Error> {
+        if self.handle().is_some() {
+            return Err(Error::NotAnArea);
+        }
+        let guard = self.lock_area(participant)?;
+        self.header.segment.magic.store(0, Ordering::Release);
+        // From the end, because the directory of the later ones lies in one of the first.
+        for index in (1..self.entries()).rev() {
+            let entry = self.entry(index)?;
+            if let Some(generation) = entry.live() {
+                entry.store(generation, state::DOOMED);
+                self.finish_doomed(index, entry, generation)?;
+            }
+        }
+        drop(guard);
+        Ok(())
     }
 
     fn place(segment: &'n Segment<'n>, range: &Range<usize>) -> Result<Memory<'n>, Error> {

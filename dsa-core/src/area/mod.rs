@@ -42,8 +42,11 @@ pub use report::{Report, Stats};
 pub(crate) use runs::{Located, Purpose};
 
 /// A dynamic shared area: an allocator over segments of a namespace. `Send + Sync`; dropping it
-/// detaches the process.
+/// detaches the process. The last to do so ends an area with a handle; one in place lives as long as its
+/// place, or until [`destroy_in_place`](Self::destroy_in_place).
 #[doc(alias = "dsa_area")]
+#[doc(alias = "dsa_detach")]
+#[doc(alias = "dsa_release_in_place")]
 pub struct Area<'n, L> {
     namespace: &'n Namespace<'n>,
     local: &'n AreaLocal,

@@ -172,6 +172,47 @@ fn an_area_in_place() {
 }
 
 #[test]
+fn an_area_in_place_ends_before_its_place() {
+    let machine = HeapMachine::new();
+    let (p, q) = (start(&machine), start(&machine));
+    let place = leak(p.ns.create_segment(200_000, 200_000).unwrap());
+    let theirs = leak(q.ns.attach_segment(place.handle()).unwrap().unwrap());
+    let options = Options { initial: 64 << 10, maximum: 64 << 10, ..Options::default() };
+    // So few segments that the directory fits into the control block, then more.
+    for objects in [3, 60] {
+        let local = leak(AreaLocal::new());
+        // SAFETY: the range is used for nothing else.
+        let area = unsafe { A::create_in_place(place, 0..100_000, &options, local) }.unwrap();
+        // SAFETY: as above.
+        let other = unsafe { A::attach_in_place(theirs, 0..100_000, leak(AreaLocal::new())) };
+        let other: A = other.unwrap();
+        for n in 0..objects {
+            let heap_local = HeapLocal::new();
+            let heap = area.heap(p.participant, &heap_local).unwrap();
+            let object = heap.allocate(40_000).unwrap();
+            fill(&area, object, 40_000);
+            if n % 2 == 0 {
+                check_fill(&other, object, 40_000);
+            }
+        }
+        assert!(machine.objects().len() > objects / 2);
+        // SAFETY: nothing that was allocated is used any more; `other` is only dropped.
+        unsafe { area.destroy_in_place(p.participant) }.unwrap();
+        // SAFETY: refused, since there is no area any more.
+        let refused = unsafe { A::attach_in_place(theirs, 0..100_000, leak(AreaLocal::new())) };
+        assert!(matches!(refused, Err(Error::NotAnArea)));
+        drop(other);
+        assert_eq!(machine.objects().len(), 2, "the control object and the place");
+    }
+    // SAFETY: an area with a handle is refused.
+    let refused = unsafe {
+        A::create(p.ns, &options, leak(AreaLocal::new())).unwrap().destroy_in_place(p.participant)
+    };
+    assert!(matches!(refused, Err(Error::NotAnArea)));
+    assert_eq!(machine.objects().len(), 2);
+}
+
+#[test]
 fn attaching_something_else_is_refused() {
     let machine = HeapMachine::new();
     let p = start(&machine);
