@@ -26,7 +26,8 @@ impl Backend for OnFile {
 
     const PROCESSES: bool = true;
     const LISTS: bool = true;
-    const THREADS: bool = cfg!(any(target_os = "linux", windows));
+    const THREADS: bool =
+        cfg!(any(target_os = "linux", target_os = "freebsd", target_os = "macos", windows));
     const PROOFS: bool = true;
     const BLANKS: bool = cfg!(unix);
     // Beyond the largest file of common file systems, so that no disk is filled to find out.

@@ -18,7 +18,8 @@ impl Backend for OnShm {
 
     const PROCESSES: bool = true;
     const LISTS: bool = cfg!(any(target_os = "linux", windows));
-    const THREADS: bool = cfg!(any(target_os = "linux", windows));
+    const THREADS: bool =
+        cfg!(any(target_os = "linux", target_os = "freebsd", target_os = "macos", windows));
     const PROOFS: bool = true;
     const BLANKS: bool = cfg!(unix);
     const TOO_LARGE: usize = conformance::bytes_of(45);

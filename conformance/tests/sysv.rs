@@ -24,7 +24,8 @@ impl Backend for OnSysV {
 
     const PROCESSES: bool = true;
     const LISTS: bool = false;
-    const THREADS: bool = cfg!(target_os = "linux");
+    const THREADS: bool =
+        cfg!(any(target_os = "linux", target_os = "freebsd", target_os = "macos"));
     const PROOFS: bool = true;
     const TOO_LARGE: usize = conformance::bytes_of(45);
 

@@ -9,9 +9,17 @@
 //! descriptor of the description closes, which is at death (before the process is reaped by its
 //! parent), provided no fork child has a copy: hence [`PrivateFd`].
 //!
-//! Elsewhere each byte is a file of its own in the lock directory, under `flock`. A file is removed by
-//! its holder before the lock is let go, so a lock counts only if the file's name still means the file
-//! that was locked. Asking means trying for a shared lock for an instant.
+//! Elsewhere each byte is a file of its own in the lock directory, under `flock`. FreeBSD has no
+//! open-file-description locks, and macOS has them for its own use only. Record locks (`F_SETLK`)
+//! won't do: they belong to the process, and any close of the same file by anybody in it, a library
+//! that reads it, say, lets go of all. `flock` locks belong to the open file description, as those of Linux do, and
+//! have the same end: at the last close, which death is. They cover a whole file, hence one for each
+//! byte; and they can't be asked about, hence asking means trying for a shared lock for an instant,
+//! and one who wants the lock tries a few times. Shared memory itself can't be locked in this way on
+//! these systems, so that the files lie in a directory. A file is removed by its holder before the lock
+//! is let go, so a lock counts only if the file's name still means the file that was locked. Who is killed
+//! leaves its file; so a file that isn't there says nothing of a holder: it may live, and some cleaner
+//! of old files was there. Pid and start time tell of such a process.
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use files::Locks;
@@ -183,7 +191,13 @@ mod files {
                 let fail = |e| Error::os(e, "flock", format!("{}{byte}", self.base));
                 let file = PrivateFd::open_under(no_fork, || {
                     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW;
-                    sys::open_at(None, &path, flags, self.mode).map_err(fail)
+                    let file = sys::open_at(None, &path, flags, self.mode).map_err(fail)?;
+                    let stat = sys::stat(file.as_fd()).map_err(fail)?;
+                    // Whoever may use the namespace must be able to ask, whatever the umask says.
+                    if stat.owner == sys::effective_user() && stat.mode != self.mode {
+                        sys::set_mode(file.as_fd(), self.mode).map_err(fail)?;
+                    }
+                    Ok(file)
                 })?;
                 let locked = match file.get() {
                     Some(fd) => flock(fd, libc::LOCK_EX | libc::LOCK_NB),
@@ -222,7 +236,7 @@ mod files {
             let file: OwnedFd = match sys::open_at(None, &path, libc::O_RDWR | libc::O_NOFOLLOW, 0)
             {
                 Ok(file) => file,
-                Err(Errno(libc::ENOENT)) => return Some(false),
+                // A file that is gone included: see the essay.
                 Err(_) => return None,
             };
             match flock(file.as_fd(), libc::LOCK_SH | libc::LOCK_NB) {

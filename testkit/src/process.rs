@@ -10,6 +10,7 @@
 //! the victim runs any more.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
@@ -51,11 +52,23 @@ pub fn command_under(under: &[&str], entry: &str, role: &str, arguments: &[&str]
             command
         }
     };
+    give_part(&mut command, entry, role, arguments);
+    command
+}
+
+/// As [`command`], of a test binary that was built for another machine.
+#[must_use]
+pub fn command_of(binary: &Path, entry: &str, role: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    give_part(&mut command, entry, role, arguments);
+    command
+}
+
+fn give_part(command: &mut Command, entry: &str, role: &str, arguments: &[&str]) {
     command
         .args(["--exact", entry, "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
         .env(ARGUMENTS, arguments.join("\n"));
-    command
 }
 
 impl Peer {
