@@ -39,13 +39,15 @@ use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 use static_assertions::const_assert;
-use windows_sys::Win32::Foundation::{ERROR_COMMITMENT_LIMIT, ERROR_INVALID_HANDLE};
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_COMMITMENT_LIMIT, ERROR_INVALID_HANDLE,
+};
 
 use crate::entropy::random;
 use crate::error::Error;
 use crate::name::{Role, hash};
 use crate::object::{Domain, Purpose, Store, check_identity, check_size};
-use crate::options::Options;
+use crate::options::{Options, Scope};
 use crate::security::{self, Kind};
 use crate::sys::{self, Code};
 
@@ -232,6 +234,14 @@ impl Store for PageFile {
                 Ok((section, false)) => section,
                 // One that was removed, or an object of another type.
                 Ok((_, true)) | Err(Code(ERROR_INVALID_HANDLE)) => continue,
+                Err(Code(ERROR_ACCESS_DENIED)) if self.domain.options.scope == Scope::Global => {
+                    let why = format!(
+                        "{} can't be created: sections of the page file in Global\\ take the \
+                         privilege SeCreateGlobalPrivilege; Backing::Files needs none",
+                        self.label(role)
+                    );
+                    return Err(Error::new(ErrorKind::PermissionDenied, "create", why));
+                }
                 Err(code) => {
                     let error = self.fail(code, "create", role);
                     let full_up = error.kind() == ErrorKind::NoSpace;
