@@ -7,7 +7,9 @@ use dsm_core::sync::{AtomicU64, Ordering};
 
 #[cfg(unix)]
 type Wiped<T> = platform_posix::fork::Wiped<T>;
-#[cfg(not(unix))]
+#[cfg(windows)]
+type Wiped<T> = platform_windows::fork::Wiped<T>;
+#[cfg(not(any(unix, windows)))]
 type Wiped<T> = Box<T>;
 
 /// A thread's participant, unregistered in a forked child.
@@ -16,9 +18,9 @@ pub(crate) struct Local(Wiped<ParticipantLocal>);
 impl Local {
     /// An unregistered participant; `None` if the process can't map any more.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(unix)]
+        #[cfg(any(unix, windows))]
         return Wiped::new().ok().map(Self);
-        #[cfg(not(unix))]
+        #[cfg(not(any(unix, windows)))]
         Some(Self(Box::default()))
     }
 
@@ -34,9 +36,9 @@ pub(crate) struct Token(Wiped<AtomicU64>);
 impl Token {
     /// Zero; `None` if the process can't map any more.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(unix)]
+        #[cfg(any(unix, windows))]
         return Wiped::new().ok().map(Self);
-        #[cfg(not(unix))]
+        #[cfg(not(any(unix, windows)))]
         Some(Self(Box::default()))
     }
 
