@@ -1,8 +1,8 @@
 //! Run it in two terminals: `cargo run -p dsm-registry --example hello`.
 //!
 //! Each press of Enter counts a hit in a table that both processes share. Kill one with `kill -9`:
-//! the other goes on. When the last one ends, by an empty line's opposite (Ctrl-D), the namespace
-//! is gone, and the next run starts at 1 again.
+//! the other goes on. When the last one ends, by the end of its input (Ctrl-D; on Windows
+//! Ctrl-Z), the namespace is gone, and the next run starts at 1 again.
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 use std::error::Error;
