@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`process`] | the test binary once more, as a peer with a role; killed, or let go |
 //! | [`program`] | other programs, in bounded time |
+//! | `steps` | what a kill leaves after each store of an operation (x86-64 Linux) |
 //! | [`system`] | the system's own backend: namespaces on it, and what is left of them |
 //!
 //! Everything that differs between systems stays in here: what a kill is, where objects lie.
@@ -12,7 +13,11 @@ use std::time::Duration;
 
 pub mod process;
 pub mod program;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod steps;
 pub mod system;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod trace;
 
 /// How long anything may take before a test gives up.
 pub const BOUND: Duration = Duration::from_secs(60);

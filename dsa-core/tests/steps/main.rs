@@ -1,27 +1,23 @@
 //! What a kill leaves after *each store* of an operation.
 //!
-//! The operation is single-stepped in this process, by the processor's trap flag. After each
-//! instruction shared memory is compared with a copy, and what changed is logged; since a killed
-//! process leaves exactly a prefix of its stores (in the order of its program), every prefix of
-//! the log, laid over a copy of the simulated machine from before, is what a kill at that
-//! instruction leaves. In each such copy the victim is dead, a newcomer goes on, and everything
-//! must be in order: nothing half done, nothing lost, nothing handed out twice.
+//! See `testkit::steps`. In the copy that each prefix of the stores leaves the victim is dead, a newcomer
+//! goes on, and everything must be in order: nothing half done, nothing lost, nothing handed out
+//! twice.
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(loom)))]
 
 mod freeing;
 #[path = "../area/support.rs"]
 #[expect(dead_code, reason = "shared with another test, which uses all of it")]
 mod support;
-mod trace;
 
 use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
-use dsm_core::handle::ObjectId;
 use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::Namespace;
 use dsm_core::participant::ParticipantLocal;
-use dsm_core::provider::SegmentProvider;
 use std::sync::atomic::Ordering;
+
+use testkit::steps::{Samples, at_every_store};
 
 use support::{A, H, Proc, check_fill, fill, free, start};
 
@@ -56,20 +52,6 @@ impl Scene {
         }
     }
 
-    /// Where all shared memory is.
-    fn ranges(machine: &HeapMachine) -> Vec<(usize, usize)> {
-        let viewer = support::leak(machine.process());
-        let (control, len) = machine.control_bytes().unwrap();
-        let mut ranges = vec![(control.as_ptr() as usize, len)];
-        for object in machine.objects() {
-            if let Some(handle) = object.handle {
-                let mapping = viewer.attach(handle, ObjectId::default()).unwrap();
-                ranges.push((mapping.base.as_ptr() as usize, mapping.len));
-            }
-        }
-        ranges
-    }
-
     /// Steps through `operation`, and judges what a kill leaves after each store: `judge` is given
     /// the objects there are, those that are known, and the newcomer's area. `doubtful` may be
     /// there or not.
@@ -93,23 +75,9 @@ impl Scene {
         operation: impl FnOnce(&Self),
         judge: impl Fn(&HeapMachine, usize),
     ) {
-        let before = self.machine.snapshot();
-        let log = trace::stores(&Self::ranges(&self.machine), || operation(self));
-        assert!(!log.is_empty(), "{name}: nothing was stored");
-        let ranges = Self::ranges(&before);
-        let stride = (log.len() / 24).max(1);
-        for (number, stores) in log.iter().enumerate() {
-            // Long series of equal stores (clearing a table) are sampled; their ends are not.
-            if number % stride == 0 || number < 24 || number + 40 > log.len() {
-                judge(&before.snapshot(), number);
-            }
-            for store in stores {
-                let at = (ranges[store.range].0 + store.offset) as *mut u64;
-                // SAFETY: inside an object of the copied machine, which nobody uses yet.
-                unsafe { at.write(store.value) };
-            }
-        }
-        judge(&before, log.len());
+        let samples = Samples { evenly: 24, first: 24, last: 40 };
+        let stores = at_every_store(&self.machine, samples, || operation(self), judge);
+        assert!(stores > 0, "{name}: nothing was stored");
     }
 
     fn judge_one(

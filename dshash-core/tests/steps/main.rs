@@ -1,16 +1,13 @@
 //! What a kill after *each store* of an operation leaves of a table in a real area.
 //!
-//! As in `dsa-core`'s test of the same name, the operation is single-stepped by the processor's
-//! trap flag, and every prefix of its stores is laid over a copy of the simulated machine. There the
-//! victim is dead and a newcomer goes on: the table must hold what it held before or after, and
-//! *every* object of the area must be one of the table's: nothing is lost.
+//! See `testkit::steps`. In the copy that each prefix of the stores leaves the victim is dead and a newcomer goes on: the
+//! table must hold what it held before or after, and *every* object of the area must be one of the
+//! table's: nothing is lost.
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(loom)))]
 
 #[path = "../../../dsa-core/tests/area/support.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use all of it")]
 mod support;
-#[path = "../../../dsa-core/tests/steps/trace.rs"]
-mod trace;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,12 +15,12 @@ use std::sync::atomic::Ordering;
 
 use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
 use dshash_core::{Error, Params, Session, Table, TableHandle};
-use dsm_core::handle::ObjectId;
 use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::Namespace;
 use dsm_core::participant::ParticipantLocal;
-use dsm_core::provider::SegmentProvider;
+
+use testkit::steps::{Samples, at_every_store};
 
 use support::{A, H, Proc, leak, start};
 
@@ -33,8 +30,6 @@ type Here<'a, 's> = Session<'s, u64, Value, &'a Area<'a, RwLock>>;
 type Seen = BTreeMap<u64, u64>;
 
 const PARAMS: Params = Params { partitions: 1, type_tag: 0 };
-/// Judged prefixes of one operation, but for the first and the last ones.
-const SAMPLES: usize = 60;
 
 fn value(key: u64) -> Value {
     [key, !key, key * 3, 0, 1, key]
@@ -79,19 +74,6 @@ impl Scene {
         Words::create_into(self.area, self.heap, &PARAMS, word(self.area, self.cell)).unwrap()
     }
 
-    fn ranges(machine: &HeapMachine) -> Vec<(usize, usize)> {
-        let viewer = leak(machine.process());
-        let (control, len) = machine.control_bytes().unwrap();
-        let mut ranges = vec![(control.as_ptr() as usize, len)];
-        for object in machine.objects() {
-            if let Some(handle) = object.handle {
-                let mapping = viewer.attach(handle, ObjectId::default()).unwrap();
-                ranges.push((mapping.base.as_ptr() as usize, mapping.len));
-            }
-        }
-        ranges
-    }
-
     /// Kills at the stores of `operation`. `judge` is given the table that is there (`None`: none
     /// is named; an error if it can't be attached).
     fn kill_everywhere(
@@ -100,22 +82,11 @@ impl Scene {
         operation: impl FnOnce(),
         judge: impl Fn(Option<Result<Here<'_, '_>, Error>>),
     ) {
-        let before = self.machine.snapshot();
-        let log = trace::stores(&Self::ranges(&self.machine), operation);
-        assert!(log.len() > 10, "{name}: only {} stores", log.len());
-        let ranges = Self::ranges(&before);
-        let stride = (log.len() / SAMPLES).max(1);
-        for (number, stores) in log.iter().enumerate() {
-            if number % stride == 0 || number < 30 || number + 100 > log.len() {
-                self.judge_one(&before.snapshot(), name, number, &judge);
-            }
-            for store in stores {
-                let at = (ranges[store.range].0 + store.offset) as *mut u64;
-                // SAFETY: inside an object of the copied machine, which nobody uses yet.
-                unsafe { at.write(store.value) };
-            }
-        }
-        self.judge_one(&before, name, log.len(), &judge);
+        let samples = Samples { evenly: 60, first: 30, last: 100 };
+        let stores = at_every_store(&self.machine, samples, operation, |copy, number| {
+            self.judge_one(copy, name, number, &judge);
+        });
+        assert!(stores > 10, "{name}: only {stores} stores");
     }
 
     fn judge_one(
