@@ -16,7 +16,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dsm_core::env::Environment;
 use dsm_core::handle::{ObjectId, SegmentHandle};
@@ -114,10 +114,7 @@ pub fn run<B: Backend>(name: &str, entry: &'static str, case: fn(&Context<B>)) {
         use dsm_core::planted::{VARIABLE, select};
         assert!(select(&std::env::var(VARIABLE).unwrap_or_default()), "no such planted bug");
     }
-    // Process ids alone are used again soon.
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (pid, time) = (std::process::id(), now.as_millis() & 0xff_ffff);
-    let namespace = format!("test-{}-{pid}-{time:x}", &name[..name.len().min(36)]);
+    let namespace = testkit::name(name);
     let backend = B::create(&namespace);
     let context = Context { backend, namespace, entry };
     let sweeper = Sweeper(&context.backend);

@@ -138,7 +138,7 @@ fn spawn(name: &str, handle: SegmentHandle, cells: DsaPointer, who: usize, seed:
 
 #[test]
 fn nothing_is_lost_when_workers_are_killed() {
-    let name = format!("dsa-kill-{}", std::process::id());
+    let name = testkit::name("dsa-kill");
     let mut home = open(&name);
     {
         let ns = home.ns.as_ref().unwrap();

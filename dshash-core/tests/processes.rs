@@ -85,7 +85,7 @@ fn victim() {
 
 #[test]
 fn survives_kills_at_random_moments() {
-    let name = format!("dshash-test-{}", std::process::id());
+    let name = testkit::name("dshash");
     let (system, namespace) = join(&name);
     let options = Options { maximum: MAX_SEGMENT_SIZE, ..Options::default() };
     let area = Area::<RwLock>::create(namespace, &options, forever(AreaLocal::new())).unwrap();

@@ -24,11 +24,6 @@ fn fails(arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
-/// A name of the test's own; what a failed run has left under it is cleared away.
-fn namespace(label: &str) -> String {
-    format!("cli-{label}-{}", std::process::id())
-}
-
 /// Another process that lives in a namespace, and holds an entry of its table "hits".
 struct Tenant {
     /// `None` once it was killed.
@@ -82,7 +77,7 @@ fn row<'a>(list: &'a serde_json::Value, namespace: &str) -> Option<&'a serde_jso
 
 #[test]
 fn a_namespace_is_listed_and_shown() {
-    let name = namespace("shown");
+    let name = testkit::name("shown");
     let tenant = Tenant::start(&name);
 
     let list = json(&["ls"]);
@@ -107,7 +102,7 @@ fn a_namespace_is_listed_and_shown() {
 
 #[test]
 fn what_is_used_is_not_removed_unless_forced() {
-    let name = namespace("removed");
+    let name = testkit::name("removed");
     let tenant = Tenant::start(&name);
     let complaint = fails(&["rm", &name]);
     assert!(complaint.contains("1 process(es) live in namespace"), "{complaint}");
@@ -124,8 +119,8 @@ fn what_is_used_is_not_removed_unless_forced() {
 
 #[test]
 fn the_dead_are_reaped_and_the_living_left_alone() {
-    let name = namespace("reaped");
-    let (first, second) = (Tenant::start(&name), namespace("alive"));
+    let name = testkit::name("reaped");
+    let (first, second) = (Tenant::start(&name), testkit::name("alive"));
     let alive = Tenant::start(&second);
     let pid = first.pid();
     first.kill();
@@ -157,7 +152,7 @@ fn the_dead_are_reaped_and_the_living_left_alone() {
 
 #[test]
 fn segments_without_a_control_object_are_told_and_left_alone() {
-    let name = namespace("orphaned");
+    let name = testkit::name("orphaned");
     let registry = Registry::open(&name).unwrap();
     let value = registry.segment::<u64>("value", |value| value.write(1)).unwrap();
     let control = testkit::system::control_of(&name);
@@ -175,7 +170,7 @@ fn segments_without_a_control_object_are_told_and_left_alone() {
 
 #[test]
 fn what_is_not_there_is_an_error_and_stays_so() {
-    let name = namespace("absent");
+    let name = testkit::name("absent");
     for command in [&["show", &name][..], &["rm", &name], &["rm", &name, "x"], &["reap", &name]] {
         let complaint = fails(command);
         assert!(complaint.contains(&format!("there is no namespace {name:?}")), "{complaint}");

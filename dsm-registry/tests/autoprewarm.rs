@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use testkit::BOUND;
@@ -43,10 +42,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test-prewarm-{}-{number}", std::process::id());
-        Self { name, data: tempfile::tempdir().unwrap() }
+        Self { name: testkit::name("prewarm"), data: tempfile::tempdir().unwrap() }
     }
 
     fn file(&self, path: &str, blocks: usize) {

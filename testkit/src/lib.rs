@@ -9,7 +9,8 @@
 //!
 //! Everything that differs between systems stays in here: what a kill is, where objects lie.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 pub mod process;
 pub mod program;
@@ -21,6 +22,17 @@ mod trace;
 
 /// How long anything may take before a test gives up.
 pub const BOUND: Duration = Duration::from_secs(60);
+
+/// A namespace's name that no other test has, nor had lately: process ids alone are used again soon
+/// (Wine has the same in every run). `label` is cut off at 32 bytes.
+#[must_use]
+pub fn name(label: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let label = &label[..label.len().min(32)];
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (pid, time) = (std::process::id(), now.as_millis() & 0xff_ffff);
+    format!("test-{label}-{pid}-{time:x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// How often to repeat something that is random or timed: `full` times, or the share of it that the
 /// environment variable `DSM_TEST_SHARE` asks for (10: a tenth), but at least once.

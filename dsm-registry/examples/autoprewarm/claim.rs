@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_held_once_and_given_back() {
-        let name = format!("test-claim-{}", std::process::id());
+        let name = testkit::name("claim");
         let registry = Registry::open(&name).unwrap();
         let (claim, pid) = (Claim::open(&registry, "claim").unwrap(), AtomicU32::new(0));
         let held = claim.take(&pid).unwrap().unwrap();

@@ -5,7 +5,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use dsm_registry::{Builder, Registry};
@@ -21,9 +20,7 @@ pub(crate) struct Space {
 
 impl Space {
     pub(crate) fn new(test: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("t{}-{count}-{test}", std::process::id());
+        let name = testkit::name(test);
         let (alive, watched) = channel();
         let watched_name = name.clone();
         std::thread::spawn(move || {

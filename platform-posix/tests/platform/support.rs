@@ -18,10 +18,7 @@ pub(crate) fn handle(n: u64) -> SegmentHandle {
     SegmentHandle::from_raw(0x00c0_ffee_0000_0000 | n << 1).unwrap()
 }
 
-/// A namespace of a test's own.
-pub(crate) fn name(test: &str) -> String {
-    format!("test-posix-{test}-{}", std::process::id())
-}
+pub(crate) use testkit::name;
 
 /// The part of a child.
 pub(crate) fn told(part: &Part) -> Shm {
