@@ -13,6 +13,8 @@ mod hints;
 mod layout;
 mod local;
 mod memory;
+#[cfg(all(test, loom))]
+mod model;
 mod pages;
 mod pointer;
 mod racy_scan;

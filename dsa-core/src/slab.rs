@@ -205,6 +205,14 @@ impl<'m> Slab<'m> {
         Ok(Self { header: memory.at(at)?, memory, pointer, mini })
     }
 
+    /// A header alone.
+    #[cfg(all(test, loom))]
+    pub(crate) fn without_memory(header: &'m SlabHeader) -> Self {
+        // SAFETY: no bytes.
+        let memory = unsafe { Memory::new(core::ptr::NonNull::dangling(), 0) };
+        Self { header, memory, pointer: DsaPointer::INVALID, mini: true }
+    }
+
     /// Fills in the header and clears the truth bytes, everything but the owner.
     pub(crate) fn init(&self, geometry: &Geometry, class: usize) -> Result<(), Corruption> {
         let shape = Shape::of(class, self.mini);

@@ -122,7 +122,7 @@ impl<S: Store> Core<S> {
             let inline = pointer + (shape.line(partition) + INLINE_DIRECTORY) as u64;
             let word = segment_word(segment, FIRST_BUCKETS, 0);
             let line = Line {
-                seq: AtomicU64::new(0),
+                seq: crate::sequence::Sequence::new(),
                 directory: AtomicU64::new(directory_word(inline, 0)),
                 count: AtomicU32::new(0),
                 slots: AtomicU32::new((FIRST_BUCKETS * SLOTS) as u32),

@@ -47,6 +47,8 @@ use core::mem::size_of;
 use dsa_core::AtomicDsaPointer;
 use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use crate::sequence::Sequence;
+
 /// `"dshash\0\x01"`, little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"dshash\0\x01");
 /// Of everything in this file.
@@ -192,7 +194,7 @@ impl Header {
 #[repr(C, align(64))]
 pub(crate) struct Line {
     /// Odd while a holder of the exclusive lock changes what lock-free readers look at.
-    pub(crate) seq: AtomicU64,
+    pub(crate) seq: Sequence,
     /// [`directory_word`]; at first it leads to `inline` below.
     pub(crate) directory: AtomicU64,
     /// Entries.
@@ -408,7 +410,7 @@ mod tests {
     fn tags_and_counters_share_words_without_touching_each_other() {
         let bucket = Bucket {
             tags: [AtomicU64::new(0), AtomicU64::new(0)],
-            refs: [const { AtomicU32::new(0) }; SLOTS],
+            refs: core::array::from_fn(|_| AtomicU32::new(0)),
         };
         for slot in 0..SLOTS {
             bucket.set_tag(slot, slot as u8 + 1);

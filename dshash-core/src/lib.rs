@@ -24,6 +24,7 @@ pub mod raw;
 mod read;
 mod recover;
 mod scan;
+mod sequence;
 mod step;
 pub mod store;
 mod table;

@@ -21,7 +21,7 @@
 use dsm_core::lock::{Acquired, HeldMode, Patience, RawLock, SharedGuard, Token};
 use dsm_core::participant::Participant;
 use dsm_core::planted::{Bug, planted};
-use dsm_core::sync::{Ordering, fence};
+use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::grow::prefetch;
@@ -120,7 +120,7 @@ impl<S: Store> Core<S> {
             let lock = self.lock(partition).shared(caller.participant, caller.patience)?;
             let line = self.line(partition);
             match lock {
-                Some(guard) if line.seq.load(Ordering::Relaxed) & 1 == 0 => return Ok(guard),
+                Some(guard) if !line.seq.is_open() => return Ok(guard),
                 guard => drop(guard),
             }
             self.recover_first(caller, partition)?;
@@ -150,7 +150,7 @@ impl<'s, S: Store> Locked<'s, S> {
         let (token, acquired) =
             unsafe { S::Lock::acquire_exclusive(at, address, self.participant, patience) }?;
         self.token = Some(token);
-        let unfinished = self.line().seq.load(Ordering::Relaxed) & 1 != 0;
+        let unfinished = self.line().seq.is_open();
         if unfinished || acquired == Acquired::FromDead {
             self.recover(token, acquired)?;
         }
@@ -193,13 +193,7 @@ impl<'s, S: Store> Locked<'s, S> {
     pub(crate) fn begin(&mut self) {
         if self.state & CHANGING == 0 {
             self.state |= CHANGING;
-            let seq = self.line().seq.load(Ordering::Relaxed);
-            if planted(Bug::SequenceStaysEven) {
-                return;
-            }
-            self.line().seq.store(seq | 1, Ordering::Relaxed);
-            // What follows is not seen before the odd number is.
-            fence(Ordering::Release);
+            self.line().seq.open();
         }
     }
 
@@ -216,8 +210,7 @@ impl<'s, S: Store> Locked<'s, S> {
 
     #[inline]
     pub(crate) fn settle_sequence(&self) {
-        let seq = self.line().seq.load(Ordering::Relaxed);
-        self.line().seq.store((seq | 1).wrapping_add(1), Ordering::Release);
+        self.line().seq.close();
     }
 
     #[inline]

@@ -10,7 +10,7 @@
 //! The number of steps is bounded by the partition's entry count, in case the index is damaged
 //! and leads in a circle.
 
-use dsm_core::sync::{Ordering, fence, spin_loop};
+use dsm_core::sync::{Ordering, spin_loop};
 
 use crate::error::Error;
 use crate::layout::POISON;
@@ -67,7 +67,7 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
     ) -> Result<Option<Peeked<K, V>>, Error> {
         let line = self.core.line(partition);
         for attempt in 1.. {
-            let before = line.seq.load(Ordering::Acquire);
+            let look = line.seq.look();
             let mut next = *cursor;
             let seen = self.core.advance(line, &mut next).map(|found| {
                 let entry = found?.entry;
@@ -79,8 +79,7 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
                 let value = unsafe { racy_copy::copy_out::<V>(entry.base(), Self::VALUE_OFFSET) };
                 Some(Peeked { key, value, poisoned, settled: true })
             });
-            fence(Ordering::Acquire);
-            let settled = before & 1 == 0 && line.seq.load(Ordering::Relaxed) == before;
+            let settled = line.seq.is_still(look);
             if settled || attempt == ATTEMPTS {
                 *cursor = next;
                 return match seen {

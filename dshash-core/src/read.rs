@@ -21,7 +21,7 @@ use {
     crate::racy_copy,
     crate::table::Table,
     crate::view::{Astray, Core, Found},
-    dsm_core::sync::{Ordering, fence, spin_loop},
+    dsm_core::sync::{Ordering, spin_loop},
 };
 
 /// Keys that `get_many` looks up together: enough to hide a memory access behind the others, few
@@ -102,11 +102,10 @@ impl<K: Key, V: Snapshot, S: Store> Session<'_, K, V, S> {
         let core = &self.table.core;
         let line = core.line(core.partition_of(hash));
         for _ in 0..ATTEMPTS {
-            let before = line.seq.load(Ordering::Acquire);
-            if before & 1 == 0 {
+            let look = line.seq.look();
+            if look.is_settled() {
                 let seen = self.snapshot(key, hash);
-                fence(Ordering::Acquire);
-                if line.seq.load(Ordering::Relaxed) == before {
+                if line.seq.is_still(look) {
                     match seen {
                         Ok(None) => return Ok(None),
                         Ok(Some((value, word))) if word & POISON == 0 => return Ok(Some(value)),

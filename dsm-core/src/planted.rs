@@ -113,7 +113,7 @@ bugs! {
         "An insertion stores the tag after the reference that publishes.";
     FreedBeforeUnlinked "freed-before-unlinked" "dshash-core/src/locked.rs":
         "A deletion puts the entry on the free list before the bucket stops naming it.";
-    SequenceStaysEven "sequence-stays-even" "dshash-core/src/locked.rs":
+    SequenceStaysEven "sequence-stays-even" "dshash-core/src/sequence.rs":
         "A change doesn't tell readers without the lock that it is under way.";
     DirectoryBeforeCopy "directory-before-copy" "dshash-core/src/grow.rs":
         "A growing index is published before its entries are copied.";

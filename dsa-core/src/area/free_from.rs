@@ -188,7 +188,7 @@ impl<L: RawLock> Area<'_, L> {
 }
 
 /// Commits: the object is being freed. False if somebody else has freed it at this moment.
-fn begin(truth: &AtomicU8) -> bool {
+pub(crate) fn begin(truth: &AtomicU8) -> bool {
     let mut value = truth.load(Ordering::Relaxed);
     while is_allocated(value) {
         match truth.compare_exchange(value, FREEING, Ordering::AcqRel, Ordering::Relaxed) {
@@ -204,7 +204,7 @@ fn begin(truth: &AtomicU8) -> bool {
 
 /// The object is free: mark, then one compare-and-swap as the last access, like any free by
 /// others than the slab's owner.
-fn complete(slab: &Slab<'_>, truth: &AtomicU8) {
+pub(crate) fn complete(slab: &Slab<'_>, truth: &AtomicU8) {
     if slab.header.pending.load(Ordering::Relaxed) == 0 {
         slab.header.pending.store(1, Ordering::Release);
     }

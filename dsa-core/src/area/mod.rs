@@ -38,6 +38,8 @@ use crate::pointer::DsaPointer;
 
 pub use create::Options;
 pub(crate) use free_from::Freed;
+#[cfg(all(test, loom))]
+pub(crate) use free_from::{begin, complete};
 pub use report::{Report, Stats};
 pub(crate) use runs::{Located, Purpose};
 

@@ -93,7 +93,11 @@ impl<L: RawLock> Heap<'_, L> {
 }
 
 /// Frees an object of somebody else's slab: mark, then one compare-and-swap as the last access.
-fn free_remotely(pointer: DsaPointer, slab: &Slab<'_>, truth: &AtomicU8) -> Result<(), FreeError> {
+pub(crate) fn free_remotely(
+    pointer: DsaPointer,
+    slab: &Slab<'_>,
+    truth: &AtomicU8,
+) -> Result<(), FreeError> {
     let mut value = truth.load(Ordering::Relaxed);
     if is_allocated(value) && slab.header.pending.load(Ordering::Relaxed) == 0 {
         let mark = u8::from(!planted(Bug::RemoteFreeUnseen));

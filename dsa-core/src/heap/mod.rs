@@ -19,6 +19,9 @@ mod free;
 mod publish;
 mod refill;
 
+#[cfg(all(test, loom))]
+pub(crate) use free::free_remotely;
+
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
