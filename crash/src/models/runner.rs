@@ -15,7 +15,7 @@ use dsm_core::sync::shuttle::{Done, Run, run as execute};
 use serde::Serialize;
 
 use crate::options::Options;
-use crate::play::{Found, Play, found};
+use crate::play::{Found, Play, found, work_done};
 use crate::say;
 use crate::world::forget_all;
 
@@ -55,7 +55,7 @@ struct Report {
     failure: Option<String>,
     /// In the time of the models: all waits of an execution together.
     longest_wait_ms: f64,
-    /// Of the survivor that recovers and checks everything.
+    /// Of the survivor that recovers and checks everything; of the processor's time.
     longest_recovery_ms: f64,
     seconds: f64,
 }
@@ -115,7 +115,7 @@ fn once(
         let mut play = Play::new(bounds.clone(), model.mortals);
         (model.act)(&mut play);
     });
-    let ended = Instant::now();
+    let ended = work_done();
     let found = found();
     forget_all();
     let recovery = found.judged.map_or(Duration::ZERO, |began| ended - began);
