@@ -1,7 +1,7 @@
 //! Running a tool that is expected to find something.
 //!
-//! The tools of this program are run as children of it; tests of other crates are built first, with
-//! the cfg (and with loom, where they are models), and then run by name. A child leads a process
+//! The tools of this program are run as children of it; models and tests of other crates are built
+//! first, with the cfg (and with shuttle or loom), and then run by name. A child leads a process
 //! group of its own, so that what does not come to an end is stopped together with its children.
 
 use std::collections::HashMap;
@@ -31,7 +31,9 @@ pub(super) enum Probe {
     Images { op: &'static str, depth: u8, sample: Option<u64> },
     /// `crash swarm`.
     Swarm { seconds: u64 },
-    /// A test of a crate; a loom model if `model`.
+    /// `crash models`, one of them.
+    Play { model: &'static str, iterations: u64 },
+    /// A test of a crate; one of loom's if `model`.
     Test { package: &'static str, target: &'static str, name: &'static str, model: bool },
 }
 
@@ -46,6 +48,9 @@ impl fmt::Display for Probe {
                 sample.map_or(Ok(()), |sample| write!(f, " --sample {sample}"))
             }
             Self::Swarm { seconds } => write!(f, "swarm --seconds {seconds}"),
+            Self::Play { model, iterations } => {
+                write!(f, "models --model {model} --iterations {iterations}")
+            }
             Self::Test { package, target, name, model } => {
                 let kind = if *model { "model" } else { "test" };
                 write!(f, "{kind} {package}/{target}::{name}")
@@ -72,8 +77,43 @@ pub(super) struct Outcome {
 pub(super) struct Builder {
     program: PathBuf,
     root: PathBuf,
-    /// By package, target, and whether it is a model.
-    built: Mutex<HashMap<(&'static str, &'static str, bool), PathBuf>>,
+    built: Mutex<HashMap<Program, PathBuf>>,
+}
+
+/// A program to be built: of a package, one target, and where what is built with such flags lies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Program {
+    package: &'static str,
+    target: &'static str,
+    flags: &'static str,
+    directory: &'static str,
+}
+
+impl Probe {
+    /// What has to be built beside this program.
+    fn program(&self) -> Option<Program> {
+        match *self {
+            Self::Images { .. } | Self::Swarm { .. } => None,
+            Self::Play { .. } => Some(Program {
+                package: "crash",
+                target: "models",
+                flags: "--cfg dsm_planted --cfg shuttle",
+                directory: "target/planted-shuttle",
+            }),
+            Self::Test { package, target, model: true, .. } => Some(Program {
+                package,
+                target,
+                flags: "--cfg dsm_planted --cfg loom",
+                directory: "target/planted-loom",
+            }),
+            Self::Test { package, target, model: false, .. } => Some(Program {
+                package,
+                target,
+                flags: "--cfg dsm_planted",
+                directory: "target/planted",
+            }),
+        }
+    }
 }
 
 pub(super) fn cores() -> usize {
@@ -92,23 +132,23 @@ impl Builder {
 
     /// Builds what the probe needs beside this program.
     pub(super) fn build(&self, probe: &Probe) -> Result<(), String> {
-        let Probe::Test { package, target, model, .. } = *probe else { return Ok(()) };
+        let Some(program) = probe.program() else { return Ok(()) };
         let mut built = self.built.lock().map_err(text)?;
-        if built.contains_key(&(package, target, model)) {
+        if built.contains_key(&program) {
             return Ok(());
         }
-        let (flags, directory) = if model {
-            ("--cfg dsm_planted --cfg loom", "target/planted-models")
-        } else {
-            ("--cfg dsm_planted", "target/planted")
+        let Program { package, target, flags, directory } = program;
+        let how: &[&str] = match probe {
+            Probe::Test { .. } => &["test", "--no-run", "--test"],
+            _ => &["build", "--bin"],
         };
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let output = Command::new(cargo)
             .current_dir(&self.root)
             .env("RUSTFLAGS", flags)
             .env("CARGO_TARGET_DIR", self.root.join(directory))
-            .args(["test", "--profile", "yardsticks", "--no-run", "--message-format", "json"])
-            .args(["-p", package, "--test", target])
+            .args(how)
+            .args([target, "-p", package, "--profile", "yardsticks", "--message-format", "json"])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -121,10 +161,10 @@ impl Builder {
             .find_map(|message| message["executable"].as_str().map(PathBuf::from));
         match executable {
             Some(executable) if output.status.success() => {
-                built.insert((package, target, model), executable);
+                built.insert(program, executable);
                 Ok(())
             }
-            _ => Err(format!("{package}'s test {target} cannot be built: {}", output.status)),
+            _ => Err(format!("{package}'s {target} cannot be built: {}", output.status)),
         }
     }
 
@@ -158,6 +198,13 @@ impl Builder {
         }
     }
 
+    /// What `build` has built for the probe.
+    fn executable(&self, probe: &Probe) -> Result<PathBuf, String> {
+        let built = self.built.lock().map_err(text)?;
+        let found = probe.program().and_then(|program| built.get(&program).cloned());
+        found.ok_or_else(|| "it was not built".into())
+    }
+
     fn start(&self, probe: &Probe, bug: Option<Bug>) -> Result<Child, String> {
         let mut command = match *probe {
             Probe::Images { op, depth, sample } => {
@@ -173,10 +220,13 @@ impl Builder {
                 command.args(["swarm", "--seconds", &seconds.to_string()]);
                 command
             }
-            Probe::Test { package, target, name, model } => {
-                let built = self.built.lock().map_err(text)?;
-                let built = built.get(&(package, target, model)).ok_or("it was not built")?;
-                let mut command = Command::new(built);
+            Probe::Play { model, iterations } => {
+                let mut command = Command::new(self.executable(probe)?);
+                command.args(["--model", model, "--iterations", &iterations.to_string()]);
+                command
+            }
+            Probe::Test { name, .. } => {
+                let mut command = Command::new(self.executable(probe)?);
                 command.args(["--exact", name, "--test-threads", "1"]);
                 command
             }
@@ -245,6 +295,7 @@ fn complaint(probe: &Probe, output: &str) -> String {
     let found = match probe {
         Probe::Images { .. } => lines.clone().find(|line| line.starts_with("--op")),
         Probe::Swarm { .. } => lines.clone().find(|line| line.starts_with("crash: ")),
+        Probe::Play { .. } => lines.clone().find(|line| line.starts_with("FAILED")),
         Probe::Test { .. } => lines.clone().skip_while(|line| !line.contains("panicked at")).nth(1),
     };
     found.or_else(|| lines.clone().rfind(|line| !line.is_empty())).unwrap_or_default().to_owned()
