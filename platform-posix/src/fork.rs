@@ -11,7 +11,8 @@
 //!
 //! Wiping is the kernel's work where it can be (`MADV_WIPEONFORK` on Linux since 4.14,
 //! `INHERIT_ZERO` on the BSDs), and therefore also happens when somebody forks behind the C
-//! library's back (`_Fork`, `clone`). Elsewhere a `pthread_atfork` handler writes the zeros.
+//! library's back (`_Fork`, `clone`). Elsewhere, emulators that agree to any `madvise` included, a
+//! `pthread_atfork` handler writes the zeros.
 //!
 //! Closing needs the handler everywhere: no system can close a descriptor on fork. It is
 //! registered with `pthread_atfork`, once, when the first such descriptor is opened, stays for the
@@ -312,7 +313,8 @@ impl<T: ZeroIsUnregistered> Drop for Wiped<T> {
 fn wipe_on_fork(base: NonNull<u8>, len: usize) -> bool {
     #[cfg(target_os = "linux")]
     // SAFETY: concerns only fresh pages of our own.
-    return unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_WIPEONFORK) } == 0;
+    return unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_WIPEONFORK) } == 0
+        && sys::advice_is_heeded();
     #[cfg(target_os = "freebsd")]
     // SAFETY: concerns only fresh pages of our own.
     return unsafe { libc::minherit(base.as_ptr().cast(), len, libc::INHERIT_ZERO) } == 0;

@@ -11,6 +11,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 
 use dsm_core::handle::ObjectId;
 
@@ -335,13 +337,32 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
 
 /// Backs a range of a shared mapping with memory, leaving its contents alone.
 ///
-/// Linux 5.14 and later; `EINVAL` before that, `EFAULT` where touching would have been a fault.
+/// Linux 5.14 and later; `EINVAL` before that and where advice isn't heeded, `EFAULT` where touching would
+/// have been a fault.
 #[cfg(target_os = "linux")]
 pub(crate) fn populate(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    if !advice_is_heeded() {
+        return Err(Errno(libc::EINVAL));
+    }
     restart(|| {
         // SAFETY: populating changes no contents, and a range that is not mapped is an error.
         let result = unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
         Errno::check(result).map(drop)
+    })
+}
+
+/// Whether the system does what `madvise` asks for, or refuses it: qemu's user mode agrees to everything
+/// and does next to nothing. Found out by an advice that there isn't.
+#[cfg(target_os = "linux")]
+pub(crate) fn advice_is_heeded() -> bool {
+    static HEEDED: OnceLock<bool> = OnceLock::new();
+    *HEEDED.get_or_init(|| {
+        let Ok(page) = map_private(page_size()) else { return true };
+        // SAFETY: concerns only a fresh page of our own.
+        let refused = unsafe { libc::madvise(page.as_ptr().cast(), page_size(), 0x7a7a) } != 0;
+        // SAFETY: mapped above, and nobody has seen it.
+        unsafe { unmap(page, page_size()) };
+        refused
     })
 }
 

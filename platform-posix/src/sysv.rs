@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
@@ -181,17 +182,23 @@ fn mark_destroyed(shmid: libc::c_int) -> Result<(), Errno> {
 /// Backs a range; on kernels without the call for it, by touching each page.
 fn back(mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
     enough_memory(range.len())?;
+    if range.is_empty() {
+        return Ok(());
+    }
     match populate(mapping, range.clone()) {
         Err(e) if e.os_code() == libc::EINVAL => {}
         other => return other,
     }
-    for at in range.step_by(sys::page_size()) {
+    let last = range.end - 1;
+    for at in range.step_by(sys::page_size()).chain([last]) {
         // SAFETY: within the mapping, as the caller has checked.
         let byte = unsafe { mapping.base.add(at) };
         // SAFETY: mapped for reading and writing; peers touch it by atomics or their own locks,
-        // and adding nothing changes nothing.
-        let byte = unsafe { std::sync::atomic::AtomicU8::from_ptr(byte.as_ptr()) };
-        byte.fetch_or(0, std::sync::atomic::Ordering::Relaxed);
+        // and a zero over a zero changes nothing.
+        let byte = unsafe { AtomicU8::from_ptr(byte.as_ptr()) };
+        // Not an addition of nothing, which compilers make a mere load of. What isn't zero has been
+        // written to already.
+        let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
     Ok(())
 }
