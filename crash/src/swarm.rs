@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// Lets each worker run a reaper.
     #[arg(long)]
     reaper: bool,
+    /// Only operations whose names contain one of these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -66,6 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let name = format!("crash-swarm-{}", std::process::id());
     let started = Instant::now();
     let (board, path) = Board::create(options.seed)?;
+    board.choose(&options.only)?;
     board.reapers.store(u64::from(options.reaper), Relaxed);
     let base = prepare(&name)?;
     let mut random = Random::new(options.seed, 0);
@@ -81,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     })?;
     finish(&name, board, base)?;
     report.complete(board, started.elapsed());
-    let missing = report.missing(options.seconds);
+    let missing = report.missing(options.seconds, options.only.is_empty());
     say(&if options.json { report.json()? } else { report.table() });
     if !missing.is_empty() {
         crate::complain(&format!("never happened: {}", missing.join("; ")));
@@ -101,8 +105,7 @@ fn rounds(
         let round = end.min(Instant::now() + Duration::from_secs(options.round));
         herd.start()?;
         while Instant::now() < round {
-            std::thread::sleep(Duration::from_millis(5 + random.below(60)));
-            herd.check()?;
+            herd.graze(Duration::from_millis(5 + random.below(60)))?;
             let who = random.below(options.processes) as usize;
             match random.below(6) {
                 0 => herd.stop(who, Duration::from_millis(random.below(100)))?,

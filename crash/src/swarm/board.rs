@@ -105,6 +105,8 @@ pub(super) struct Seat {
 #[repr(C)]
 pub(super) struct Board {
     pub(super) seed: AtomicU64,
+    /// A bit for each kind of operation that is to be done.
+    chosen: AtomicU64,
     /// Whether each worker runs a reaper.
     pub(super) reapers: AtomicU64,
     /// How many are stopped, and how often that changed.
@@ -198,6 +200,20 @@ impl Board {
         ensure(at != libc::MAP_FAILED, || "the board can't be mapped".into())?;
         // SAFETY: mapped for ever, aligned to a page, and any bytes are atomics.
         Ok(unsafe { &*at.cast::<Self>() })
+    }
+
+    /// Decides which kinds of operations are done: those whose names contain one of the texts, or all.
+    pub(super) fn choose(&self, only: &[String]) -> Result<(), String> {
+        let chosen = |kind: &Kind| {
+            only.is_empty() || only.iter().any(|text| kind.text().contains(text.as_str()))
+        };
+        let bits = Kind::ALL.iter().filter(|kind| chosen(kind)).map(|kind| 1 << *kind as u64);
+        self.chosen.store(bits.sum(), Relaxed);
+        ensure(self.chosen.load(Relaxed) != 0, || format!("no operation contains {only:?}"))
+    }
+
+    pub(super) fn is_chosen(&self, kind: Kind) -> bool {
+        self.chosen.load(Relaxed) & 1 << kind as u64 != 0
     }
 
     /// A generator of its own for each tenant of each seat.

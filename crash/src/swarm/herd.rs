@@ -65,6 +65,20 @@ impl Herd {
             .map_err(text)
     }
 
+    /// Leaves them alone for a while, but for what `check` does.
+    pub(super) fn graze(&mut self, time: Duration) -> Result<(), String> {
+        let end = Instant::now() + time;
+        self.check()?;
+        while Instant::now() < end {
+            // Who is dying is looked at often, to know how long it takes.
+            let dying = self.killed.iter().chain(&self.forked_killed).any(Option::is_some);
+            let pause = if dying { Duration::from_millis(1) } else { time };
+            std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
+            self.check()?;
+        }
+        Ok(())
+    }
+
     /// Complains if somebody complained, ended by itself, or hangs. Forgets forked processes that
     /// ended.
     pub(super) fn check(&mut self) -> Result<(), String> {

@@ -107,9 +107,9 @@ impl Report {
         self.scheduling = Times::of(&board.scheduling);
     }
 
-    /// What was planned and never happened, in a run that was long enough for it.
-    pub(super) fn missing(&self, seconds: u64) -> Vec<String> {
-        if seconds < LONG {
+    /// What was planned and never happened, in a run of all kinds that was long enough for it.
+    pub(super) fn missing(&self, seconds: u64, all: bool) -> Vec<String> {
+        if seconds < LONG || !all {
             return Vec::new();
         }
         let lists =

@@ -51,8 +51,7 @@ impl Thread {
         // Each tenant ends in a way of its own, if it lives long enough.
         let raw = Raw::ALL[self.tenant.generation as usize % Raw::ALL.len()];
         loop {
-            let kind = Kind::ALL[self.random.below(Kind::ALL.len() as u64) as usize];
-            self.perform(kind)?;
+            self.perform_any()?;
             if self.random.one_in(100) {
                 *self.gate.borrow_mut() = Some(self.life.enter());
                 work::vanish(self, raw)?;
@@ -61,8 +60,14 @@ impl Thread {
         }
     }
 
+    /// Does some of any kind.
+    pub(super) fn perform_any(&mut self) -> Result<(), String> {
+        let kind = Kind::ALL[self.random.below(Kind::ALL.len() as u64) as usize];
+        if self.board().is_chosen(kind) { self.perform(kind) } else { Ok(()) }
+    }
+
     /// Does some of a kind.
-    pub(super) fn perform(&mut self, kind: Kind) -> Result<(), String> {
+    fn perform(&mut self, kind: Kind) -> Result<(), String> {
         if kind == Kind::Fork {
             return if self.random.one_in(8) { self.fork() } else { Ok(()) };
         }

@@ -19,7 +19,7 @@ use clap::Args;
 use dsm_registry::Reaper;
 
 use super::board::{Board, PROCESSES, THREADS, Tenant, now};
-use super::plan::{Child, Event, Kind, Random};
+use super::plan::{Child, Event, Random};
 use super::thread::Thread;
 use super::world::World;
 use crate::member::{ensure, leak, text};
@@ -216,8 +216,7 @@ fn be(
             let life = leak(Life::start(board, name, process)?);
             let mut thread = Thread::start(life, seats(process).start)?;
             for _ in 0..40 {
-                let kind = Kind::ALL[thread.random.below(Kind::ALL.len() as u64) as usize];
-                thread.perform(kind)?;
+                thread.perform_any()?;
             }
             thread.part()?;
             // SAFETY: nobody else uses this life's world, and its copy is not used any more.

@@ -142,11 +142,14 @@ impl<L: RawLock> Area<'_, L> {
             let tables = Pages::new(memory, geometry);
             let free = tables.check(watermark)?;
             let summary = tables.summary()?;
-            if entry.free.load(Ordering::Relaxed) != free
-                || entry.longest.load(Ordering::Relaxed) != summary.longest
-                || entry.units.load(Ordering::Relaxed) != summary.units
-            {
-                return Err(Corruption::new("a directory entry's hints", index as u64).into());
+            for (hint, truth, what) in [
+                (&entry.free, free, "a segment's number of free pages"),
+                (&entry.longest, summary.longest, "a segment's longest free run"),
+                (&entry.units, summary.units, "a segment's number of free units"),
+            ] {
+                if hint.load(Ordering::Relaxed) != truth {
+                    return Err(Corruption::new(what, index as u64).into());
+                }
             }
             self.check_units(memory, &tables, watermark)?;
             report.free_pages += u64::from(free);

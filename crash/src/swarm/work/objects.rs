@@ -159,7 +159,11 @@ pub(in super::super) fn verify(world: &World, in_hand: u64) -> Result<Objects, S
             used += area.size_of_object(object).map_err(text)?;
         }
     }
-    let found = area.check(core.participant).map_err(text)?;
+    let found = area.check(core.participant).map_err(|error| {
+        let mut all = String::new();
+        let _ = area.dump(&mut all);
+        format!("{error:?}\n{all}")
+    })?;
     core.part()?;
     ensure((found.objects, found.used, found.unpublished) == (objects, used, 0), || {
         format!(
