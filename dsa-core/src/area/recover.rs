@@ -169,6 +169,8 @@ impl<L: RawLock> Area<'_, L> {
                         let slab = Slab::new(memory, &geometry, key, page, mini)?;
                         self.adopt_slab(
                             participant,
+                            &tables,
+                            (page, run),
                             &slab,
                             heir,
                             &mut deaths,
@@ -203,9 +205,12 @@ impl<L: RawLock> Area<'_, L> {
         Ok(adopted)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what its caller, a walk, is at")]
     fn adopt_slab(
         &self,
         participant: &Participant<'_>,
+        tables: &Pages<'_>,
+        (page, run): (u32, Run),
         slab: &Slab<'_>,
         heir: Option<(&Heap<'_, L>, usize)>,
         deaths: &mut Deaths<'_>,
@@ -215,6 +220,11 @@ impl<L: RawLock> Area<'_, L> {
         let mut owner = slab.header.owner.load(Ordering::Acquire);
         let orphan = owner == ORPHAN;
         if !orphan && (owner & !WATCHED < FIRST_OWNER || !deaths.is_dead(owner)) {
+            return Ok(());
+        }
+        // It may have given the slab back, and died after that. What it says now stays, whoever has
+        // been given the pages since: the dead do nothing, and nobody else owns slabs in their name.
+        if slab.header.owner.load(Ordering::Acquire) != owner || tables.run(page)? != Some(run) {
             return Ok(());
         }
         let class = slab.class()?;

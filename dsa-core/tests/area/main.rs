@@ -8,5 +8,6 @@ mod images;
 mod model;
 mod peers;
 mod publish;
+mod races;
 mod support;
 mod threads;
