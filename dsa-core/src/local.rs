@@ -1,10 +1,17 @@
 //! What a process knows of an area: which segments it has mapped where.
 //!
 //! [`AreaLocal`] is process memory that the caller supplies (there is no `alloc` here), shared by
-//! the threads of the process. Resolving a pointer reads one entry: the key must be the pointer's,
-//! the offset below the length. An entry changes under a small lock of the process: the key is
-//! cleared first and written last, and a reader looks at it before and after, so that it never
-//! combines halves of two mappings.
+//! the threads of the process. Resolving a pointer reads one entry: how far the pointer lies behind
+//! the segment's first one must be less than the length. That one compare checks the key too: a
+//! pointer of another generation of the same index is at least 2^50 away.
+//!
+//! An entry changes under a small lock of the process, and readers take none. Of an entry that
+//! leaves, the length is cleared first, then the first pointer; of one that comes, the length is
+//! written last. A reader looks at the first pointer before the rest and again after it. So it
+//! never combines halves of two mappings: if what it read of the base or the length was stored
+//! after the old first pointer had gone, its second look finds that gone; and behind the new first
+//! pointer there is the new base, and a length of zero or the new one. Where no segment is, the
+//! length is zero.
 //!
 //! When a segment is given back, its mapping is replaced in place by zeros; the address range is
 //! remembered here, since an optimistic reader may be looking at it, and released with the area
@@ -34,8 +41,8 @@ pub(crate) const BLANKS: usize = 256;
 const PATIENCE: u32 = 10_000;
 
 struct LocalEntry {
-    /// 0 for none.
-    key: AtomicU64,
+    /// The pointer to the segment's first byte, which is its key and offset 0; 0 for none.
+    first: AtomicU64,
     base: AtomicUsize,
     len: AtomicU64,
     /// 0 for memory in place, which is not ours to detach.
@@ -76,7 +83,7 @@ impl AreaLocal {
         Self {
             entries: [const {
                 LocalEntry {
-                    key: AtomicU64::new(0),
+                    first: AtomicU64::new(0),
                     base: AtomicUsize::new(0),
                     len: AtomicU64::new(0),
                     handle: AtomicU64::new(0),
@@ -96,7 +103,7 @@ impl AreaLocal {
     pub fn new() -> Self {
         Self {
             entries: core::array::from_fn(|_| LocalEntry {
-                key: AtomicU64::new(0),
+                first: AtomicU64::new(0),
                 base: AtomicUsize::new(0),
                 len: AtomicU64::new(0),
                 handle: AtomicU64::new(0),
@@ -128,18 +135,42 @@ impl AreaLocal {
     /// Where the segment of `pointer` is mapped: (first byte, length).
     #[inline(always)]
     pub(crate) fn find(&self, pointer: DsaPointer) -> Option<(NonNull<u8>, u64)> {
-        let key = u64::from(pointer.key());
+        let first = pointer.first().raw();
         let entry = &self.entries[pointer.segment()];
-        if entry.key.load(Ordering::Acquire) != key {
+        if entry.first.load(Ordering::Acquire) != first {
             return None;
         }
         let base = entry.base.load(Ordering::Acquire);
         let len = entry.len.load(Ordering::Acquire);
-        if entry.key.load(Ordering::Relaxed) != key {
+        if len == 0 || entry.first.load(Ordering::Relaxed) != first {
             return None;
         }
-        // The base is null for the invalid pointer only (key 0, never filled in).
         NonNull::new(core::ptr::with_exposed_provenance_mut(base)).map(|base| (base, len))
+    }
+
+    /// The address of `bytes` bytes (at least one) at `pointer`, if their segment is mapped and has
+    /// so many.
+    #[inline(always)]
+    pub(crate) fn address(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
+        let entry = &self.entries[pointer.segment()];
+        let first = entry.first.load(Ordering::Acquire);
+        // 2^50 and more for another key: their difference is a multiple of that, for the index is
+        // the same. Nor does the sum below overflow then.
+        let offset = pointer.raw().wrapping_sub(first);
+        let len = entry.len.load(Ordering::Acquire);
+        // Not zero bytes either: those would be found where nothing is.
+        let sane = (bytes as u64).wrapping_sub(1) < DsaPointer::MAX_OFFSET;
+        if !sane || offset + bytes as u64 > len {
+            return None;
+        }
+        let base = entry.base.load(Ordering::Acquire);
+        if entry.first.load(Ordering::Relaxed) != first {
+            return None;
+        }
+        let at = core::ptr::with_exposed_provenance_mut::<u8>(base + offset as usize);
+        // SAFETY: there is a segment, for its length is not zero, and this is inside its mapping.
+        unsafe { core::hint::assert_unchecked(!at.is_null()) };
+        NonNull::new(at)
     }
 
     /// The mapping of a key, as memory.
@@ -153,23 +184,23 @@ impl AreaLocal {
 
     /// Handle of the segment of `pointer`, if it is mapped; 0 for memory in place.
     pub(crate) fn handle(&self, pointer: DsaPointer) -> Option<u64> {
-        let key = u64::from(pointer.key());
+        let first = pointer.first().raw();
         let entry = &self.entries[pointer.segment()];
-        if entry.key.load(Ordering::Acquire) != key {
+        if entry.first.load(Ordering::Acquire) != first {
             return None;
         }
         let handle = entry.handle.load(Ordering::Acquire);
-        (entry.key.load(Ordering::Acquire) == key).then_some(handle)
+        (entry.first.load(Ordering::Acquire) == first).then_some(handle)
     }
 
     /// The pointer to an address, if it lies in a mapped segment.
     pub(crate) fn reverse(&self, address: usize) -> Option<DsaPointer> {
         for entry in &self.entries[..self.high.load(Ordering::Acquire)] {
-            let key = entry.key.load(Ordering::Acquire);
+            let first = DsaPointer::from_raw(entry.first.load(Ordering::Acquire));
             let base = entry.base.load(Ordering::Relaxed);
             let len = entry.len.load(Ordering::Relaxed);
-            if key != 0 && address >= base && ((address - base) as u64) < len {
-                return Some(DsaPointer::compose(key as u32, (address - base) as u64));
+            if first.is_valid() && address >= base && ((address - base) as u64) < len {
+                return Some(DsaPointer::compose(first.key(), (address - base) as u64));
             }
         }
         None
@@ -177,7 +208,7 @@ impl AreaLocal {
 
     /// The key that is mapped for a segment index; 0 for none.
     pub(crate) fn key(&self, index: usize) -> u32 {
-        self.entries[index].key.load(Ordering::Acquire) as u32
+        DsaPointer::from_raw(self.entries[index].first.load(Ordering::Acquire)).key()
     }
 
     /// Locks the table against other threads of the process.
@@ -215,9 +246,9 @@ impl LocalGuard<'_> {
         let index = key as usize & (DsaPointer::MAX_SEGMENTS - 1);
         let entry = &self.local.entries[index];
         entry.base.store(base.as_ptr().expose_provenance(), Ordering::Release);
-        entry.len.store(len, Ordering::Release);
         entry.handle.store(handle, Ordering::Relaxed);
-        entry.key.store(u64::from(key), Ordering::Release);
+        entry.first.store(DsaPointer::compose(key, 0).raw(), Ordering::Release);
+        entry.len.store(len, Ordering::Release);
         let high = self.local.high.load(Ordering::Relaxed).max(index + 1);
         self.local.high.store(high, Ordering::Release);
     }
@@ -225,14 +256,15 @@ impl LocalGuard<'_> {
     /// Takes a mapping out; `None` if there is none, or it is not ours to detach.
     pub(crate) fn remove(&self, index: usize) -> Option<RawSegment> {
         let entry = &self.local.entries[index];
-        if entry.key.swap(0, Ordering::AcqRel) == 0 {
+        let len = entry.len.swap(0, Ordering::AcqRel);
+        if entry.first.swap(0, Ordering::AcqRel) == 0 {
             return None;
         }
         let base = core::ptr::with_exposed_provenance_mut(entry.base.load(Ordering::Relaxed));
         Some(RawSegment {
             handle: SegmentHandle::from_raw(entry.handle.load(Ordering::Relaxed))?,
             base: NonNull::new(base)?,
-            len: entry.len.load(Ordering::Relaxed) as usize,
+            len: len as usize,
         })
     }
 
@@ -270,17 +302,50 @@ mod tests {
     fn keys_are_compared_whole() {
         let local = AreaLocal::new();
         let memory = [0u64; 8];
-        let base = NonNull::from(&memory).cast();
+        let base = NonNull::from(&memory).cast::<u8>();
         let entry = &local.entries[5];
         entry.base.store(base.as_ptr() as *const u8 as usize, Ordering::Relaxed);
         entry.len.store(64, Ordering::Relaxed);
-        entry.key.store(u64::from(DsaPointer::key_of(5, 9)), Ordering::Relaxed);
+        let at =
+            |generation, offset| DsaPointer::compose(DsaPointer::key_of(5, generation), offset);
+        entry.first.store(at(9, 0).raw(), Ordering::Relaxed);
         local.high.store(6, Ordering::Relaxed);
-        let there = DsaPointer::compose(DsaPointer::key_of(5, 9), 8);
-        assert_eq!(local.find(there), Some((base, 64)));
-        assert_eq!(local.find(DsaPointer::compose(DsaPointer::key_of(5, 8), 8)), None);
+        assert_eq!(local.find(at(9, 8)), Some((base, 64)));
+        for other in [0, 1, 8, 10, DsaPointer::MAX_GENERATION] {
+            for offset in [0, 8, 63, DsaPointer::MAX_OFFSET - 1] {
+                assert_eq!(local.find(at(other, offset)), None);
+                for bytes in [0usize, 1, 64, DsaPointer::MAX_OFFSET as usize, usize::MAX] {
+                    assert_eq!(local.address(at(other, offset), bytes), None);
+                }
+            }
+        }
         assert_eq!(local.find(DsaPointer::INVALID), None);
-        assert_eq!(local.reverse(base.as_ptr() as usize + 8), Some(there));
+        assert_eq!(local.address(DsaPointer::INVALID, 8), None);
+        assert_eq!(local.reverse(base.as_ptr() as usize + 8), Some(at(9, 8)));
         assert_eq!(local.reverse(base.as_ptr() as usize + 64), None);
+    }
+
+    #[test]
+    fn addresses_are_of_whole_ranges() {
+        let local = AreaLocal::new();
+        let memory = [0u64; 8];
+        let base = NonNull::from(&memory).cast::<u8>();
+        let entry = &local.entries[0];
+        entry.base.store(base.as_ptr() as *const u8 as usize, Ordering::Relaxed);
+        entry.len.store(64, Ordering::Relaxed);
+        let at = |offset| DsaPointer::compose(DsaPointer::key_of(0, 1), offset);
+        entry.first.store(at(0).raw(), Ordering::Relaxed);
+        // SAFETY: all in the array, or at its end.
+        let there = |offset| Some(unsafe { base.add(offset) });
+        assert_eq!(local.address(at(0), 64), there(0));
+        assert_eq!(local.address(at(8), 56), there(8));
+        assert_eq!(local.address(at(8), 57), None);
+        assert_eq!(local.address(at(63), 1), there(63));
+        assert_eq!(local.address(at(64), 1), None);
+        assert_eq!(local.address(at(64), 0), None);
+        assert_eq!(local.address(DsaPointer::INVALID, 0), None);
+        assert_eq!(local.address(at(8), usize::MAX), None);
+        assert_eq!(local.address(at(8), usize::MAX - 7), None);
+        assert_eq!(local.address(at(DsaPointer::MAX_OFFSET), 1), None);
     }
 }

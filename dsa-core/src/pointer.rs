@@ -48,6 +48,8 @@ impl DsaPointer {
     pub const MAX_GENERATION: u32 = (1 << 14) - 1;
 
     const OFFSET_MASK: u64 = (1 << Self::OFFSET_BITS) - 1;
+    /// The largest offset.
+    pub(crate) const MAX_OFFSET: u64 = Self::OFFSET_MASK;
 
     /// The pointer with these bits.
     #[inline]
@@ -103,6 +105,13 @@ impl DsaPointer {
     #[must_use]
     pub const fn offset(self) -> u64 {
         self.0 & Self::OFFSET_MASK
+    }
+
+    /// The pointer to the first byte of the segment, at the same time of its directory entry.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn first(self) -> Self {
+        Self(self.0 & !Self::OFFSET_MASK)
     }
 
     /// Whether this can be a position at all; says nothing about what is there.

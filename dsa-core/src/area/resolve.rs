@@ -18,13 +18,9 @@ impl<L: RawLock> Area<'_, L> {
     #[inline]
     #[must_use]
     pub fn resolve(&self, pointer: DsaPointer) -> Option<NonNull<u8>> {
-        match self.local.find(pointer) {
-            Some((base, len)) if pointer.offset() < len => {
-                // SAFETY: the offset is inside the mapping.
-                Some(unsafe { base.add(pointer.offset() as usize) })
-            }
-            Some(_) => None,
-            None => self.resolve_unmapped(pointer),
+        match self.local.address(pointer, 1) {
+            Some(at) => Some(at),
+            None => self.resolve_range_unmapped(pointer, 1),
         }
     }
 
@@ -34,34 +30,31 @@ impl<L: RawLock> Area<'_, L> {
     #[inline]
     #[must_use]
     pub fn resolve_range(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
-        match self.local.find(pointer) {
-            Some((base, len)) if bytes as u64 <= len && pointer.offset() <= len - bytes as u64 => {
-                // SAFETY: the offset is inside the mapping.
-                Some(unsafe { base.add(pointer.offset() as usize) })
-            }
-            Some(_) => None,
+        match self.local.address(pointer, bytes) {
+            Some(at) => Some(at),
             None => self.resolve_range_unmapped(pointer, bytes),
         }
+    }
+
+    /// As [`resolve_range`](Self::resolve_range), but `None` also where the segment would have to be
+    /// attached first.
+    #[inline(always)]
+    #[must_use]
+    pub fn resolve_mapped(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
+        self.local.address(pointer, bytes)
     }
 
     #[cold]
     #[inline(never)]
     fn resolve_range_unmapped(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
-        let first = self.resolve_unmapped(pointer)?;
-        let (_, len) = self.local.find(pointer)?;
-        (bytes as u64 <= len && pointer.offset() <= len - bytes as u64).then_some(first)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn resolve_unmapped(&self, pointer: DsaPointer) -> Option<NonNull<u8>> {
         if !pointer.is_valid() {
             return None;
         }
         let memory = self.map(pointer.key()).ok()?;
-        (pointer.offset() < memory.len()).then(|| {
+        let (bytes, offset) = (bytes as u64, pointer.offset());
+        (offset < memory.len() && bytes <= memory.len() - offset).then(|| {
             // SAFETY: the offset is inside the mapping.
-            unsafe { memory.base().add(pointer.offset() as usize) }
+            unsafe { memory.base().add(offset as usize) }
         })
     }
 
