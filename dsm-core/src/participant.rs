@@ -107,12 +107,14 @@ impl ParticipantLocal {
     }
 
     /// Whether the participant is registered in this process (false in a fork child).
+    #[inline]
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.packed.get() != 0
     }
 
     /// Whether it holds any lock.
+    #[inline]
     #[must_use]
     pub fn holds_any(&self) -> bool {
         self.used.get() != 0
@@ -261,6 +263,20 @@ impl<'n> Participant<'n> {
         }
     }
 
+    /// As [`hold`](Self::hold) for a participant that holds no lock so far: record 0 is the one.
+    /// Returns [`packed`](Self::packed). `None`, with nothing changed, if it holds one, or is not
+    /// registered.
+    #[inline(always)]
+    #[must_use]
+    pub fn hold_first(&self, address: LockAddress, mode: HeldMode) -> Option<u64> {
+        if self.local.used.get() != 0 {
+            return None;
+        }
+        let slot = self.slot()?;
+        self.record(slot, 0, address, mode);
+        Some(self.packed())
+    }
+
     #[inline(never)]
     fn hold_another(
         &self,
@@ -281,7 +297,7 @@ impl<'n> Participant<'n> {
         Ok((index as u8, false))
     }
 
-    #[inline]
+    #[inline(always)]
     fn record(&self, slot: &ParticipantSlot, index: usize, address: LockAddress, mode: HeldMode) {
         self.local.used.set(self.local.used.get() | 1 << index);
         slot.held[index].store(mode.tag() | address.get(), Ordering::Relaxed);
@@ -321,7 +337,7 @@ impl<'n> Participant<'n> {
     #[inline]
     #[must_use]
     pub fn release_count(&self, index: u8) -> bool {
-        let again = &self.local.again[index as usize];
+        let again = &self.local.again[index as usize % MAX_HELD];
         match again.get().checked_sub(1) {
             None => true,
             Some(less) => {
@@ -336,7 +352,7 @@ impl<'n> Participant<'n> {
     pub fn unhold(&self, index: u8) {
         let Some(slot) = self.slot() else { return };
         crate::sync::compiler_fence();
-        slot.held[index as usize].store(0, Ordering::Relaxed);
+        slot.held[index as usize % MAX_HELD].store(0, Ordering::Relaxed);
         self.local.used.set(self.local.used.get() & !(1 << index));
     }
 

@@ -188,6 +188,37 @@ pub unsafe trait RawLock: Sized {
         patience: Patience,
     ) -> Result<(Token, Acquired), LockError>;
 
+    /// Acquires alone if nothing at all is in the way: this participant holds no lock, nobody holds
+    /// this one, and the data is clean. `None` otherwise, with nothing held and no reason given:
+    /// [`acquire_exclusive`](Self::acquire_exclusive) does what has to be done then.
+    ///
+    /// What most acquisitions come down to, in a form that is small enough to be part of every
+    /// caller, and whose one-word result stays in a register.
+    ///
+    /// # Safety
+    ///
+    /// As for `acquire_exclusive`.
+    #[inline(always)]
+    unsafe fn exclusive_at_once(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+    ) -> Option<Token> {
+        if participant.local().holds_any() {
+            return None;
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { Self::acquire_exclusive(at, address, participant, Patience::Try) } {
+            Ok((token, Acquired::Clean)) => Some(token),
+            Ok((token, Acquired::FromDead)) => {
+                // SAFETY: just acquired.
+                unsafe { Self::release_exclusive(at, participant, token) };
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// Releases an exclusive hold. Does nothing in a process other than the one that acquired.
     ///
     /// # Safety
@@ -219,6 +250,28 @@ pub unsafe trait RawLock: Sized {
         participant: &Participant<'_>,
         patience: Patience,
     ) -> Result<SharedOutcome, LockError>;
+
+    /// Acquires beside other readers if nothing is in the way, as
+    /// [`exclusive_at_once`](Self::exclusive_at_once) does alone.
+    ///
+    /// # Safety
+    ///
+    /// As for `acquire_exclusive`.
+    #[inline(always)]
+    unsafe fn shared_at_once(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+    ) -> Option<Token> {
+        if participant.local().holds_any() {
+            return None;
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { Self::acquire_shared(at, address, participant, Patience::Try) } {
+            Ok(SharedOutcome::Held(token)) => Some(token),
+            _ => None,
+        }
+    }
 
     /// Releases a shared hold. Does nothing in a process other than the one that acquired.
     ///
@@ -316,6 +369,19 @@ impl<'l, L: RawLock> LockRef<'l, L> {
             SharedOutcome::Held(token) => Ok(Some(SharedGuard { at: self.at, participant, token })),
             SharedOutcome::NeedsRecovery => Ok(None),
         }
+    }
+
+    /// Acquires shared if nothing is in the way: see
+    /// [`RawLock::exclusive_at_once`].
+    #[inline(always)]
+    #[must_use]
+    pub fn shared_at_once<'p>(self, participant: &'p Participant<'p>) -> Option<SharedGuard<'p, L>>
+    where
+        'l: 'p,
+    {
+        // SAFETY: as in `exclusive`.
+        let token = unsafe { L::shared_at_once(self.at, self.address, participant) }?;
+        Some(SharedGuard { at: self.at, participant, token })
     }
 
     /// Who holds it exclusively, for tools.

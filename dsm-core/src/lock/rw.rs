@@ -32,6 +32,11 @@
 //! no bit was set; every reader whose bit came later sees `ENTERED`. Both cycles cost two
 //! read-modify-writes when nobody else is there.
 //!
+//! The forms *at once* are the first steps of these two, for a participant that holds no other
+//! lock: who finds somebody there takes its mark back and leaves everything else to the full forms.
+//! A bit or an owner word that comes and goes like this is what others see of a reader that backs
+//! out, and of an owner that had nothing to do.
+//!
 //! A reader that holds another lock does not wait for a mere claimant: it may be the one that
 //! some other claimant waits for, and the four of them would wait in a circle. It passes while
 //! the word says `CLAIMED`; the claimant's second look at the bits finds it. (Where the data is
@@ -178,6 +183,29 @@ impl<'l> Lines<'l> {
         self.base.readers.iter().chain(self.extension())
     }
 
+    /// Enters as owner if nobody is and the data is clean; whether that was so. Look at the readers
+    /// next.
+    #[inline(always)]
+    fn enter_free(self, me: u64) -> bool {
+        let mine = if planted(Bug::OwnerAfterSwap) { ENTERED } else { me | ENTERED };
+        let entered = self.base.owner.compare_exchange(0, mine, SeqCst, SeqCst).is_ok();
+        if planted(Bug::OwnerAfterSwap) && entered {
+            self.base.owner.fetch_or(me, SeqCst);
+        }
+        dekker_fence();
+        entered
+    }
+
+    /// Sets a reader's bit; whether there is no owner, so that the lock is held.
+    #[inline(always)]
+    fn join(self, (word, bit): (&AtomicU64, u64)) -> bool {
+        word.fetch_or(bit, SeqCst);
+        if !planted(Bug::MissingFence) {
+            dekker_fence();
+        }
+        self.base.owner.load(SeqCst) == 0
+    }
+
     /// Whether anybody's bit is set. Sequentially consistent.
     #[inline]
     fn any_reader(self) -> bool {
@@ -302,12 +330,7 @@ unsafe impl RawLock for RwLock {
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
         let token = Token::new(held, me);
-        let mine = if planted(Bug::OwnerAfterSwap) { ENTERED } else { me | ENTERED };
-        let entered = lines.base.owner.compare_exchange(0, mine, SeqCst, SeqCst).is_ok();
-        if planted(Bug::OwnerAfterSwap) && entered {
-            lines.base.owner.fetch_or(me, SeqCst);
-        }
-        dekker_fence();
+        let entered = lines.enter_free(me);
         if entered && !lines.any_reader() {
             return Ok((token, Acquired::Clean));
         }
@@ -317,7 +340,24 @@ unsafe impl RawLock for RwLock {
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    unsafe fn exclusive_at_once(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+    ) -> Option<Token> {
+        let me = participant.hold_first(address, HeldMode::Exclusive)?;
+        // SAFETY: the caller promises an initialised lock that stays mapped.
+        let lines = unsafe { Lines::new(at) };
+        let entered = lines.enter_free(me);
+        if entered && !lines.any_reader() {
+            return Some(Token::new(0, me));
+        }
+        contended::back_out_alone(lines.base, participant, entered);
+        None
+    }
+
+    #[inline(always)]
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
         if token.owner() != participant.packed() {
             return; // a fork child with its parent's guard
@@ -366,19 +406,29 @@ unsafe impl RawLock for RwLock {
             participant.unhold(held);
             return Err(LockError::NotRegistered);
         };
-        reader.0.fetch_or(reader.1, SeqCst);
-        if !planted(Bug::MissingFence) {
-            dekker_fence();
-        }
-        if lines.base.owner.load(SeqCst) == 0
-            || contended::shared(lines, reader, participant, held, patience)?
-        {
+        if lines.join(reader) || contended::shared(lines, reader, participant, held, patience)? {
             return Ok(SharedOutcome::Held(token));
         }
         Ok(SharedOutcome::NeedsRecovery)
     }
 
-    #[inline]
+    #[inline(always)]
+    unsafe fn shared_at_once(
+        at: NonNull<Self>,
+        address: LockAddress,
+        participant: &Participant<'_>,
+    ) -> Option<Token> {
+        let me = participant.hold_first(address, HeldMode::Shared)?;
+        // SAFETY: the caller promises an initialised lock that stays mapped.
+        let lines = unsafe { Lines::new(at) };
+        if lines.reader(index_of(me)).is_some_and(|reader| lines.join(reader)) {
+            return Some(Token::new(0, me));
+        }
+        contended::back_out_beside(lines, participant);
+        None
+    }
+
+    #[inline(always)]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
         if token.owner() != participant.packed() || !participant.release_count(token.held()) {
             return;
@@ -402,7 +452,7 @@ unsafe impl RawLock for RwLock {
 }
 
 /// Takes the reader's bit back, and wakes a claimant that sleeps until it is the last.
-#[inline]
+#[inline(always)]
 fn leave(lines: Lines<'_>, (word, bit): (&AtomicU64, u64), participant: &Participant<'_>) {
     word.fetch_and(!bit, SeqCst);
     dekker_fence();

@@ -6,7 +6,8 @@
 use core::time::Duration;
 
 use super::{
-    CLAIMED, DIRTY, DRAINING, ENTERED, Lines, OWNER, RwLock, SeqCst, WAITERS, dekker_fence, leave,
+    CLAIMED, DIRTY, DRAINING, ENTERED, Lines, OWNER, RwLock, SeqCst, WAITERS, dekker_fence,
+    index_of, leave,
 };
 use crate::env::Environment;
 use crate::handle::ParticipantId;
@@ -143,6 +144,28 @@ pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
             Err(changed) => word = changed,
         }
     }
+}
+
+/// Takes back an exclusive acquisition that was to happen at once and could not: the word, if it was
+/// `entered`, then the record, which is the participant's first. The data was not touched.
+#[cold]
+#[inline(never)]
+pub(super) fn back_out_alone(lock: &RwLock, participant: &Participant<'_>, entered: bool) {
+    if entered {
+        let_go(lock, participant);
+    }
+    participant.unhold(0);
+}
+
+/// Takes back a shared acquisition that was to happen at once and could not: the bit, if the lock has
+/// one for this participant, then the record, which is its first.
+#[cold]
+#[inline(never)]
+pub(super) fn back_out_beside(lines: Lines<'_>, participant: &Participant<'_>) {
+    if let Some(reader) = lines.reader(index_of(participant.packed())) {
+        leave(lines, reader, participant);
+    }
+    participant.unhold(0);
 }
 
 /// Acquires exclusively where somebody was there: readers if the owner word is ours (`entered`),
