@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `change` is written last of a phase and all steps of a phase can be repeated, so that one
-//! function, [`Locked::carry_out`], is both the second half of every change and its recovery. Nothing
+//! function, [`Partition::carry_out`], is both the second half of every change and its recovery. Nothing
 //! is lost on the way: memory and the word of the record that names it come (`allocate_into`) and go
 //! (`free_from`) together.
 //! Between changes `made` and `old` are zero.
@@ -22,7 +22,7 @@ use dsm_core::sync::Ordering;
 
 use crate::error::{Error, MemoryError};
 use crate::layout::{depth_of, expressible, pointer_of};
-use crate::locked::Locked;
+use crate::partition::Partition;
 use crate::step::step;
 use crate::store::Store;
 
@@ -42,7 +42,7 @@ const ADD_CHUNK: u64 = 5;
 const DROP_CHUNK: u64 = 6;
 const FREE: u64 = 7;
 
-impl<S: Store> Locked<'_, S> {
+impl<S: Store> Partition<'_, S> {
     /// Opens a change and allocates its `index`th piece, whose pointer is returned.
     pub(crate) fn make(&self, index: usize, size: usize, align: usize) -> Result<u64, Error> {
         self.set_change(BUILD);

@@ -16,7 +16,7 @@ use crate::hash;
 use crate::layout::{
     Bucket, LIVE, MARK, POISON, SLOTS, WINDOW, depth_of, pointer_of, segment_mask,
 };
-use crate::locked::{Caller, Locked, in_window};
+use crate::partition::{Caller, Partition, in_window};
 use crate::store::Store;
 use crate::table::{Key, Session, Table, Value};
 use crate::view::{Core, Found};
@@ -233,7 +233,7 @@ impl<S: Store> Core<S> {
             self.shape.partitions,
             kind.key_size,
             kind.entry_size,
-            self.stride,
+            self.stride(),
             kind.align,
             kind.hash_identity,
             kind.type_tag,
@@ -298,7 +298,7 @@ impl<S: Store> Core<S> {
     }
 }
 
-impl<S: Store> Locked<'_, S> {
+impl<S: Store> Partition<'_, S> {
     /// Checks the partition; returns how many entries are poisoned.
     fn check(&self) -> Result<u64, Error> {
         let (line, record) = (self.line(), self.record());
@@ -363,7 +363,7 @@ impl<S: Store> Locked<'_, S> {
     fn each_chunk_entry(&self, mut replace: impl FnMut(u64) -> u64) -> Result<(), Error> {
         let fresh = self.line().fresh.load(Ordering::Relaxed);
         let (first, left) = (fresh as u32, fresh >> 32);
-        let units = (self.core.stride / crate::layout::UNIT) as u32;
+        let units = (self.core.stride() / crate::layout::UNIT) as u32;
         let end = first.wrapping_add(left as u32 * units);
         let mut chunk = self.line().chunks.load(Ordering::Relaxed);
         while chunk != 0 {
@@ -386,7 +386,7 @@ impl<S: Store> Locked<'_, S> {
         if hash::partition(kept, self.core.bits) != self.partition() {
             return Err(Error::Corrupt("an entry of another partition"));
         }
-        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry::<false>(self.line(), kept)?.load(Ordering::Relaxed);
         let window = WINDOW.min(segment_mask(word) + 1);
         for distance in 0..window {
             let pointer = in_window(word, kept, distance);

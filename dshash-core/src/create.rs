@@ -20,14 +20,15 @@ use dsm_core::lock::RawLock;
 use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{Error, MemoryError};
+use crate::kind::Kind;
 use crate::layout::{
     Bucket, FIRST_BUCKETS, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS,
     Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible, segment_word,
 };
-use crate::locked::Caller;
+use crate::partition::Caller;
 use crate::step::step;
 use crate::store::Store;
-use crate::view::{Core, Kind};
+use crate::view::Core;
 
 // Not constants: a model's atomics are made at run time.
 fn words32<const N: usize>() -> [AtomicU32; N] {

@@ -12,7 +12,7 @@
 //!
 //! Entries never move, so a chunk is given back when all its entries are free. When a partition's
 //! last entry goes, that holds for all of them and they are freed at once; in between only
-//! [`Locked::sweep`], which looks at every entry, finds out. Counting by chunk instead would touch
+//! [`Partition::sweep`], which looks at every entry, finds out. Counting by chunk instead would touch
 //! a line more in every insertion and deletion, to return memory in the rare case that a whole
 //! chunk is free though the partition is not.
 
@@ -22,7 +22,7 @@ use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::layout::{Chunk, LIVE, OP_REBUILD, UNIT, op_word, reference};
-use crate::locked::Locked;
+use crate::partition::Partition;
 use crate::store::Store;
 use crate::view::{Core, Entry};
 
@@ -46,22 +46,23 @@ impl<S: Store> Core<S> {
 
     /// Bytes of a chunk of that many entries.
     pub(crate) fn chunk_bytes(&self, capacity: usize) -> usize {
-        size_of::<Chunk>() + capacity * self.stride
+        size_of::<Chunk>() + capacity * self.stride()
     }
 }
 
-impl<S: Store> Locked<'_, S> {
-    /// Makes sure that an entry can be taken.
-    #[inline]
-    pub(crate) fn reserve_entry(&self) -> Result<(), Error> {
+impl<S: Store> Partition<'_, S> {
+    /// Whether an entry can be taken.
+    #[inline(always)]
+    pub(crate) fn has_entry(&self) -> bool {
         let line = self.line();
-        if line.free.load(Ordering::Relaxed) != 0 || line.fresh.load(Ordering::Relaxed) >> 32 != 0 {
-            return Ok(());
-        }
-        self.grow_entries()
+        line.free.load(Ordering::Relaxed) != 0 || line.fresh.load(Ordering::Relaxed) >> 32 != 0
     }
 
-    #[cold]
+    /// Makes sure that an entry can be taken.
+    pub(crate) fn reserve_entry(&self) -> Result<(), Error> {
+        if self.has_entry() { Ok(()) } else { self.grow_entries() }
+    }
+
     fn grow_entries(&self) -> Result<(), Error> {
         let newest = self.line().chunks.load(Ordering::Relaxed);
         let bytes = if newest == 0 {
@@ -72,7 +73,7 @@ impl<S: Store> Locked<'_, S> {
             let bytes = self.core.chunk_bytes(capacity).next_power_of_two();
             (2 * bytes).min(LARGEST_CHUNK)
         };
-        let capacity = ((bytes - size_of::<Chunk>()) / self.core.stride).max(1);
+        let capacity = ((bytes - size_of::<Chunk>()) / self.core.stride()).max(1);
         let pointer = self.make(0, self.core.chunk_bytes(capacity), UNIT)?;
         let chunk = self.core.chunk(pointer)?;
         chunk.next.store(newest, Ordering::Relaxed);
@@ -88,7 +89,7 @@ impl<S: Store> Locked<'_, S> {
         mut visit: impl FnMut(u32, Entry<'_>),
     ) -> Result<(), Error> {
         let capacity = self.core.chunk_at(chunk)?.capacity.load(Ordering::Relaxed);
-        let units = (self.core.stride / UNIT) as u32;
+        let units = (self.core.stride() / UNIT) as u32;
         let first = chunk + (size_of::<Chunk>() / UNIT) as u32;
         for i in 0..capacity {
             let reference = first + i * units;
@@ -151,7 +152,7 @@ impl<S: Store> Locked<'_, S> {
     /// Records that the free list is about to be rebuilt: from here on only `LIVE` counts.
     fn begin_rebuild(&self) -> Result<(), Error> {
         // Entries that were never used hold arbitrary bytes.
-        let units = (self.core.stride / UNIT) as u32;
+        let units = (self.core.stride() / UNIT) as u32;
         let fresh = self.line().fresh.load(Ordering::Relaxed);
         for i in 0..(fresh >> 32) as u32 {
             self.core.entry(fresh as u32 + i * units)?.word().store(0, Ordering::Relaxed);

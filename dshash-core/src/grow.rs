@@ -29,7 +29,7 @@ use crate::layout::{
     Bucket, FIRST_BUCKETS, INLINE_DIRECTORY, MAX_BUCKETS, MAX_DEPTH, SLOTS, WINDOW, depth_of,
     directory_word, pointer_of, reference, segment_mask, segment_pointer, segment_word,
 };
-use crate::locked::{Locked, Place, in_window};
+use crate::partition::{NewEntry, Partition, Place, in_window};
 use crate::probe::Tags;
 use crate::step::step;
 use crate::store::Store;
@@ -58,21 +58,23 @@ impl Reach {
     }
 }
 
-impl<'s, S: Store> Locked<'s, S> {
-    /// Finds, or makes, a free slot for an entry.
-    #[inline]
-    pub(crate) fn reserve_slot(&self, kept: u32) -> Result<Place<'s>, Error> {
-        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
-        let pointer = Core::<S>::home_of(word, kept);
-        let bucket = self.core.bucket(pointer)?;
-        match Tags::of(bucket).free().first() {
-            Some(slot) => Ok(Place { bucket, pointer, slot, distance: 0 }),
-            None => self.reserve_far(kept),
+impl<'s, S: Store> Partition<'s, S> {
+    /// A slot for an entry in its home bucket, and an entry to take, if they can be seen at once.
+    #[inline(always)]
+    pub(crate) fn free_place(&self, kept: u32) -> Option<(Place<'s>, NewEntry<'s>)> {
+        if !self.has_entry() {
+            return None;
         }
+        let word = self.core.directory_entry::<true>(self.line(), kept).ok()?;
+        let pointer = Core::<S>::home_of(word.load(Ordering::Relaxed), kept);
+        let bucket = self.core.bucket_by::<true>(pointer).ok()?;
+        let slot = Tags::of(bucket).free().first()?;
+        let new = self.next_entry::<true>().ok()?;
+        Some((Place { bucket, pointer, slot, distance: 0 }, new))
     }
 
-    #[cold]
-    fn reserve_far(&self, kept: u32) -> Result<Place<'s>, Error> {
+    /// Finds, or makes, a free slot for an entry.
+    pub(crate) fn reserve_slot(&self, kept: u32) -> Result<Place<'s>, Error> {
         if let Some(place) = self.search_window(kept)? {
             return Ok(place);
         }
@@ -85,7 +87,7 @@ impl<'s, S: Store> Locked<'s, S> {
     }
 
     fn search_window(&self, kept: u32) -> Result<Option<Place<'s>>, Error> {
-        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
+        let word = self.core.directory_entry::<false>(self.line(), kept)?.load(Ordering::Relaxed);
         for distance in 0..WINDOW.min(segment_mask(word) + 1) {
             let pointer = in_window(word, kept, distance);
             let bucket = self.core.bucket(pointer)?;
@@ -131,6 +133,7 @@ impl<'s, S: Store> Locked<'s, S> {
         Ok(Reach { word, first: index & !(span - 1), span, depth })
     }
 
+    #[inline(always)]
     fn slots(&self) -> usize {
         self.line().slots.load(Ordering::Relaxed) as usize
     }
@@ -317,21 +320,24 @@ impl<'s, S: Store> Locked<'s, S> {
         Ok(())
     }
 
-    /// After a deletion: gives memory back if little is left. See the module.
-    #[inline]
-    pub(crate) fn shrink(&mut self, kept: u32) -> Result<(), Error> {
+    /// After a deletion: whether little enough is left to give memory back. See the module.
+    #[inline(always)]
+    pub(crate) fn may_shrink(&self) -> bool {
         let count = self.line().count.load(Ordering::Relaxed) as usize;
-        let slots = self.slots();
-        let sparse = slots > FIRST_BUCKETS * SLOTS && count * 8 < slots;
         let overflows = self.line().overflow.load(Ordering::Relaxed) != 0;
-        if count == 0 || overflows || (sparse && count % 8 == 0) {
-            self.shrink_some(kept, count, sparse)?;
-        }
-        Ok(())
+        count == 0 || overflows || (self.is_sparse(count) && count % 8 == 0)
     }
 
-    #[cold]
-    fn shrink_some(&self, kept: u32, count: usize, sparse: bool) -> Result<(), Error> {
+    #[inline(always)]
+    fn is_sparse(&self, count: usize) -> bool {
+        let slots = self.slots();
+        slots > FIRST_BUCKETS * SLOTS && count * 8 < slots
+    }
+
+    /// After a deletion that [left little](Self::may_shrink): gives memory back.
+    pub(crate) fn shrink(&self, kept: u32) -> Result<(), Error> {
+        let count = self.line().count.load(Ordering::Relaxed) as usize;
+        let sparse = self.is_sparse(count);
         // Two at most: a deletion empties one, and another one may have been waiting behind it.
         let _ = self.shrink_overflow()? && self.shrink_overflow()?;
         if sparse {

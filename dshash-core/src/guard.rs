@@ -63,7 +63,10 @@ impl<'s, K: Key, V: Value, S: Store> ExclusiveGuard<'s, K, V, S> {
 
     /// Unlocks.
     #[doc(alias = "dshash_release_lock")]
-    pub fn release(self) {}
+    #[inline(always)]
+    pub fn release(self) {
+        self.held.release();
+    }
 }
 
 impl<K: Key, V: Value, S: Store> Deref for ExclusiveGuard<'_, K, V, S> {

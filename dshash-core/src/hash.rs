@@ -65,7 +65,8 @@ pub(crate) fn partition(kept: u32, bits: u32) -> usize {
 /// The directory word: the bits below those of the partition.
 #[inline]
 pub(crate) fn directory_index(kept: u32, partition_bits: u32, depth: u32) -> usize {
-    ((u64::from(kept) << (32 + partition_bits)) >> 1 >> (63 - depth)) as usize
+    // As 64 bits where the shift may be by all 32.
+    (u64::from(kept << partition_bits) >> (32 - depth)) as usize
 }
 
 /// The home bucket in a segment of `mask + 1`.

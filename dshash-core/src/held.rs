@@ -3,13 +3,16 @@
 //! The typed and the untyped table wrap these two. While the exclusive one lives, the sequence
 //! word is odd and the record says `GUARD`: if its holder dies, the entry is poisoned.
 
+use core::mem::ManuallyDrop;
+
 use dsm_core::lock::SharedGuard;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::layout::POISON;
-use crate::locked::{Caller, Fill, Locked};
-use crate::store::Store;
+use crate::locked::{Fill, Locked};
+use crate::partition::{Caller, Wait};
+use crate::store::{Allocator, Store};
 use crate::view::{Core, Entry, Found};
 
 /// An entry that nobody else can see.
@@ -27,14 +30,14 @@ impl<'s, S: Store> Exclusive<'s, S> {
     }
 
     /// Inserts an entry that is known not to be there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(
-        mut locked: Locked<'s, S>,
+        locked: Locked<'s, S>,
         hash: u64,
         fill: Fill,
         write: impl FnOnce(Entry<'s>),
     ) -> Result<Self, Error> {
-        let found = locked.insert(hash, fill, write)?;
+        let (locked, found) = locked.insert(hash, fill, write)?;
         Ok(Self::new(locked, found))
     }
 
@@ -52,8 +55,22 @@ impl<'s, S: Store> Exclusive<'s, S> {
         self.locked.set_poison(self.found.entry, poisoned);
     }
 
-    pub(crate) fn delete(mut self) -> Result<(), Error> {
-        self.locked.delete(&self.found)
+    pub(crate) fn delete(self) -> Result<(), Error> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: taken out once, for what it was in is not dropped.
+        let locked = unsafe { core::ptr::read(&this.locked) };
+        locked.delete(&this.found)
+    }
+}
+
+impl<S: Store> Exclusive<'_, S> {
+    /// Lets go of entry and lock: what dropping does, for those who want it inlined.
+    #[inline(always)]
+    pub(crate) fn release(self) {
+        let mut this = ManuallyDrop::new(self);
+        this.locked.end();
+        // SAFETY: neither this nor the lock is dropped.
+        unsafe { this.locked.release() };
     }
 }
 
@@ -91,19 +108,68 @@ impl<S: Store> Core<S> {
         &'s self,
         caller: Caller<'s>,
         hash: u64,
-        is_it: impl FnMut(Entry<'_>) -> bool,
+        mut is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<Option<Shared<'s, S>>, Error> {
+        match self.find_shared_at_once(caller, hash, &mut is_it) {
+            Some(found) => Ok(found),
+            None => {
+                // Written through a reference, so that the result above need not be in memory.
+                let mut found = None;
+                let Caller { heap, wait, .. } = caller;
+                self.find_shared_slowly(heap, wait, hash, &mut is_it, &mut found)?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// As [`find_shared`](Self::find_shared), if nothing is in the way: otherwise holds nothing and
+    /// knows no reason.
+    #[inline(always)]
+    fn find_shared_at_once<'s>(
+        &'s self,
+        caller: Caller<'s>,
+        hash: u64,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
+    ) -> Option<Option<Shared<'s, S>>> {
         let partition = self.partition_of(hash);
         let line = self.line(partition);
-        let ahead = self.home_ahead(line, hash);
+        let home = self.home_ahead(line, hash).ok()?;
+        let lock = self.lock(partition).shared_at_once(caller.participant)?;
+        if line.seq.is_open() || !home.is_current(line) {
+            return None;
+        }
+        match self.find_from::<true>(home, line, hash, usize::MAX, is_it) {
+            Ok(Some(Found { entry, .. })) if !entry.is_poisoned() => {
+                Some(Some(Shared { _lock: lock, entry }))
+            }
+            Ok(None) => Some(None),
+            _ => None,
+        }
+    }
+
+    /// As [`find_shared`](Self::find_shared), whatever it takes.
+    #[cold]
+    #[inline(never)]
+    fn find_shared_slowly<'s>(
+        &'s self,
+        heap: &'s dyn Allocator,
+        wait: Wait,
+        hash: u64,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
+        result: &mut Option<Shared<'s, S>>,
+    ) -> Result<(), Error> {
+        let caller = Caller { participant: heap.participant(), heap, wait };
+        let partition = self.partition_of(hash);
         let lock = self.shared(caller, partition)?;
-        let home = self.home_now(ahead, line, hash)?;
-        let found = self.find_from(home, line, hash, usize::MAX, is_it)?;
-        let Some(Found { entry, .. }) = found else { return Ok(None) };
+        let line = self.line(partition);
+        let home = self.home::<false>(line, hash)?;
+        let found = self.find_from::<false>(home, line, hash, usize::MAX, is_it)?;
+        let Some(Found { entry, .. }) = found else { return Ok(()) };
         if entry.is_poisoned() {
             return Err(Error::Poisoned);
         }
-        Ok(Some(Shared { _lock: lock, entry }))
+        *result = Some(Shared { _lock: lock, entry });
+        Ok(())
     }
 
     /// Deletes the entry of a key, poisoned or not. Returns whether there was one.
@@ -114,12 +180,12 @@ impl<S: Store> Core<S> {
         hash: u64,
         is_it: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<bool, Error> {
-        let mut locked = self.idle(caller, self.partition_of(hash));
-        let Some(found) = locked.acquire_and_find(caller.patience, hash, is_it)? else {
+        let (locked, found) = self.take(caller, hash, false, is_it)?;
+        let Some(found) = found else {
+            locked.finish();
             return Ok(false);
         };
         locked.delete(&found)?;
-        locked.end();
         Ok(true)
     }
 }

@@ -356,6 +356,7 @@ impl Shape {
         Self { partitions, lock_size, stride, records, segments, total }
     }
 
+    #[inline(always)]
     pub(crate) fn lock(&self, partition: usize) -> usize {
         size_of::<Header>() + partition * self.stride
     }

@@ -17,54 +17,52 @@
 //! The record is made of plain stores to a line that nobody else writes. If the holder dies, the
 //! next one replays it (`recover`). If a step fails in a live process (a user's function panics),
 //! dropping the `Locked` replays it likewise: one way to clean up, not two.
+//!
+//! # At once, or slowly
+//!
+//! Nearly every operation finds the partition free, what it needs mapped, the entry in its home
+//! bucket and room for a new one. That path is inlined, takes no more than the lock's two
+//! read-modify-writes, calls nothing, and has no reason to give when it does not come through: it
+//! then lets go of whatever it holds, and the same is done *slowly*, out of line: with waits,
+//! recovery, mapping, growth and all errors. Nothing of the first attempt is relied upon, so that
+//! there is one place where each of these is dealt with.
+//!
+//! What makes the inlined path quick is that all it knows stays in registers. Its types are therefore
+//! made of whole words and passed by value; whoever calls something out of line while a `Locked` is
+//! there hands it over by value, and gets it back through a reference to a place of its own.
 
-use dsm_core::lock::{Acquired, HeldMode, Patience, RawLock, SharedGuard, Token};
-use dsm_core::participant::Participant;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+
+use dsm_core::lock::{Acquired, HeldMode, LockError, Patience, RawLock, SharedGuard, Token};
 use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::grow::prefetch;
 use crate::hash;
-use crate::layout::{
-    LIVE, Line, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, POISON, Record, UNIT, WINDOW,
-    op_word, segment_mask, segment_pointer,
-};
+use crate::layout::{LIVE, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, UNIT, op_word};
+use crate::partition::{Caller, NewEntry, Partition, Place, Wait};
 use crate::step::step;
 use crate::store::{Allocator, Store};
-use crate::view::{Core, Entry, Found};
+use crate::view::{Astray, Core, Entry, Found};
 
-/// Who calls, and with what patience.
-#[derive(Clone, Copy)]
-pub(crate) struct Caller<'s> {
-    pub(crate) participant: &'s Participant<'s>,
-    pub(crate) heap: &'s dyn Allocator,
-    pub(crate) patience: Patience,
-}
-
-impl<'s> Caller<'s> {
-    /// Whoever `heap` belongs to, without hurry; refused if it cannot allocate in `store`.
-    #[inline]
-    pub(crate) fn new<S: Store>(store: &S, heap: &'s dyn Allocator) -> Result<Self, Error> {
-        if heap.store_id() != store.id() {
-            return Err(Error::ForeignHeap);
-        }
-        Ok(Self { participant: heap.participant(), heap, patience: Patience::Forever })
-    }
-}
-
-/// A partition held alone. Small, for it is part of every guard and moves with it: what can be
-/// computed from the partition's number is.
+/// A partition held alone. All fields are whole words: narrow ones would make every move of a guard
+/// wait for the stores before it.
 pub(crate) struct Locked<'s, S: Store> {
-    pub(crate) core: &'s Core<S>,
-    pub(crate) heap: &'s dyn Allocator,
-    participant: &'s Participant<'s>,
-    /// The lock's token; `None` while it is not held. All fields are whole words: narrow ones would
-    /// make every move of a guard wait for the stores before it.
-    token: Option<Token>,
-    partition: usize,
+    partition: Partition<'s, S>,
+    token: Token,
     /// [`CHANGING`], [`FAILED`].
     state: usize,
+}
+
+impl<'s, S: Store> Deref for Locked<'s, S> {
+    type Target = Partition<'s, S>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Partition<'s, S> {
+        &self.partition
+    }
 }
 
 /// The sequence word is odd.
@@ -81,33 +79,109 @@ pub(crate) enum Fill {
     Later,
 }
 
-impl<S: Store> Core<S> {
-    /// A partition that is not held yet: [`Locked::acquire`] it. Two steps, so that what holds it
-    /// is built where it stays.
-    #[inline(always)]
-    pub(crate) fn idle<'s>(&'s self, caller: Caller<'s>, partition: usize) -> Locked<'s, S> {
-        let Caller { participant, heap, .. } = caller;
-        Locked { core: self, heap, participant, token: None, partition, state: 0 }
-    }
+/// What the slow form of an operation gave out through a reference: something, if it succeeded.
+fn outcome<T>(given: Option<T>) -> Result<T, Error> {
+    given.ok_or(Error::Corrupt("an operation that succeeded"))
+}
 
+/// A partition taken for a key, and the key's entry if there is one.
+pub(crate) type Taken<'s, S> = (Locked<'s, S>, Option<Found<'s>>);
+
+impl<S: Store> Core<S> {
     /// Takes a partition for itself, after recovering it if its last owner died.
     pub(crate) fn exclusive<'s>(
         &'s self,
         caller: Caller<'s>,
         partition: usize,
     ) -> Result<Locked<'s, S>, Error> {
-        let mut locked = self.idle(caller, partition);
-        locked.acquire(caller.patience)?;
-        Ok(locked)
+        if self.held_by(caller.participant).is_some() {
+            return Err(Error::WouldDeadlock);
+        }
+        self.partition(caller, partition).acquire_unchecked(caller.wait.patience())
+    }
+
+    /// Takes the partition of a key and finds its entry. If that is poisoned, and `refuse_poison`,
+    /// the outcome is [`Error::Poisoned`].
+    #[inline(always)]
+    pub(crate) fn take<'s>(
+        &'s self,
+        caller: Caller<'s>,
+        hash: u64,
+        refuse_poison: bool,
+        mut is_it: impl FnMut(Entry<'_>) -> bool,
+    ) -> Result<Taken<'s, S>, Error> {
+        if let Some(taken) = self.take_at_once(caller, hash, refuse_poison, &mut is_it) {
+            return Ok(taken);
+        }
+        // Written through a reference, so that the result above need not be in memory.
+        let mut taken = None;
+        let Caller { heap, wait, .. } = caller;
+        self.take_slowly(heap, wait, hash, refuse_poison, &mut is_it, &mut taken)?;
+        outcome(taken)
+    }
+
+    /// As [`take`](Self::take), if nothing is in the way: otherwise holds nothing and knows no
+    /// reason.
+    #[inline(always)]
+    fn take_at_once<'s>(
+        &'s self,
+        caller: Caller<'s>,
+        hash: u64,
+        refuse_poison: bool,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
+    ) -> Option<Taken<'s, S>> {
+        let partition = self.partition(caller, self.partition_of(hash));
+        let line = partition.line();
+        let home = self.home_ahead(line, hash).ok()?;
+        // The lock's release waits for the stores before it, so they had better hit the cache.
+        prefetch(core::ptr::from_ref(partition.record()).cast());
+        let address = self.lock_address(partition.number);
+        // SAFETY: initialised and mapped, at that address of the namespace that the participant
+        // belongs to, as its heap does.
+        let token =
+            unsafe { S::Lock::exclusive_at_once(partition.lock, address, caller.participant) }?;
+        let locked = Locked { partition, token, state: 0 };
+        if !line.seq.is_open() && home.is_current(line) {
+            match self.find_from::<true>(home, line, hash, usize::MAX, is_it) {
+                Ok(Some(found)) if refuse_poison && found.entry.is_poisoned() => {}
+                Ok(found) => return Some((locked, found)),
+                Err(_) => {}
+            }
+        }
+        locked.give_up();
+        None
+    }
+
+    /// As [`take`](Self::take), whatever it takes.
+    #[cold]
+    #[inline(never)]
+    fn take_slowly<'s>(
+        &'s self,
+        heap: &'s dyn Allocator,
+        wait: Wait,
+        hash: u64,
+        refuse_poison: bool,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
+        taken: &mut Option<Taken<'s, S>>,
+    ) -> Result<(), Error> {
+        let caller = Caller { participant: heap.participant(), heap, wait };
+        let locked = self.exclusive(caller, self.partition_of(hash))?;
+        let line = locked.line();
+        let home = self.home::<false>(line, hash)?;
+        let found = self.find_from::<false>(home, line, hash, usize::MAX, is_it)?;
+        if refuse_poison && found.is_some_and(|found| found.entry.is_poisoned()) {
+            return Err(Error::Poisoned);
+        }
+        *taken = Some((locked, found));
+        Ok(())
     }
 
     #[cold]
     fn recover_first(&self, caller: Caller<'_>, partition: usize) -> Result<(), Error> {
-        self.idle(caller, partition).acquire_unchecked(caller.patience)
+        self.partition(caller, partition).acquire_unchecked(caller.wait.patience()).map(drop)
     }
 
     /// Takes a partition beside other readers.
-    #[inline(always)]
     pub(crate) fn shared<'s>(
         &'s self,
         caller: Caller<'s>,
@@ -117,7 +191,7 @@ impl<S: Store> Core<S> {
             return Err(Error::WouldDeadlock);
         }
         loop {
-            let lock = self.lock(partition).shared(caller.participant, caller.patience)?;
+            let lock = self.lock(partition).shared(caller.participant, caller.wait.patience())?;
             let line = self.line(partition);
             match lock {
                 Some(guard) if !line.seq.is_open() => return Ok(guard),
@@ -128,66 +202,47 @@ impl<S: Store> Core<S> {
     }
 }
 
-impl<'s, S: Store> Locked<'s, S> {
-    /// Takes the partition, after recovering it if its last owner died.
+impl<'s, S: Store> Partition<'s, S> {
+    /// Takes the partition's lock; what the last owner left is for the caller to see to.
     #[inline(always)]
-    pub(crate) fn acquire(&mut self, patience: Patience) -> Result<(), Error> {
-        if self.core.held_by(self.participant).is_some() {
-            return Err(Error::WouldDeadlock);
-        }
-        self.acquire_unchecked(patience)
-    }
-
-    /// As `acquire`, for a participant that is known to hold nothing of this table but other
-    /// partitions shared: it waits only for owners that cannot wait for it.
-    #[inline(always)]
-    fn acquire_unchecked(&mut self, patience: Patience) -> Result<(), Error> {
-        // The lock's release waits for the stores before it, so they had better hit the cache.
-        prefetch(core::ptr::from_ref(self.record()).cast());
-        let (at, address) = self.core.lock_at(self.partition);
+    fn lock(self, patience: Patience) -> Result<(Locked<'s, S>, Acquired), LockError> {
+        let address = self.core.lock_address(self.number);
         // SAFETY: initialised and mapped, at that address of the namespace that the participant
         // belongs to, as its heap does.
         let (token, acquired) =
-            unsafe { S::Lock::acquire_exclusive(at, address, self.participant, patience) }?;
-        self.token = Some(token);
+            unsafe { S::Lock::acquire_exclusive(self.lock, address, self.participant, patience) }?;
+        Ok((Locked { partition: self, token, state: 0 }, acquired))
+    }
+
+    /// Takes the partition, after recovering it if its last owner died, for a participant that is
+    /// known to hold nothing of this table but other partitions shared: it waits only for owners
+    /// that cannot wait for it.
+    fn acquire_unchecked(self, patience: Patience) -> Result<Locked<'s, S>, Error> {
+        let (locked, acquired) = self.lock(patience)?;
         let unfinished = self.line().seq.is_open();
         if unfinished || acquired == Acquired::FromDead {
-            self.recover(token, acquired)?;
+            self.replay()?;
         }
-        Ok(())
+        if acquired == Acquired::FromDead {
+            // SAFETY: held by this token.
+            unsafe { S::Lock::mark_recovered(self.lock, self.participant, locked.token) };
+        }
+        Ok(locked)
     }
 
     #[cold]
-    fn replay_late(&self) {
+    fn replay_late(self) {
         let _ = self.replay();
     }
 
     #[cold]
-    fn recover(&self, token: Token, acquired: Acquired) -> Result<(), Error> {
-        self.replay()?;
-        if acquired == Acquired::FromDead {
-            let (at, _) = self.core.lock_at(self.partition());
-            // SAFETY: held by this token.
-            unsafe { S::Lock::mark_recovered(at, self.participant, token) };
-        }
-        Ok(())
+    #[inline(never)]
+    fn let_go(self, token: Token, state: usize) {
+        drop(Locked { partition: self, token, state });
     }
+}
 
-    #[inline(always)]
-    pub(crate) fn partition(&self) -> usize {
-        self.partition
-    }
-
-    #[inline(always)]
-    pub(crate) fn line(&self) -> &'s Line {
-        self.core.line(self.partition())
-    }
-
-    #[inline(always)]
-    pub(crate) fn record(&self) -> &'s Record {
-        self.core.record(self.partition())
-    }
-
+impl<'s, S: Store> Locked<'s, S> {
     /// Sends readers without the lock away.
     #[inline(always)]
     pub(crate) fn begin(&mut self) {
@@ -208,37 +263,10 @@ impl<'s, S: Store> Locked<'s, S> {
         }
     }
 
-    #[inline]
-    pub(crate) fn settle_sequence(&self) {
-        self.line().seq.close();
-    }
-
-    #[inline]
-    pub(crate) fn set_op(&self, word: u64) {
-        step();
-        self.record().op.store(word, Ordering::Relaxed);
-        step();
-    }
-
     /// Whether this process is the one that acquired.
-    #[inline]
-    fn is_owner(&self) -> bool {
-        self.token.is_some_and(|token| token.owner() == self.participant.packed())
-    }
-
-    /// Takes the partition and finds the entry of a key.
     #[inline(always)]
-    pub(crate) fn acquire_and_find(
-        &mut self,
-        patience: Patience,
-        hash: u64,
-        is_it: impl FnMut(Entry<'_>) -> bool,
-    ) -> Result<Option<Found<'s>>, Error> {
-        let (core, line) = (self.core, self.line());
-        let ahead = core.home_ahead(line, hash);
-        self.acquire(patience)?;
-        let home = core.home_now(ahead, line, hash)?;
-        Ok(core.find_from(home, line, hash, usize::MAX, is_it)?)
+    fn is_owner(&self) -> bool {
+        self.token.owner() == self.participant.packed()
     }
 
     /// The value of an entry may change from now on, until `end`.
@@ -250,50 +278,73 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// Inserts an entry whose key is not in the table. The change is still open: go on with
     /// `guard` or `end`.
+    #[inline(always)]
     pub(crate) fn insert(
-        &mut self,
+        mut self,
         hash: u64,
         fill: Fill,
         write: impl FnOnce(Entry<'s>),
-    ) -> Result<Found<'s>, Error> {
+    ) -> Result<(Self, Found<'s>), Error> {
         self.begin();
-        let kept = hash::kept(hash);
-        self.reserve_entry()?;
-        let place = self.reserve_slot(kept)?;
-        self.insert_at(place, hash, fill, write)
+        if let Some((place, new)) = self.free_place(hash::kept(hash)) {
+            let found = self.insert_at::<false>(place, new, hash, fill, write)?;
+            return Ok((self, found));
+        }
+        // Moved there and back again, so that what is not moved need not be in memory.
+        let mut inserted = None;
+        self.insert_slowly(hash, fill, write, &mut inserted)?;
+        outcome(inserted)
     }
 
-    #[inline]
-    fn insert_at(
-        &mut self,
-        place: Place<'s>,
+    /// As [`insert`](Self::insert), where room must be looked for or made.
+    #[cold]
+    #[inline(never)]
+    fn insert_slowly(
+        mut self,
         hash: u64,
         fill: Fill,
         write: impl FnOnce(Entry<'s>),
-    ) -> Result<Found<'s>, Error> {
+        inserted: &mut Option<(Self, Found<'s>)>,
+    ) -> Result<(), Error> {
+        self.reserve_entry()?;
+        let place = self.reserve_slot(hash::kept(hash))?;
+        let new = self.next_entry::<false>()?;
+        let found = self.insert_at::<true>(place, new, hash, fill, write)?;
+        *inserted = Some((self, found));
+        Ok(())
+    }
+
+    /// `FAR`: the place may be another than one in the home bucket, which is where it can fail.
+    #[inline(always)]
+    fn insert_at<const FAR: bool>(
+        &mut self,
+        place: Place<'s>,
+        new: NewEntry<'s>,
+        hash: u64,
+        fill: Fill,
+        write: impl FnOnce(Entry<'s>),
+    ) -> Result<Found<'s>, Astray> {
         let Place { bucket, pointer, slot, distance } = place;
+        let NewEntry { reference, entry, is_free, fresh } = new;
         let (line, record) = (self.line(), self.record());
-        let free = line.free.load(Ordering::Relaxed);
-        let fresh = line.fresh.load(Ordering::Relaxed);
-        let reference = if free != 0 { free } else { fresh as u32 };
-        let entry = self.core.entry(reference)?;
+        let place = pointer | slot as u64;
         let count = line.count.load(Ordering::Relaxed);
         record.count.store(u64::from(count), Ordering::Relaxed);
-        record.place.store(pointer | slot as u64, Ordering::Relaxed);
+        record.place.store(place, Ordering::Relaxed);
         let op = if fill == Fill::Complete { OP_INSERT } else { OP_INSERT_UNFILLED };
         self.set_op(op_word(op, reference));
 
-        if free != 0 {
+        if is_free {
             line.free.store(entry.word().load(Ordering::Relaxed) as u32, Ordering::Relaxed);
         } else {
             // The next one, and one less.
-            let units = (self.core.stride / UNIT) as u64;
+            let units = (self.core.stride() / UNIT) as u64;
             line.fresh.store(fresh.wrapping_add(units).wrapping_sub(1 << 32), Ordering::Relaxed);
         }
         step();
         entry.word().store(LIVE | u64::from(hash::kept(hash)), Ordering::Relaxed);
         write(entry);
-        if distance != 0 {
+        if FAR && distance != 0 {
             self.pass(hash::kept(hash), distance)?;
         }
         if planted(Bug::TagAfterReference) {
@@ -307,25 +358,59 @@ impl<'s, S: Store> Locked<'s, S> {
         bucket.refs[slot].store(reference, Ordering::Release);
         step();
         line.count.store(count.wrapping_add(1), Ordering::Relaxed);
-        Ok(Found { place: pointer | slot as u64, reference, entry })
+        Ok(Found { place, bucket, reference, entry })
     }
 
-    /// Deletes an entry and, if few are left, gives some memory back. The change is still open.
-    pub(crate) fn delete(&mut self, found: &Found<'s>) -> Result<(), Error> {
+    /// Deletes an entry, gives some memory back if few are left, and unlocks.
+    #[inline(always)]
+    pub(crate) fn delete(mut self, found: &Found<'s>) -> Result<(), Error> {
+        if !self.lies_at_home(found) {
+            return self.delete_slowly(found);
+        }
+        let kept = self.delete_at::<false>(found)?;
+        if self.may_shrink() {
+            return self.shrink_slowly(kept);
+        }
+        self.end();
+        self.finish();
+        Ok(())
+    }
+
+    /// As [`delete`](Self::delete), of an entry that lies wherever.
+    #[cold]
+    #[inline(never)]
+    fn delete_slowly(mut self, found: &Found<'s>) -> Result<(), Error> {
         let kept = self.delete_in_place(found)?;
-        self.shrink(kept).inspect_err(|_| self.state |= FAILED)
+        self.shrink_slowly(kept)
+    }
+
+    /// The rest of a deletion that may have left little.
+    #[cold]
+    #[inline(never)]
+    fn shrink_slowly(mut self, kept: u32) -> Result<(), Error> {
+        if self.may_shrink() {
+            self.shrink(kept)?;
+        }
+        self.end();
+        Ok(())
     }
 
     /// Deletes an entry and leaves the index as it is, as a walk through it needs. Returns the
-    /// kept half of the entry's hash.
-    pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Error> {
-        self.begin();
+    /// kept half of the entry's hash. The change is still open.
+    pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Astray> {
         self.state |= FAILED;
+        let kept = self.delete_at::<true>(found)?;
+        self.state &= !FAILED;
+        Ok(kept)
+    }
+
+    /// `FAR`: the entry may lie elsewhere than in its home bucket, which is where it can fail.
+    #[inline(always)]
+    fn delete_at<const FAR: bool>(&mut self, found: &Found<'s>) -> Result<u32, Astray> {
+        self.begin();
         let (line, record) = (self.line(), self.record());
-        let pointer = found.place & !63;
-        let (bucket, slot) = (self.core.bucket(pointer)?, (found.place & 63) as usize);
-        let word = found.entry.word();
-        let kept = word.load(Ordering::Relaxed) as u32;
+        let (bucket, slot) = (found.bucket, (found.place & 63) as usize);
+        let kept = found.entry.word().load(Ordering::Relaxed) as u32;
         let count = line.count.load(Ordering::Relaxed);
         record.count.store(u64::from(count), Ordering::Relaxed);
         record.place.store(found.place, Ordering::Relaxed);
@@ -337,104 +422,55 @@ impl<'s, S: Store> Locked<'s, S> {
         bucket.refs[slot].store(0, Ordering::Release);
         step();
         bucket.set_tag(slot, 0);
-        self.unpass(kept, pointer)?;
+        if FAR {
+            self.unpass(kept, found.place & !63)?;
+        }
         if !planted(Bug::FreedBeforeUnlinked) {
             self.push_free(found.reference, found.entry);
         }
         line.count.store(count.wrapping_sub(1), Ordering::Relaxed);
         self.set_op(0);
-        self.state &= !FAILED;
         Ok(kept)
     }
-
-    /// Links an entry into the free list: first its header, then the list's head.
-    pub(crate) fn push_free(&self, reference: u32, entry: Entry<'_>) {
-        let next = self.line().free.load(Ordering::Relaxed);
-        entry.word().store(u64::from(next), Ordering::Relaxed);
-        step();
-        self.line().free.store(reference, Ordering::Relaxed);
-        step();
-    }
-
-    /// Marks, or clears, the poison of an entry.
-    pub(crate) fn set_poison(&self, entry: Entry<'_>, poisoned: bool) {
-        let word = entry.word().load(Ordering::Relaxed);
-        let word = if poisoned { word | POISON } else { word & !POISON };
-        entry.word().store(word, Ordering::Relaxed);
-    }
-
-    /// Notes that an entry went past the buckets before the one it got.
-    #[cold]
-    fn pass(&self, kept: u32, distance: usize) -> Result<(), Error> {
-        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
-        let home = self.core.bucket(Core::<S>::home_of(word, kept))?;
-        if distance >= WINDOW {
-            home.set_chained();
-            return Ok(());
-        }
-        for i in 0..distance {
-            let bucket = self.core.bucket(in_window(word, kept, i))?;
-            bucket.set_passed(bucket.passed().saturating_add(1));
-        }
-        Ok(())
-    }
-
-    /// Takes `pass` back for an entry that lay in the bucket at `pointer`. A count that once
-    /// reached its maximum stays there: too many only costs a look at one bucket more.
-    #[inline]
-    fn unpass(&self, kept: u32, pointer: u64) -> Result<(), Error> {
-        let word = self.core.directory_entry(self.line(), kept)?.load(Ordering::Relaxed);
-        if Core::<S>::home_of(word, kept) == pointer {
-            return Ok(());
-        }
-        self.unpass_far(word, kept, pointer)
-    }
-
-    #[cold]
-    fn unpass_far(&self, word: u64, kept: u32, pointer: u64) -> Result<(), Error> {
-        let window = WINDOW.min(segment_mask(word) + 1);
-        let Some(distance) = (0..window).find(|i| in_window(word, kept, *i) == pointer) else {
-            return Ok(());
-        };
-        for i in 0..distance {
-            let bucket = self.core.bucket(in_window(word, kept, i))?;
-            let passed = bucket.passed();
-            if passed != u8::MAX {
-                bucket.set_passed(passed.saturating_sub(1));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// A free slot for a certain hash.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'t> {
-    pub(crate) bucket: &'t crate::layout::Bucket,
-    pub(crate) pointer: u64,
-    pub(crate) slot: usize,
-    /// Buckets from the home on; [`WINDOW`] for the overflow.
-    pub(crate) distance: usize,
-}
+impl<S: Store> Locked<'_, S> {
+    /// Gives the lock back: dropping for where it is likely, and inlined.
+    #[inline(always)]
+    pub(crate) fn finish(self) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: it is not dropped.
+        unsafe { this.release() };
+    }
 
-/// Pointer of the `i`th bucket from the home on.
-#[inline]
-pub(crate) fn in_window(word: u64, kept: u32, i: usize) -> u64 {
-    let mask = segment_mask(word);
-    segment_pointer(word) + 64 * ((hash::home(kept, mask) + i) & mask) as u64
+    /// Gives the lock back: dropping for where it is unlikely, and out of line.
+    #[inline(always)]
+    pub(crate) fn give_up(self) {
+        let this = ManuallyDrop::new(self);
+        this.partition.let_go(this.token, this.state);
+    }
+
+    /// What dropping does.
+    ///
+    /// # Safety
+    ///
+    /// Once, and nothing else is done with this afterwards, dropping included.
+    #[inline(always)]
+    pub(crate) unsafe fn release(&mut self) {
+        if self.state != 0 && self.is_owner() {
+            // Only reached when a step failed or a user's function panicked. If the replay fails
+            // too, the sequence word stays odd, and the next one to take this lock tries again.
+            self.partition.replay_late();
+        }
+        // SAFETY: held by this token, and given back once.
+        unsafe { S::Lock::release_exclusive(self.lock, self.participant, self.token) };
+    }
 }
 
 impl<S: Store> Drop for Locked<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
-        let Some(token) = self.token else { return };
-        if self.state != 0 && self.is_owner() {
-            // Only reached when a step failed or a user's function panicked. If the replay fails
-            // too, the sequence word stays odd, and the next one to take this lock tries again.
-            self.replay_late();
-        }
-        let (at, _) = self.core.lock_at(self.partition());
-        // SAFETY: held by this token, and given back once.
-        unsafe { S::Lock::release_exclusive(at, self.participant, token) };
+        // SAFETY: this is the end.
+        unsafe { self.release() };
     }
 }

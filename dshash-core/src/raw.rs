@@ -10,10 +10,12 @@ use crate::check::{Report, Stats};
 use crate::error::Error;
 use crate::held::Exclusive;
 use crate::keys::KeyFunctions;
-use crate::locked::{Caller, Fill};
+use crate::kind::Kind;
+use crate::locked::Fill;
+use crate::partition::Caller;
 use crate::store::{Allocator, Store};
 use crate::table::{DEFAULT_PARTITIONS, TableHandle};
-use crate::view::{Core, Entry, Kind};
+use crate::view::{Core, Entry};
 use crate::walk::{Changing, Reading};
 
 mod guards;
@@ -243,8 +245,7 @@ impl<'s, F: KeyFunctions, S: Store> RawSession<'s, F, S> {
     /// As there, and [`Error::KeyTooLong`].
     pub fn find_poisoned(&self, key: &[u8]) -> Result<Option<RawExclusiveGuard<'s, S>>, Error> {
         let (core, hash) = (&self.table.core, self.hash(key)?);
-        let mut locked = core.idle(self.caller, core.partition_of(hash));
-        let found = locked.acquire_and_find(self.caller.patience, hash, self.is(key))?;
+        let (locked, found) = core.take(self.caller, hash, false, self.is(key))?;
         let held = found.map(|found| Exclusive::new(locked, found));
         Ok(held.map(|held| RawExclusiveGuard { held, kind: core.kind }))
     }
@@ -258,10 +259,8 @@ impl<'s, F: KeyFunctions, S: Store> RawSession<'s, F, S> {
     #[doc(alias = "dshash_find_or_insert")]
     pub fn find_or_insert(&self, key: &[u8]) -> Result<(RawExclusiveGuard<'s, S>, bool), Error> {
         let (core, hash) = (&self.table.core, self.hash(key)?);
-        let mut locked = core.idle(self.caller, core.partition_of(hash));
-        let found = locked.acquire_and_find(self.caller.patience, hash, self.is(key))?;
+        let (locked, found) = core.take(self.caller, hash, true, self.is(key))?;
         let (held, found) = match found {
-            Some(found) if found.entry.is_poisoned() => return Err(Error::Poisoned),
             Some(found) => (Exclusive::new(locked, found), true),
             None => {
                 let write = |entry| self.write(entry, key);

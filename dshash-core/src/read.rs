@@ -20,7 +20,7 @@ use {
     crate::layout::POISON,
     crate::racy_copy,
     crate::table::Table,
-    crate::view::{Astray, Core, Found},
+    crate::view::{Core, Found},
     dsm_core::sync::{Ordering, spin_loop},
 };
 
@@ -42,12 +42,28 @@ impl<K: Key, V: Snapshot, S: Store> Session<'_, K, V, S> {
     /// # Errors
     ///
     /// [`Error::Poisoned`], [`Error::WouldDeadlock`], [`Error::Lock`].
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        #[cfg(not(feature = "locked-reads"))]
+        if !self.caller.participant.local().holds_any() {
+            if let Some(seen) = self.glance(key, self.hash(key)) {
+                return Ok(seen);
+            }
+        }
+        // Written through a reference, so that the value that is returned need not be in memory.
+        let mut value = None;
+        self.look(key, &mut value)?;
+        Ok(value)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look(&self, key: &K, value: &mut Option<V>) -> Result<(), Error> {
         if self.table.core.held_by(self.caller.participant) == Some(HeldMode::Exclusive) {
             return Err(Error::WouldDeadlock);
         }
-        self.get_hashed(key, self.hash(key))
+        *value = self.get_hashed(key, self.hash(key))?;
+        Ok(())
     }
 
     /// Whether there is an entry, poisoned or not.
@@ -97,47 +113,42 @@ impl<K: Key, V: Snapshot, S: Store> Session<'_, K, V, S> {
     }
 
     #[cfg(not(feature = "locked-reads"))]
-    #[inline(always)]
     fn get_hashed(&self, key: &K, hash: u64) -> Result<Option<V>, Error> {
-        let core = &self.table.core;
-        let line = core.line(core.partition_of(hash));
         for _ in 0..ATTEMPTS {
-            let look = line.seq.look();
-            if look.is_settled() {
-                let seen = self.snapshot(key, hash);
-                if line.seq.is_still(look) {
-                    match seen {
-                        Ok(None) => return Ok(None),
-                        Ok(Some((value, word))) if word & POISON == 0 => return Ok(Some(value)),
-                        Ok(Some(_)) => return Err(Error::Poisoned),
-                        Err(_) => break,
-                    }
-                }
+            if let Some(seen) = self.glance(key, hash) {
+                return Ok(seen);
             }
             spin_loop();
         }
         self.get_locked(key)
     }
 
-    /// What is there if nobody changes it: value and header word.
+    /// Looks once: what was there, or `None` if somebody was at work, or what was seen must be
+    /// reported by somebody who holds the lock: poison and damage.
     #[cfg(not(feature = "locked-reads"))]
     #[inline(always)]
-    fn snapshot(&self, key: &K, hash: u64) -> Result<Option<(V, u64)>, Astray> {
+    fn glance(&self, key: &K, hash: u64) -> Option<Option<V>> {
         let core = &self.table.core;
         let line = core.line(core.partition_of(hash));
-        let is_it = |entry: crate::view::Entry<'_>| {
+        let look = line.seq.look();
+        if !look.is_settled() {
+            return None;
+        }
+        let mut is_it = |entry: crate::view::Entry<'_>| {
             let offset = Table::<K, V, S>::KEY_OFFSET;
             // SAFETY: an entry's memory, aligned to 16, is readable for its whole stride.
             unsafe { racy_copy::equal(entry.base(), offset, key.as_bytes()) }
         };
-        let Some(Found { entry, .. }) = core.find(line, hash, OVERFLOW_LOOK, is_it)? else {
-            return Ok(None);
+        let home = core.home::<true>(line, hash).ok()?;
+        let found = core.find_from::<true>(home, line, hash, OVERFLOW_LOOK, &mut is_it).ok()?;
+        let Some(Found { entry, .. }) = found else {
+            return line.seq.is_still(look).then_some(None);
         };
         let word = entry.word().load(Ordering::Relaxed);
         let offset = Table::<K, V, S>::VALUE_OFFSET;
         // SAFETY: as above; any bytes are a `V`.
         let value = unsafe { racy_copy::copy_out::<V>(entry.base(), offset) };
-        Ok(Some((value, word)))
+        (line.seq.is_still(look) && word & POISON == 0).then_some(Some(value))
     }
 
     #[cold]
@@ -172,7 +183,7 @@ impl<S: Store> Core<S> {
     fn home_bucket(&self, hash: u64) -> Option<&crate::layout::Bucket> {
         let line = self.line(self.partition_of(hash));
         let kept = crate::hash::kept(hash);
-        let word = self.directory_entry(line, kept).ok()?.load(Ordering::Acquire);
+        let word = self.directory_entry::<false>(line, kept).ok()?.load(Ordering::Acquire);
         self.bucket(Self::home_of(word, kept)).ok()
     }
 }

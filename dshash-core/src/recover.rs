@@ -25,11 +25,11 @@ use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::layout::{OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, OP_REBUILD, SLOTS};
-use crate::locked::Locked;
+use crate::partition::Partition;
 use crate::step::step;
 use crate::store::Store;
 
-impl<S: Store> Locked<'_, S> {
+impl<S: Store> Partition<'_, S> {
     /// Completes or undoes what the record says, and makes the sequence word even again.
     pub(crate) fn replay(&self) -> Result<(), Error> {
         self.carry_out()?;

@@ -37,7 +37,7 @@ impl Sequence {
     }
 
     /// The change is complete.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close(&self) {
         let seq = self.0.load(Ordering::Relaxed);
         self.0.store((seq | 1).wrapping_add(1), Ordering::Release);

@@ -32,6 +32,14 @@ pub unsafe trait Store {
     /// the area that this process has, or can get, mapped. Takes any bits.
     fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>>;
 
+    /// As [`resolve`](Self::resolve), but `None` also where the segment would have to be mapped
+    /// first. Never waits and calls nothing of the platform: what can't be seen at once is looked
+    /// at again the long way.
+    #[inline(always)]
+    fn resolve_at_hand(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
+        self.resolve(pointer, len)
+    }
+
     /// How a lock at `pointer` is named in its namespace.
     fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress>;
 
@@ -118,6 +126,11 @@ unsafe impl<L: RawLock> Store for &Area<'_, L> {
     #[inline(always)]
     fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
         self.resolve_range(pointer, len)
+    }
+
+    #[inline(always)]
+    fn resolve_at_hand(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
+        self.resolve_mapped(pointer, len)
     }
 
     fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {

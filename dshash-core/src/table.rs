@@ -13,7 +13,6 @@ use core::mem::{align_of, needs_drop, size_of};
 use core::time::Duration;
 
 use dsa_core::{AtomicDsaPointer, DsaPointer};
-use dsm_core::lock::Patience;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::entry::Entry;
@@ -21,10 +20,12 @@ use crate::error::Error;
 use crate::guard::{ExclusiveGuard, SharedGuard};
 use crate::hash::RAPIDHASH_V3;
 use crate::held::{Exclusive, Shared};
-use crate::locked::{Caller, Fill};
+use crate::kind::Kind;
+use crate::locked::Fill;
+use crate::partition::{Caller, Wait};
 use crate::scan::{Scan, ScanMut};
 use crate::store::{Allocator, Store};
-use crate::view::{Core, Entry as Memory, Kind};
+use crate::view::{Core, Entry as Memory};
 
 /// What can be a key: plain data without padding. Implemented for all such types.
 pub trait Key: FromBytes + IntoBytes + Immutable + KnownLayout + Send + Sync + 'static {}
@@ -218,6 +219,17 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
         Ok(Session { table: self, caller: Caller::new(&self.core.store, heap)? })
     }
 
+    /// As [`bind`](Self::bind), for those who know where their heap comes from.
+    ///
+    /// # Safety
+    ///
+    /// `heap` must be of the table's area.
+    #[inline(always)]
+    pub unsafe fn bind_unchecked<'s>(&'s self, heap: &'s dyn Allocator) -> Session<'s, K, V, S> {
+        debug_assert!(heap.store_id() == self.core.store.id());
+        Session { table: self, caller: Caller::unchecked(heap) }
+    }
+
     /// The kept key of an entry.
     ///
     /// # Safety
@@ -260,7 +272,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     /// [`LockError::WouldBlock`]: dsm_core::lock::LockError::WouldBlock
     #[must_use]
     pub fn without_waiting(mut self) -> Self {
-        self.caller.patience = Patience::Try;
+        self.caller.wait = Wait::NONE;
         self
     }
 
@@ -271,7 +283,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     #[must_use]
     pub fn within(mut self, timeout: Duration) -> Self {
         let now = self.caller.participant.peers().env().now();
-        self.caller.patience = Patience::Until(now.saturating_add(timeout));
+        self.caller.wait = Wait::until(now.saturating_add(timeout));
         self
     }
 
@@ -320,10 +332,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     #[doc(alias = "dshash_find")]
     #[inline(always)]
     pub fn find_exclusive(&self, key: &K) -> Result<Option<ExclusiveGuard<'s, K, V, S>>, Error> {
-        match self.find_poisoned(key)? {
-            Some(guard) if guard.is_poisoned() => Err(Error::Poisoned),
-            found => Ok(found),
-        }
+        self.find_taken(key, true)
     }
 
     /// As [`find_exclusive`](Self::find_exclusive), but hands out a poisoned entry too: ask the
@@ -334,11 +343,24 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     /// [`Error::WouldDeadlock`], [`Error::Lock`].
     #[inline(always)]
     pub fn find_poisoned(&self, key: &K) -> Result<Option<ExclusiveGuard<'s, K, V, S>>, Error> {
-        let core = &self.table.core;
-        let hash = self.hash(key);
-        let mut locked = core.idle(self.caller, core.partition_of(hash));
-        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
-        Ok(found.map(|found| ExclusiveGuard::new(Exclusive::new(locked, found))))
+        self.find_taken(key, false)
+    }
+
+    #[inline(always)]
+    fn find_taken(
+        &self,
+        key: &K,
+        refuse_poison: bool,
+    ) -> Result<Option<ExclusiveGuard<'s, K, V, S>>, Error> {
+        let (core, hash) = (&self.table.core, self.hash(key));
+        let (locked, found) = core.take(self.caller, hash, refuse_poison, Self::is(key))?;
+        match found {
+            Some(found) => Ok(Some(ExclusiveGuard::new(Exclusive::new(locked, found)))),
+            None => {
+                locked.finish();
+                Ok(None)
+            }
+        }
     }
 
     /// Repairs a poisoned entry: if there is one of that key and it is poisoned, lets `repair` put
@@ -374,10 +396,8 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     ) -> Result<(ExclusiveGuard<'s, K, V, S>, bool), Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let mut locked = core.idle(self.caller, core.partition_of(hash));
-        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
+        let (locked, found) = core.take(self.caller, hash, true, Self::is(key))?;
         match found {
-            Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => Ok((ExclusiveGuard::new(Exclusive::new(locked, found)), true)),
             None => Ok((insert_vacant(locked, hash, key, initial())?, false)),
         }
@@ -395,10 +415,8 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let mut locked = core.idle(self.caller, core.partition_of(hash));
-        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
+        let (locked, found) = core.take(self.caller, hash, true, Self::is(key))?;
         match found {
-            Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => Ok(Entry::occupied(ExclusiveGuard::new(Exclusive::new(locked, found)))),
             None => Ok(Entry::vacant(locked, hash, key)),
         }
@@ -413,18 +431,19 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let mut locked = core.idle(self.caller, core.partition_of(hash));
-        let found = locked.acquire_and_find(self.caller.patience, hash, Self::is(key))?;
+        let (locked, found) = core.take(self.caller, hash, true, Self::is(key))?;
         match found {
-            Some(found) if found.entry.is_poisoned() => Err(Error::Poisoned),
             Some(found) => {
                 let mut guard = ExclusiveGuard::<K, V, S>::new(Exclusive::new(locked, found));
-                Ok(Some(core::mem::replace(&mut *guard, value)))
+                let old = core::mem::replace(&mut *guard, value);
+                guard.release();
+                Ok(Some(old))
             }
             None => {
                 let write = |entry: Memory<'s>| Table::<K, V, S>::write(entry, key, value);
-                locked.insert(hash, Fill::Complete, write)?;
+                let (mut locked, _) = locked.insert(hash, Fill::Complete, write)?;
                 locked.end();
+                locked.finish();
                 Ok(None)
             }
         }

@@ -8,6 +8,7 @@
 
 use core::marker::PhantomData;
 use core::mem::{align_of, size_of};
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 
 use dsa_core::DsaPointer;
@@ -19,53 +20,13 @@ use dsm_core::sync::{AtomicU64, Ordering};
 use crate::error::{Error, Parameter};
 use crate::grow::prefetch;
 use crate::hash::{self, Secrets};
+use crate::kind::Kind;
 use crate::layout::{
-    Bucket, ENTRY_HEADER, Header, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS, Record, STATE_GONE,
-    STATE_READY, Shape, UNIT, WINDOW, depth_of, pointer_of, segment_mask, segment_pointer,
+    Bucket, Header, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS, Record, STATE_GONE, STATE_READY,
+    Shape, WINDOW, depth_of, pointer_of, segment_mask, segment_pointer,
 };
 use crate::probe::Tags;
 use crate::store::Store;
-
-/// What a table is made for: compared with what the header says on every attach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Kind {
-    pub(crate) key_size: usize,
-    pub(crate) entry_size: usize,
-    pub(crate) align: usize,
-    pub(crate) hash_identity: u64,
-    pub(crate) type_tag: u64,
-}
-
-/// Longest entry in bytes, header included.
-const MAX_ENTRY: usize = 1 << 20;
-
-impl Kind {
-    /// Where an entry's key begins: after the header, aligned.
-    pub(crate) const fn data_offset(&self) -> usize {
-        if self.align > ENTRY_HEADER { self.align } else { ENTRY_HEADER }
-    }
-
-    /// From one entry to the next.
-    pub(crate) const fn stride(&self) -> usize {
-        (self.data_offset() + self.entry_size).next_multiple_of(UNIT)
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let wrong = |what, got: usize, allowed: usize| {
-            Err(Error::Parameter(what, got as u64, allowed as u64))
-        };
-        if !self.align.is_power_of_two() || self.align > UNIT {
-            return wrong(Parameter::Alignment, self.align, UNIT);
-        }
-        if self.entry_size > MAX_ENTRY - UNIT {
-            return wrong(Parameter::EntrySize, self.entry_size, MAX_ENTRY - UNIT);
-        }
-        if self.key_size == 0 || self.key_size > self.entry_size {
-            return wrong(Parameter::KeySize, self.key_size, self.entry_size);
-        }
-        Ok(())
-    }
-}
 
 /// A pointer led nowhere: for a reader with the lock a damaged table, for one without a hint that
 /// it was overtaken. Says what it should have led to, in one byte: every step of a lookup makes
@@ -99,6 +60,7 @@ impl From<Astray> for Error {
 pub(crate) struct Found<'t> {
     /// Pointer of the bucket, and in its lowest bits the slot.
     pub(crate) place: u64,
+    pub(crate) bucket: &'t Bucket,
     pub(crate) reference: u32,
     pub(crate) entry: Entry<'t>,
 }
@@ -113,6 +75,16 @@ pub(crate) struct Home<'t> {
     bucket: &'t Bucket,
 }
 
+impl Home<'_> {
+    /// Whether what was looked up ahead is so under the lock. Pointers carry the generation of
+    /// their segment, so equal words mean the same memory.
+    #[inline(always)]
+    pub(crate) fn is_current(&self, line: &Line) -> bool {
+        line.directory.load(Ordering::Acquire) == self.directory
+            && self.at.load(Ordering::Acquire) == self.word
+    }
+}
+
 /// See the module.
 pub(crate) struct Core<S> {
     pub(crate) store: S,
@@ -120,7 +92,9 @@ pub(crate) struct Core<S> {
     pub(crate) pointer: u64,
     pub(crate) shape: Shape,
     pub(crate) kind: Kind,
-    pub(crate) stride: usize,
+    /// Of the first partition.
+    first_line: NonNull<u8>,
+    stride: NonZeroU32,
     pub(crate) bits: u32,
     pub(crate) secrets: Secrets,
     first_lock: LockAddress,
@@ -184,13 +158,18 @@ impl<S: Store> Core<S> {
         let first_lock = store
             .lock_address(DsaPointer::from_raw(pointer + shape.lock(0) as u64))
             .ok_or(Error::Corrupt("address of the locks"))?;
+        // SAFETY: inside the allocation.
+        let first_line = unsafe { base.add(shape.line(0)) };
+        let stride = u32::try_from(kind.stride()).ok().and_then(NonZeroU32::new);
+        let stride = stride.ok_or(Error::Corrupt("size of an entry"))?;
         Ok(Self {
             store,
             base,
             pointer,
             shape,
             kind,
-            stride: kind.stride(),
+            first_line,
+            stride,
             bits: partitions.trailing_zeros(),
             secrets: Secrets::new(seed),
             first_lock,
@@ -217,8 +196,11 @@ impl<S: Store> Core<S> {
     #[inline(always)]
     pub(crate) fn line(&self, partition: usize) -> &Line {
         debug_assert!(partition < self.shape.partitions);
-        // SAFETY: `partition` comes from as many bits of a hash, or from a loop over them.
-        unsafe { self.part(self.shape.line(partition)) }
+        // SAFETY: inside the allocation, since `partition` comes from as many bits of a hash, or
+        // from a loop over them.
+        let at = unsafe { self.first_line.add(self.shape.stride * partition) };
+        // SAFETY: built by `create`, made of atomics, mapped as long as the store lives.
+        unsafe { at.cast().as_ref() }
     }
 
     #[inline(always)]
@@ -228,20 +210,30 @@ impl<S: Store> Core<S> {
         unsafe { self.part(self.shape.record(partition)) }
     }
 
-    /// The partition's lock, initialised and mapped as long as the store, and its address.
+    /// From one entry to the next.
     #[inline(always)]
-    pub(crate) fn lock_at(&self, partition: usize) -> (NonNull<S::Lock>, LockAddress) {
+    pub(crate) fn stride(&self) -> usize {
+        self.stride.get() as usize
+    }
+
+    /// The partition's lock, initialised and mapped as long as the store.
+    #[inline(always)]
+    pub(crate) fn lock_at(&self, partition: usize) -> NonNull<S::Lock> {
         debug_assert!(partition < self.shape.partitions);
-        let offset = self.shape.stride * partition;
         // SAFETY: inside the allocation.
-        let at = unsafe { self.base.add(self.shape.lock(0) + offset) };
-        (at.cast(), LockAddress::from_raw(self.first_lock.get() + offset as u64))
+        unsafe { self.base.add(self.shape.lock(partition)) }.cast()
+    }
+
+    /// The address of the partition's lock in the namespace.
+    #[inline(always)]
+    pub(crate) fn lock_address(&self, partition: usize) -> LockAddress {
+        LockAddress::from_raw(self.first_lock.get() + (self.shape.stride * partition) as u64)
     }
 
     /// The partition's lock.
     #[inline(always)]
     pub(crate) fn lock(&self, partition: usize) -> LockRef<'_, S::Lock> {
-        let (at, address) = self.lock_at(partition);
+        let (at, address) = (self.lock_at(partition), self.lock_address(partition));
         // SAFETY: initialised by `create`, mapped as long as the store lives; `first_lock` is the
         // address of the first one, and the others follow in the same segment.
         unsafe { LockRef::new(at, address) }
@@ -259,44 +251,88 @@ impl<S: Store> Core<S> {
         hash::partition(hash::kept(hash), self.bits)
     }
 
+    /// The address of some bytes; with `AT_HAND` only if it is known without a call of the platform.
+    #[inline(always)]
+    fn resolve_by<const AT_HAND: bool>(&self, pointer: u64, len: usize) -> Option<NonNull<u8>> {
+        let pointer = DsaPointer::from_raw(pointer);
+        if AT_HAND {
+            self.store.resolve_at_hand(pointer, len)
+        } else {
+            self.store.resolve(pointer, len)
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn resolve(&self, pointer: u64, len: usize) -> Option<NonNull<u8>> {
-        self.store.resolve(DsaPointer::from_raw(pointer), len)
+        self.resolve_by::<false>(pointer, len)
+    }
+
+    #[inline(always)]
+    pub(crate) fn bucket_by<const AT_HAND: bool>(&self, pointer: u64) -> Result<&Bucket, Astray> {
+        let at = self.resolve_by::<AT_HAND>(pointer, size_of::<Bucket>()).ok_or(Astray::Bucket)?;
+        // SAFETY: readable by the store's promise, aligned because the segment is; all atomics.
+        Ok(unsafe { at.cast().as_ref() })
     }
 
     /// The bucket at a pointer aligned to its size.
     #[inline(always)]
     pub(crate) fn bucket(&self, pointer: u64) -> Result<&Bucket, Astray> {
-        let at = self.resolve(pointer, size_of::<Bucket>()).ok_or(Astray::Bucket)?;
-        // SAFETY: readable by the store's promise, aligned because the segment is; all atomics.
-        Ok(unsafe { at.cast().as_ref() })
+        self.bucket_by::<false>(pointer)
     }
 
     #[inline(always)]
-    pub(crate) fn word(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
-        let at = self.resolve(pointer, 8).ok_or(Astray::Directory)?;
+    fn word_by<const AT_HAND: bool>(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
+        let at = self.resolve_by::<AT_HAND>(pointer, 8).ok_or(Astray::Directory)?;
         // SAFETY: readable by the store's promise, aligned as directories are; an atomic.
         Ok(unsafe { at.cast().as_ref() })
+    }
+
+    /// A word of a directory.
+    pub(crate) fn word(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
+        self.word_by::<false>(pointer)
+    }
+
+    #[inline(always)]
+    pub(crate) fn entry_by<const AT_HAND: bool>(
+        &self,
+        reference: u32,
+    ) -> Result<Entry<'_>, Astray> {
+        let pointer = self.header().pointer(reference);
+        let base = self.resolve_by::<AT_HAND>(pointer, self.stride()).ok_or(Astray::Entry)?;
+        Ok(Entry { base, _memory: PhantomData })
     }
 
     /// The entry a reference leads to.
     #[inline(always)]
     pub(crate) fn entry(&self, reference: u32) -> Result<Entry<'_>, Astray> {
-        let pointer = self.header().pointer(reference);
-        let base = self.resolve(pointer, self.stride).ok_or(Astray::Entry)?;
-        Ok(Entry { base, _memory: PhantomData })
+        self.entry_by::<false>(reference)
     }
 
     /// The directory word for a hash.
     #[inline(always)]
-    pub(crate) fn directory_entry(&self, line: &Line, kept: u32) -> Result<&AtomicU64, Astray> {
-        self.directory_word(line.directory.load(Ordering::Acquire), kept)
+    pub(crate) fn directory_entry<'t, const AT_HAND: bool>(
+        &'t self,
+        line: &'t Line,
+        kept: u32,
+    ) -> Result<&'t AtomicU64, Astray> {
+        self.directory_word::<AT_HAND>(line, line.directory.load(Ordering::Acquire), kept)
     }
 
     #[inline(always)]
-    fn directory_word(&self, directory: u64, kept: u32) -> Result<&AtomicU64, Astray> {
-        let index = hash::directory_index(kept, self.bits, depth_of(directory));
-        self.word(pointer_of(directory) + 8 * index as u64)
+    fn directory_word<'t, const AT_HAND: bool>(
+        &'t self,
+        line: &'t Line,
+        directory: u64,
+        kept: u32,
+    ) -> Result<&'t AtomicU64, Astray> {
+        let depth = depth_of(directory);
+        if depth <= 1 {
+            // Where the pointer leads then, too.
+            let first_bit = hash::directory_index(kept, self.bits, 1);
+            return Ok(&line.inline[first_bit & depth as usize]);
+        }
+        let index = hash::directory_index(kept, self.bits, depth);
+        self.word_by::<AT_HAND>(pointer_of(directory) + 8 * index as u64)
     }
 
     /// Pointer of the home bucket under a directory word.
@@ -305,84 +341,57 @@ impl<S: Store> Core<S> {
         segment_pointer(word) + 64 * hash::home(kept, segment_mask(word)) as u64
     }
 
-    /// Finds the entry whose tag fits and of which `is_it` says so, without the lock. Visits at
-    /// most `overflow` overflow buckets.
-    #[cfg(not(feature = "locked-reads"))]
-    #[inline(always)]
-    pub(crate) fn find(
-        &self,
-        line: &Line,
-        hash: u64,
-        overflow: usize,
-        is_it: impl FnMut(Entry<'_>) -> bool,
-    ) -> Result<Option<Found<'_>>, Astray> {
-        let home = self.home(line, hash)?;
-        self.find_from(home, line, hash, overflow, is_it)
-    }
-
     /// Where the home bucket is, by the directory as it is now.
     #[inline(always)]
-    pub(crate) fn home(&self, line: &Line, hash: u64) -> Result<Home<'_>, Astray> {
+    pub(crate) fn home<'t, const AT_HAND: bool>(
+        &'t self,
+        line: &'t Line,
+        hash: u64,
+    ) -> Result<Home<'t>, Astray> {
         let kept = hash::kept(hash);
         let directory = line.directory.load(Ordering::Acquire);
-        let at = self.directory_word(directory, kept)?;
+        let at = self.directory_word::<AT_HAND>(line, directory, kept)?;
         let word = at.load(Ordering::Acquire);
         let pointer = Self::home_of(word, kept);
-        Ok(Home { directory, at, word, pointer, bucket: self.bucket(pointer)? })
+        Ok(Home { directory, at, word, pointer, bucket: self.bucket_by::<AT_HAND>(pointer)? })
     }
 
     /// Looks up the home bucket before the lock is there, as a reader without it would, and has it
     /// fetched: the memory is on its way while the lock is taken.
     #[inline(always)]
-    pub(crate) fn home_ahead(&self, line: &Line, hash: u64) -> Result<Home<'_>, Astray> {
-        let home = self.home(line, hash)?;
+    pub(crate) fn home_ahead<'t>(&'t self, line: &'t Line, hash: u64) -> Result<Home<'t>, Astray> {
+        let home = self.home::<true>(line, hash)?;
         prefetch(core::ptr::from_ref(home.bucket).cast());
         Ok(home)
     }
 
-    /// The home bucket, under the lock: what was looked up ahead, unless the directory has changed
-    /// since. Pointers carry the generation of their segment, so equal words mean the same memory.
+    /// Finds the entry whose tag fits and of which `is_it` says so, from a home bucket that is known
+    /// to be the present one (or, without the lock, was a moment ago). Visits at most `overflow`
+    /// overflow buckets.
     #[inline(always)]
-    pub(crate) fn home_now<'t>(
-        &'t self,
-        ahead: Result<Home<'t>, Astray>,
-        line: &Line,
-        hash: u64,
-    ) -> Result<Home<'t>, Astray> {
-        match ahead {
-            Ok(home)
-                if line.directory.load(Ordering::Acquire) == home.directory
-                    && home.at.load(Ordering::Acquire) == home.word =>
-            {
-                Ok(home)
-            }
-            _ => self.home(line, hash),
-        }
-    }
-
-    /// As [`find`](Self::find), from a home bucket that is known to be the present one.
-    #[inline(always)]
-    pub(crate) fn find_from<'t>(
+    pub(crate) fn find_from<'t, const AT_HAND: bool>(
         &'t self,
         home: Home<'t>,
         line: &Line,
         hash: u64,
         overflow: usize,
-        mut is_it: impl FnMut(Entry<'_>) -> bool,
+        is_it: &mut impl FnMut(Entry<'_>) -> bool,
     ) -> Result<Option<Found<'t>>, Astray> {
         let Home { word, pointer, bucket, .. } = home;
-        let tags = Tags::of(bucket);
-        if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), &mut is_it)? {
+        let (tags, tag) = (Tags::of(bucket), hash::tag(hash));
+        if let Some(found) = self.find_in::<AT_HAND>(bucket, pointer, tags, tag, is_it)? {
             return Ok(Some(found));
         }
         if !tags.may_continue() {
             return Ok(None);
         }
-        self.find_far(line, word, hash, overflow, &mut is_it)
+        let mut found = None;
+        self.find_far::<AT_HAND>(line, word, hash, overflow, is_it, &mut found)?;
+        Ok(found)
     }
 
     #[inline(always)]
-    fn find_in<'t>(
+    fn find_in<'t, const AT_HAND: bool>(
         &'t self,
         bucket: &'t Bucket,
         pointer: u64,
@@ -392,59 +401,65 @@ impl<S: Store> Core<S> {
     ) -> Result<Option<Found<'t>>, Astray> {
         for slot in tags.matching(tag) {
             let reference = bucket.refs[slot].load(Ordering::Acquire);
-            let entry = self.entry(reference)?;
+            let entry = self.entry_by::<AT_HAND>(reference)?;
             if is_it(entry) {
-                return Ok(Some(Found { place: pointer | slot as u64, reference, entry }));
+                return Ok(Some(Found { place: pointer | slot as u64, bucket, reference, entry }));
             }
         }
         Ok(None)
     }
 
+    /// The rest of [`find_from`](Self::find_from). What it finds is given out through a reference,
+    /// so that what is found in the home bucket, as most is, need not be in memory.
     #[cold]
-    fn find_far(
-        &self,
+    #[inline(never)]
+    fn find_far<'t, const AT_HAND: bool>(
+        &'t self,
         line: &Line,
         word: u64,
         hash: u64,
         overflow: usize,
         is_it: &mut impl FnMut(Entry<'_>) -> bool,
-    ) -> Result<Option<Found<'_>>, Astray> {
-        let mask = segment_mask(word);
+        found: &mut Option<Found<'t>>,
+    ) -> Result<(), Astray> {
+        let (mask, tag) = (segment_mask(word), hash::tag(hash));
         let home = hash::home(hash::kept(hash), mask);
         for distance in 0..WINDOW.min(mask + 1) {
             let pointer = segment_pointer(word) + 64 * ((home + distance) & mask) as u64;
-            let bucket = self.bucket(pointer)?;
+            let bucket = self.bucket_by::<AT_HAND>(pointer)?;
             let tags = Tags::of(bucket);
             // The home bucket has been searched.
             if distance > 0 {
-                if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), is_it)? {
-                    return Ok(Some(found));
+                *found = self.find_in::<AT_HAND>(bucket, pointer, tags, tag, is_it)?;
+                if found.is_some() {
+                    return Ok(());
                 }
             }
             if bucket.passed() == 0 {
                 break;
             }
         }
-        if !self.bucket(segment_pointer(word) + 64 * home as u64)?.is_chained() {
-            return Ok(None);
+        let home = self.bucket_by::<AT_HAND>(segment_pointer(word) + 64 * home as u64)?;
+        if !home.is_chained() {
+            return Ok(());
         }
         let mut next = line.overflow.load(Ordering::Acquire);
         for _ in 0..overflow {
             if next == 0 {
-                return Ok(None);
+                return Ok(());
             }
             let pointer = self.header().pointer(next);
             if pointer % 64 != 0 {
                 return Err(Astray::OverflowBucket);
             }
-            let bucket = self.bucket(pointer)?;
-            let tags = Tags::of(bucket);
-            if let Some(found) = self.find_in(bucket, pointer, tags, hash::tag(hash), is_it)? {
-                return Ok(Some(found));
+            let bucket = self.bucket_by::<AT_HAND>(pointer)?;
+            *found = self.find_in::<AT_HAND>(bucket, pointer, Tags::of(bucket), tag, is_it)?;
+            if found.is_some() {
+                return Ok(());
             }
             next = bucket.next();
         }
-        if next == 0 { Ok(None) } else { Err(Astray::EndOfOverflow) }
+        if next == 0 { Ok(()) } else { Err(Astray::EndOfOverflow) }
     }
 }
 

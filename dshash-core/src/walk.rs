@@ -9,7 +9,8 @@ use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::layout::{Line, SLOTS, depth_of, pointer_of, segment_mask, segment_pointer};
-use crate::locked::{Caller, Locked};
+use crate::locked::Locked;
+use crate::partition::{Caller, Partition};
 use crate::store::Store;
 use crate::view::{Astray, Core, Entry, Found};
 
@@ -82,7 +83,7 @@ impl<S: Store> Core<S> {
             let reference = bucket.refs[at].load(Ordering::Relaxed);
             if bucket.tag(at) != 0 && reference != 0 {
                 let entry = self.entry(reference)?;
-                return Ok(Some(Found { place: pointer | at as u64, reference, entry }));
+                return Ok(Some(Found { place: pointer | at as u64, bucket, reference, entry }));
             }
         }
         Ok(None)
@@ -172,7 +173,7 @@ impl<S: Store> Current<'_, '_, S> {
     }
 
     pub(crate) fn delete(self) -> Result<(), Error> {
-        self.locked.delete_in_place(&self.found).map(drop)
+        Ok(self.locked.delete_in_place(&self.found).map(drop)?)
     }
 }
 
@@ -198,7 +199,9 @@ impl<S: Store> Locked<'_, S> {
         self.shrink_all()?;
         if self.line().count.load(Ordering::Relaxed) == 0 { self.drain() } else { self.sweep() }
     }
+}
 
+impl<S: Store> Partition<'_, S> {
     fn shrink_all(&self) -> Result<(), Error> {
         while self.shrink_overflow()? {}
         let mut index = 0usize;

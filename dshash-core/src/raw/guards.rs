@@ -7,8 +7,9 @@ use core::ptr::NonNull;
 
 use crate::error::Error;
 use crate::held::{Exclusive, Shared};
+use crate::kind::Kind;
 use crate::store::Store;
-use crate::view::{Entry, Kind};
+use crate::view::Entry;
 use crate::walk::{Changing, Current, Reading};
 
 /// The key's field of an entry.
