@@ -69,6 +69,7 @@ impl RawArea {
         Self { area, local, index: home.area_indexes().take(), serial }
     }
 
+    #[inline]
     pub(crate) fn core(&self) -> &CoreArea {
         &self.area
     }
@@ -83,6 +84,7 @@ impl RawArea {
         self.index
     }
 
+    #[inline]
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
@@ -121,6 +123,7 @@ impl AreaObject {
         Ok(raw.map(|raw| Self { raw, home: Arc::clone(home) }))
     }
 
+    #[inline]
     pub(crate) fn home(&self) -> &Attachment {
         &self.home
     }
@@ -129,6 +132,7 @@ impl AreaObject {
         self.raw.core()
     }
 
+    #[inline]
     pub(crate) fn raw(&self) -> &RawArea {
         &self.raw
     }
@@ -139,7 +143,7 @@ impl AreaObject {
 
     #[inline]
     fn heap(&self) -> Result<&Heap<'static, RwLock>, Error> {
-        thread::heap(&self.home, &self.raw)
+        thread::heap(&self.home, &self.raw).map_err(|e| *e)
     }
 }
 

@@ -17,6 +17,7 @@
 //! ```
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
@@ -67,8 +68,8 @@ impl<K: Key + fmt::Debug, V: Plain + fmt::Debug> fmt::Debug for ReadGuard<'_, K,
 /// the guard unlocks; forgetting it keeps the lock until the process ends.
 #[must_use = "dropping the guard unlocks"]
 pub struct WriteGuard<'t, K: Key, V: Plain> {
-    /// `None` only while the entry is removed.
-    inner: Option<dshash_core::ExclusiveGuard<'t, K, V, Store>>,
+    /// Dropped, or taken out, with the whole.
+    inner: ManuallyDrop<dshash_core::ExclusiveGuard<'t, K, V, Store>>,
     home: &'t Attachment,
     /// Whether the thread was panicking (1) when the guard was made. A whole word, like every part
     /// of a guard: a narrow one would make each move of it wait for the stores before.
@@ -81,18 +82,17 @@ impl<'t, K: Key, V: Plain> WriteGuard<'t, K, V> {
         inner: dshash_core::ExclusiveGuard<'t, K, V, Store>,
         home: &'t Attachment,
     ) -> Self {
-        Self { inner: Some(inner), home, panicking: usize::from(std::thread::panicking()) }
-    }
-
-    #[inline]
-    fn inner(&self) -> &dshash_core::ExclusiveGuard<'t, K, V, Store> {
-        self.inner.as_ref().expect("a guard that is not being removed")
+        Self {
+            inner: ManuallyDrop::new(inner),
+            home,
+            panicking: usize::from(std::thread::panicking()),
+        }
     }
 
     /// The key.
     #[must_use]
     pub fn key(&self) -> &K {
-        self.inner().key()
+        self.inner.key()
     }
 
     /// Removes the entry.
@@ -101,12 +101,11 @@ impl<'t, K: Key, V: Plain> WriteGuard<'t, K, V> {
     ///
     /// [`Error::Table`] from tidying up, or if the table is damaged.
     #[doc(alias = "dshash_delete_entry")]
-    pub fn remove(mut self) -> Result<(), Error> {
-        let home = self.home;
-        match self.inner.take() {
-            Some(inner) => inner.delete().map_err(|e| home.table_error(e)),
-            None => Ok(()),
-        }
+    pub fn remove(self) -> Result<(), Error> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: taken out once, for what it was in is not dropped.
+        let inner = unsafe { ManuallyDrop::take(&mut this.inner) };
+        inner.delete().map_err(|e| this.home.table_error(e))
     }
 }
 
@@ -115,25 +114,26 @@ impl<K: Key, V: Plain> Deref for WriteGuard<'_, K, V> {
 
     #[inline]
     fn deref(&self) -> &V {
-        self.inner()
+        &self.inner
     }
 }
 
 impl<K: Key, V: Plain> DerefMut for WriteGuard<'_, K, V> {
     #[inline]
     fn deref_mut(&mut self) -> &mut V {
-        self.inner.as_mut().expect("a guard that is not being removed")
+        &mut self.inner
     }
 }
 
 impl<K: Key, V: Plain> Drop for WriteGuard<'_, K, V> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
+        // SAFETY: taken out once: this is the end.
+        let mut inner = unsafe { ManuallyDrop::take(&mut self.inner) };
         if self.panicking == 0 && std::thread::panicking() && self.home.is_ours() {
-            if let Some(inner) = &mut self.inner {
-                inner.poison();
-            }
+            inner.poison();
         }
+        inner.release();
     }
 }
 

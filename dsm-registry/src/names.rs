@@ -118,7 +118,7 @@ impl Names {
         let area = Box::new(RawArea::create(home, &dsa_core::Options::default())?);
         let mut unfinished = Unfinished { home, area: Some(area) };
         let area = unfinished.area();
-        let heap = thread::heap(home, area)?;
+        let heap = thread::heap(home, area).map_err(|e| *e)?;
         let params = Params { partitions: PARTITIONS, type_tag: TYPE_TAG };
         let table =
             Table::create(area.core_static(), heap, &params).map_err(|e| home.table_error(e))?;
@@ -192,7 +192,7 @@ impl Names {
     }
 
     fn session(&self, home: &Attachment) -> Result<Session<'_>, Error> {
-        let heap = thread::heap(home, &self.area)?;
+        let heap = thread::heap(home, &self.area).map_err(|e| *e)?;
         // SAFETY: it lives as long as the thread and the area, which this keeps attached.
         let heap = unsafe { &*std::ptr::from_ref(heap) };
         self.table.bind(heap).map_err(|e| home.table_error(e))

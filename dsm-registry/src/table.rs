@@ -36,7 +36,7 @@ pub(crate) struct TypedTable<K, V> {
 impl<K: Key, V: Plain> TypedTable<K, V> {
     pub(crate) fn create(area: Arc<AreaObject>, options: &HashOptions) -> Result<Self, Error> {
         let home = area.home();
-        let heap = thread::heap(home, area.raw())?;
+        let heap = thread::heap(home, area.raw()).map_err(|e| *e)?;
         let mut params = Params::default();
         if let Some(partitions) = options.partitions {
             params.partitions = partitions;
@@ -66,10 +66,15 @@ impl<K: Key, V: Plain> TypedTable<K, V> {
         self.area.home()
     }
 
-    #[inline]
+    /// The table as the calling thread uses it.
+    #[inline(always)]
     pub(crate) fn session(&self) -> Result<Session<'_, K, V>, Error> {
-        let heap = thread::heap(self.home(), self.area.raw())?;
-        self.table.bind(heap).map_err(|e| self.home().table_error(e))
+        let heap = match thread::heap(self.home(), self.area.raw()) {
+            Ok(heap) => heap,
+            Err(error) => return Err(*error),
+        };
+        // SAFETY: a heap of the table's area.
+        Ok(unsafe { self.table.bind_unchecked(heap) })
     }
 }
 
@@ -119,7 +124,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         self.inner.home()
     }
 
-    #[inline]
+    #[inline(always)]
     fn session(&self) -> Result<Session<'_, K, V>, Error> {
         self.inner.session()
     }
@@ -156,7 +161,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     where
         V: Snapshot,
     {
-        self.session()?.get(key).map_err(|e| self.home().table_error(e))
+        self.session()?.get(key).map_err(|e| *boxed(self.home(), e))
     }
 
     /// Copies many values out, so that their accesses to memory overlap; calls `found` with the
@@ -197,7 +202,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// As [`entry`](Self::entry), and if there is no memory for it.
     #[inline]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
-        self.session()?.insert(key, value).map_err(|e| self.home().table_error(e))
+        self.session()?.insert(key, value).map_err(|e| *boxed(self.home(), e))
     }
 
     /// Removes the entry of a key, poisoned or not. Returns whether there was one.
@@ -208,7 +213,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     #[doc(alias = "dshash_delete_key")]
     #[inline]
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.session()?.delete(key).map_err(|e| self.home().table_error(e))
+        self.session()?.delete(key).map_err(|e| *boxed(self.home(), e))
     }
 
     /// A poisoned entry, locked for its repair; `None` if there is no entry of the key, or it is
@@ -350,7 +355,16 @@ impl<K: Key, V: Plain> fmt::Debug for HashTable<K, V> {
     }
 }
 
-#[inline]
+/// What went wrong. Boxed for the sake of those calls in which nothing does: a function that returns
+/// a long value is told where to write it, and if that is the place of a caller's result, the result
+/// is in memory in any case, also where it is a guard of a few words.
+#[cold]
+#[inline(never)]
+fn boxed(home: &Attachment, error: dshash_core::Error) -> Box<Error> {
+    Box::new(home.table_error(error))
+}
+
+#[inline(always)]
 fn find<'t, K: Key, V: Plain>(
     home: &'t Attachment,
     session: Session<'t, K, V>,
@@ -358,11 +372,11 @@ fn find<'t, K: Key, V: Plain>(
 ) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
     match session.find(key) {
         Ok(found) => Ok(found.map(ReadGuard::new)),
-        Err(error) => Err(home.table_error(error)),
+        Err(error) => Err(*boxed(home, error)),
     }
 }
 
-#[inline]
+#[inline(always)]
 fn find_mut<'t, K: Key, V: Plain>(
     home: &'t Attachment,
     session: Session<'t, K, V>,
@@ -370,11 +384,11 @@ fn find_mut<'t, K: Key, V: Plain>(
 ) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
     match session.find_exclusive(key) {
         Ok(found) => Ok(found.map(|guard| WriteGuard::new(guard, home))),
-        Err(error) => Err(home.table_error(error)),
+        Err(error) => Err(*boxed(home, error)),
     }
 }
 
-#[inline]
+#[inline(always)]
 fn entry<'e, K: Key, V: Plain>(
     home: &'e Attachment,
     session: Session<'e, K, V>,
@@ -382,7 +396,7 @@ fn entry<'e, K: Key, V: Plain>(
 ) -> Result<Entry<'e, K, V>, Error> {
     match session.entry(key) {
         Ok(entry) => Ok(Entry::new(entry, home)),
-        Err(error) => Err(home.table_error(error)),
+        Err(error) => Err(*boxed(home, error)),
     }
 }
 

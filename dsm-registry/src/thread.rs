@@ -9,6 +9,11 @@
 //! area's index in its attachment. An index is used again after its area is gone: a serial number
 //! tells whose heap it is.
 //!
+//! Every call needs the heap first of all, so the ones used last are also found by the area's serial
+//! number in a small table of the thread, without a look at the attachment. Serial numbers are
+//! never used again, and whoever asks keeps the area attached, so an entry that is found is of a heap
+//! that is there: heaps go after their area, or at the thread's end, when the table is cleared.
+//!
 //! **Lifetimes.** Guards refer to their thread's participant, and never leave the thread. The list
 //! is dropped when the thread ends, after which a guard may still be dropped: one that was put
 //! into another thread-local. Therefore a participant that still holds a lock is never freed: its
@@ -60,6 +65,26 @@ thread_local! {
     static MEMBERS: RefCell<Members> = const { RefCell::new(Members(Vec::new())) };
     /// Number of the attachment used last, and the member of it.
     static LAST: Cell<(u64, *const Member)> = const { Cell::new((0, std::ptr::null())) };
+    /// Heaps used lately, each at its area's serial number modulo the length.
+    static RECENT: [Recent; RECENTS] = const {
+        [const { Recent { serial: Cell::new(0), heap: Cell::new(std::ptr::null()) } }; RECENTS]
+    };
+}
+
+/// Enough for the areas that a thread uses at a time; for a thread with more, the others are a few
+/// nanoseconds further away.
+const RECENTS: usize = 16;
+
+/// A heap used lately.
+struct Recent {
+    /// Of the area; 0 for none.
+    serial: Cell<u64>,
+    heap: Cell<*const Heap<'static, RwLock>>,
+}
+
+/// Forgets the heaps used lately, before any of them is freed.
+fn forget_recent() {
+    RECENT.with(|recent| recent.iter().for_each(|recent| recent.serial.set(0)));
 }
 
 struct Members(Vec<Rc<Member>>);
@@ -84,12 +109,41 @@ pub(crate) fn participant(home: &Attachment) -> Result<&Participant<'static>, Er
     member(home).map(|member| &member.participant)
 }
 
-/// The calling thread's heap in an area of `home`; knows the participant too.
-#[inline]
+/// The calling thread's heap in an area, if it has used it lately.
+#[inline(always)]
+fn recent_heap(area: &RawArea) -> Option<&Heap<'static, RwLock>> {
+    let serial = area.serial();
+    RECENT.with(|recent| {
+        let recent = &recent[serial as usize % RECENTS];
+        if recent.serial.get() != serial {
+            return None;
+        }
+        // SAFETY: of the area that the caller keeps attached, so it is there: see the module.
+        let heap = unsafe { &*recent.heap.get() };
+        // Not so in a forked child.
+        heap.participant().local().is_registered().then_some(heap)
+    })
+}
+
+/// The calling thread's heap in an area of `home`; knows the participant too. Two words are
+/// returned in registers, so the error is boxed.
+#[inline(always)]
 pub(crate) fn heap<'a>(
     home: &'a Attachment,
     area: &'a RawArea,
-) -> Result<&'a Heap<'static, RwLock>, Error> {
+) -> Result<&'a Heap<'static, RwLock>, Box<Error>> {
+    match recent_heap(area) {
+        Some(heap) => Ok(heap),
+        None => find_heap(home, area),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn find_heap<'a>(
+    home: &'a Attachment,
+    area: &'a RawArea,
+) -> Result<&'a Heap<'static, RwLock>, Box<Error>> {
     let member = member(home)?;
     let known = match member.heaps.borrow().get(area.index()) {
         Some(Some(known)) if known.serial == area.serial() => std::ptr::from_ref(&known.heap),
@@ -97,10 +151,16 @@ pub(crate) fn heap<'a>(
     };
     // SAFETY: null, or boxed, and dropped with the member, or when the area's index is used by
     // another one; the caller keeps the area attached.
-    match unsafe { known.as_ref() } {
-        Some(heap) => Ok(heap),
-        None => member.add_heap(home, area),
-    }
+    let heap = match unsafe { known.as_ref() } {
+        Some(heap) => heap,
+        None => member.add_heap(home, area)?,
+    };
+    RECENT.with(|recent| {
+        let recent = &recent[area.serial() as usize % RECENTS];
+        recent.heap.set(heap);
+        recent.serial.set(area.serial());
+    });
+    Ok(heap)
 }
 
 #[inline]
@@ -127,6 +187,7 @@ fn find(home: &Attachment) -> Result<&Member, Error> {
             None => {
                 let member = Member::register(home)?;
                 let list = &mut members.borrow_mut().0;
+                forget_recent();
                 list.retain(|m| m.home.strong_count() > 0);
                 list.push(member);
                 list.len() - 1
@@ -173,6 +234,7 @@ impl Member {
         let added = Box::new(AreaHeap { serial: area.serial(), heap, _hints: hints });
         let heap = std::ptr::from_ref(&added.heap);
         let mut heaps = self.heaps.borrow_mut();
+        forget_recent();
         if heaps.len() <= area.index() {
             heaps.resize_with(area.index() + 1, || None);
         }
@@ -206,6 +268,7 @@ pub(crate) fn depart(home: &Attachment) {
             return;
         }
         LAST.set((0, std::ptr::null()));
+        forget_recent();
         let member = members.0.swap_remove(at);
         drop(members);
         if !home.namespace().unregister(member.local.get()) {
@@ -217,6 +280,7 @@ pub(crate) fn depart(home: &Attachment) {
 impl Drop for Members {
     fn drop(&mut self) {
         LAST.set((0, std::ptr::null()));
+        forget_recent();
         for member in self.0.drain(..) {
             if !member.retire() {
                 std::mem::forget(member);
