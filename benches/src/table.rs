@@ -9,7 +9,9 @@
 //! same few ten thousand of a million keys each time, and find them in the caches.
 //!
 //! - `insert`: from an empty table to a full one, its growth included, its creation not.
-//! - `hit`, `miss`: a shared lock, one word of the value read.
+//! - `hit`, `miss`: the value read as each is to be read: a copy without a lock of ours, one word
+//!   under a shared lock of the peer's. `find`, `find_miss`: under a shared lock of ours too, for
+//!   values that are too long to copy, or must not change while they are looked at.
 //! - `update`: an exclusive lock, one word of the value written.
 //! - `delete_insert`: a pair of both for the same key.
 
@@ -32,6 +34,8 @@ pub trait Map: Sized + 'static {
     fn insert(&self, key: u64, value: &Value);
     /// A word of the key's value.
     fn get(&self, key: u64) -> Option<u64>;
+    /// A word of the key's value, looked at under a lock.
+    fn find(&self, key: u64) -> Option<u64>;
     /// Writes a word of the key's value; whether the key was there.
     fn update(&self, key: u64, word: u64) -> bool;
     /// Deletes; whether the key was there.
@@ -43,6 +47,8 @@ enum Operation {
     Insert,
     Hit,
     Miss,
+    Find,
+    FindMiss,
     Update,
     DeleteInsert,
 }
@@ -54,6 +60,8 @@ pub fn works() -> Vec<Work> {
         ("insert", Operation::Insert),
         ("hit", Operation::Hit),
         ("miss", Operation::Miss),
+        ("find", Operation::Find),
+        ("find_miss", Operation::FindMiss),
         ("update", Operation::Update),
         ("delete_insert", Operation::DeleteInsert),
     ];
@@ -101,31 +109,10 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
                 elapsed
             })
         }),
-        Operation::Hit => {
-            let map: M = fill(entries);
-            let mut random = Random::new(1);
-            Contestant::new(name, move |operations| {
-                let mut sum = 0;
-                let sample = repeat(operations, || {
-                    sum += map.get(key(random.below(entries))).unwrap_or(0);
-                });
-                assert!(black_box(sum) >= operations, "every key is there, no word is zero");
-                sample
-            })
-        }
-        Operation::Miss => {
-            let map: M = fill(entries);
-            let mut random = Random::new(1);
-            Contestant::new(name, move |operations| {
-                let mut found = 0;
-                let sample = repeat(operations, || {
-                    found +=
-                        u64::from(map.get(key(10 * entries + random.below(entries))).is_some());
-                });
-                assert_eq!(black_box(found), 0);
-                sample
-            })
-        }
+        Operation::Hit => hit::<M>(name, entries, M::get),
+        Operation::Miss => miss::<M>(name, entries, M::get),
+        Operation::Find => hit::<M>(name, entries, M::find),
+        Operation::FindMiss => miss::<M>(name, entries, M::find),
         Operation::Update => {
             let map: M = fill(entries);
             let mut random = Random::new(2);
@@ -155,6 +142,42 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
     }
 }
 
+/// Looks at the values of keys that are there.
+fn hit<M: Map>(
+    name: &'static str,
+    entries: u64,
+    look: impl Fn(&M, u64) -> Option<u64> + 'static,
+) -> Contestant {
+    let map: M = fill(entries);
+    let mut random = Random::new(1);
+    Contestant::new(name, move |operations| {
+        let mut sum = 0;
+        let sample = repeat(operations, || {
+            sum += look(&map, key(random.below(entries))).unwrap_or(0);
+        });
+        assert!(black_box(sum) >= operations, "every key is there, no word is zero");
+        sample
+    })
+}
+
+/// Looks for keys that are not there.
+fn miss<M: Map>(
+    name: &'static str,
+    entries: u64,
+    look: impl Fn(&M, u64) -> Option<u64> + 'static,
+) -> Contestant {
+    let map: M = fill(entries);
+    let mut random = Random::new(1);
+    Contestant::new(name, move |operations| {
+        let mut found = 0;
+        let sample = repeat(operations, || {
+            found += u64::from(look(&map, key(10 * entries + random.below(entries))).is_some());
+        });
+        assert_eq!(black_box(found), 0);
+        sample
+    })
+}
+
 impl Map for DashMap<u64, Value, GlobalState> {
     fn create() -> Self {
         DashMap::with_hasher(GlobalState::new())
@@ -168,6 +191,11 @@ impl Map for DashMap<u64, Value, GlobalState> {
     #[inline]
     fn get(&self, key: u64) -> Option<u64> {
         DashMap::get(self, &key).map(|value| value[0])
+    }
+
+    #[inline]
+    fn find(&self, key: u64) -> Option<u64> {
+        Map::get(self, key)
     }
 
     #[inline]
