@@ -105,6 +105,8 @@ pub(super) struct Seat {
 #[repr(C)]
 pub(super) struct Board {
     pub(super) seed: AtomicU64,
+    /// The supervisor's process id.
+    supervisor: AtomicU64,
     /// A bit for each kind of operation that is to be done.
     chosen: AtomicU64,
     /// Whether each worker runs a reaper.
@@ -175,6 +177,7 @@ impl Board {
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let board = Self::map(&file)?;
         board.seed.store(seed, Relaxed);
+        board.supervisor.store(u64::from(std::process::id()), Relaxed);
         // Open as long as the supervisor lives, for those who come later.
         std::mem::forget(file);
         Ok((board, path))
@@ -219,6 +222,12 @@ impl Board {
     /// A generator of its own for each tenant of each seat.
     pub(super) fn random(&self, tenant: Tenant) -> Random {
         Random::new(self.seed.load(Relaxed), tenant.word())
+    }
+
+    /// Whether the supervisor is gone, who would have killed everybody.
+    pub(super) fn is_abandoned(&self) -> bool {
+        // SAFETY: signal 0 is never delivered.
+        unsafe { libc::kill(self.supervisor.load(Relaxed) as libc::pid_t, 0) != 0 }
     }
 
     /// Takes a seat for the next tenant.

@@ -102,6 +102,9 @@ fn live(board: &'static Board, name: &str, process: usize, until: u64) -> Result
     }
     loop {
         std::thread::sleep(Duration::from_millis(1));
+        if board.is_abandoned() {
+            exit(1);
+        }
         for seat in life.seats() {
             let ended = board.seats[seat].ended.load(Acquire);
             if ended != 0 && is_gone(ended) {
