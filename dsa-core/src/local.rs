@@ -213,15 +213,19 @@ impl AreaLocal {
 
     /// Locks the table against other threads of the process.
     pub(crate) fn lock<'l>(&'l self, env: &'l dyn Environment) -> Result<LocalGuard<'l>, Error> {
-        let mut rounds = 0;
-        while self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            if rounds == PATIENCE {
-                return Err(Error::Busy);
+        for _ in 0..PATIENCE {
+            if let Some(guard) = self.try_lock(env) {
+                return Ok(guard);
             }
-            rounds += 1;
             env.wait(&self.lock, 1, Duration::from_millis(1));
         }
-        Ok(LocalGuard { local: self, env })
+        self.try_lock(env).ok_or(Error::Busy)
+    }
+
+    /// The same, if nobody has it.
+    pub(crate) fn try_lock<'l>(&'l self, env: &'l dyn Environment) -> Option<LocalGuard<'l>> {
+        let won = self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        won.then(|| LocalGuard { local: self, env })
     }
 }
 

@@ -206,8 +206,9 @@ impl<'n, L: RawLock> Area<'n, L> {
 
 impl<L> Drop for Area<'_, L> {
     fn drop(&mut self) {
-        // The table is locked by nobody: threads that used it borrowed the area.
-        if let Ok(mut guard) = self.local.lock(self.namespace.platform().env) {
+        // The table is locked by nobody: threads that used it borrowed the area. Except in a fork
+        // child, by a thread of its parent's that it does not have: there the mappings stay.
+        if let Some(mut guard) = self.local.try_lock(self.namespace.platform().env) {
             let high = self.local.high.load(Ordering::Relaxed);
             // The first segment last: with it the process has left.
             for index in (0..high).rev() {

@@ -372,6 +372,7 @@ impl<L: RawLock> Heap<'_, L> {
     ///
     /// [`Error::Lock`], [`Error::Namespace`], [`Error::Corrupt`].
     pub fn maintain(&self) -> Result<(), Error> {
+        self.identify()?;
         self.area.sync_table()?;
         let _area = self.area.lock_area(self.participant)?;
         self.area.adopt(self.participant, None)?;

@@ -195,6 +195,10 @@ impl<'a> Namespace<'a> {
     ///
     /// [`Error::Lock`], [`Error::Forked`]; what could not be swept yet is left for later.
     pub fn reap(&self) -> Result<u32, Error> {
+        // A fork child's proofs are not its own: it marks nobody.
+        if !self.is_open() {
+            return Err(Error::Forked);
+        }
         reap::reap(self)
     }
 
