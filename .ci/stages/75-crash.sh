@@ -4,9 +4,10 @@
 # limit: 900
 source "$CI_ROOT/.ci/lib.sh"
 say cargo build --release -p crash
-say timeout 120 target/release/crash images
+say timeout 300 target/release/crash images
 say timeout 180 target/release/crash images --depth 2 --sample 5
-say timeout 60 target/release/crash images --depth 3 --sample 3 --op open,leave,reap,segment,lock
+say timeout 90 target/release/crash images --depth 3 --sample 2
+say timeout 30 target/release/crash cost
 say timeout 200 target/release/crash swarm --seconds 90 --seed 1
 say timeout 100 target/release/crash swarm --seconds 30 --seed 2 --reaper
 say .ci/leftovers.sh check

@@ -50,12 +50,12 @@ pub(crate) fn at(offset: usize) -> NonNull<u8> {
     unsafe { base().add(offset) }
 }
 
-/// Refuses, or allows, stores to all of it.
-pub(crate) fn protect(refuse: bool) {
+/// Refuses, or allows, stores to its first `bytes`: all that was handed out.
+pub(crate) fn protect(bytes: usize, refuse: bool) {
     let write = if refuse { 0 } else { libc::PROT_WRITE };
     let at = base().as_ptr().cast();
-    // SAFETY: the arena's own range; nobody runs beside this thread.
-    let done = unsafe { libc::mprotect(at, SIZE, libc::PROT_READ | write) };
+    // SAFETY: within the arena's own range; nobody runs beside this thread.
+    let done = unsafe { libc::mprotect(at, bytes, libc::PROT_READ | write) };
     assert_eq!(done, 0, "mprotect");
 }
 

@@ -21,9 +21,24 @@ pub(crate) struct Case {
     pub(crate) judge: Box<dyn Fn() -> Result<&'static str, String>>,
     /// Whether somebody who comes when all are dead finds what should be there.
     pub(crate) newcomer: Box<dyn Fn(Process) -> Result<(), String>>,
+    /// Who takes over when all are dead and the namespace is to be kept.
+    pub(crate) heir: Option<Heir>,
+    /// The victim dies at the points that it names (see `stepper::between`) and nowhere else.
+    pub(crate) between: bool,
     /// Where locks lie: (segment slot, offsets, what it means to hold one of them).
     pub(crate) places: Vec<Place>,
 }
+
+/// Somebody who opens a persistent namespace when all are dead.
+pub(crate) struct Heir {
+    /// Makes the namespace persistent, before everybody dies.
+    pub(crate) persist: Box<dyn Fn()>,
+    /// Whether what he finds is right, as for the witness.
+    pub(crate) judge: Judge,
+}
+
+/// What a process that was started just now finds.
+pub(crate) type Judge = Box<dyn Fn(Process) -> Result<&'static str, String>>;
 
 /// Where locks of one kind lie.
 pub(crate) struct Place {

@@ -6,24 +6,59 @@
 //! child first forks once more, and there a *rescuer* recovers under the stepper, with an image at
 //! each of its points; and so on.
 //!
-//! Each image is judged twice: by a witness that was there all along, and by a newcomer after
-//! everybody else has been killed, too.
+//! Each image of one death is judged by a witness that was there all along, in each of the orders in
+//! which it may come across the damage, and by a newcomer after everybody else has been killed, too.
+//! Of more than one death these take turns, unless asked otherwise. Equal images are judged once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::case::Case;
-use crate::process::{Process, waited};
+use crate::process::{self, Process, waited};
+use crate::seen::Seen;
 use crate::tally::Tally;
 use crate::{look, stepper, system};
 
 /// Seconds until an image that does not come to an end is stopped.
-const ALARM: u32 = 20;
-/// Number of the process that opens the namespace when all others are dead.
+const ALARM: u32 = 60;
+/// Of so many images of one death the points of a recovery are counted.
+const COUNTED: u64 = 16;
+/// Numbers of the processes that open the namespace when all others are dead.
 const NEWCOMER: u64 = 40;
+const HEIR: u64 = 41;
+
+/// The kind of point at which a thread ends; see [`Case::between`].
+pub(crate) const ENDS: &str = "a thread ends";
+
+/// A point of somebody who dies there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) number: u64,
+    /// In which of the orders of recovery he was under way.
+    pub(crate) order: usize,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.order {
+            0 => write!(f, "{}", self.number),
+            order => write!(f, "{}@{order}", self.number),
+        }
+    }
+}
+
+impl FromStr for Point {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, order) = text.split_once('@').unwrap_or((text, "0"));
+        Ok(Self { number: number.parse()?, order: order.parse()? })
+    }
+}
 
 /// What is to be explored of a case.
 #[derive(Clone, Debug)]
@@ -33,7 +68,10 @@ pub(crate) struct Plan {
     /// At most so many images of each operation or recovery, evenly spread.
     pub(crate) sample: Option<u64>,
     /// Only these points: of the victim, of the first rescuer, ...
-    pub(crate) only: Vec<u64>,
+    pub(crate) only: Vec<Point>,
+    /// Also of more than one death each image is judged by every survivor, in every order. Without
+    /// this they take turns, and so do the orders in which a rescuer recovers.
+    pub(crate) thorough: bool,
     /// Images judged at the same time.
     pub(crate) jobs: usize,
 }
@@ -42,13 +80,16 @@ struct Explorer {
     case: &'static Case,
     plan: Plan,
     tally: &'static Tally,
+    /// Images that were chosen so far, by anybody.
+    seen: Seen,
     /// Points that died so far.
-    path: RefCell<Vec<u64>>,
-    /// Points of the operation under way.
+    path: RefCell<Vec<Point>>,
+    /// Points of the operation or recovery under way.
     points: Cell<u64>,
+    /// In which order it recovers.
+    order: Cell<usize>,
     /// Take an image of each so many points; 0: count only.
     stride: Cell<u64>,
-    seen: RefCell<HashSet<u64>>,
     children: RefCell<Vec<(i32, String)>>,
 }
 
@@ -64,32 +105,9 @@ fn current() -> &'static Explorer {
 
 /// A point: the calling process may have died here. Of the same digest there is one image.
 pub(crate) fn image(kind: Option<&'static str>, digest: u64) {
-    let explorer = current();
-    let number = explorer.points.get();
-    explorer.points.set(number + 1);
-    let victim = explorer.path.borrow().is_empty();
-    if victim && explorer.stride.get() != 0 {
-        explorer.tally.points.fetch_add(1, Relaxed);
-        if let Some(kind) = kind {
-            explorer.tally.mark(kind);
-        }
-    }
-    let new = explorer.seen.borrow_mut().insert(digest);
-    if victim && new && explorer.stride.get() != 0 {
-        explorer.tally.distinct.fetch_add(1, Relaxed);
-    }
-    let asked = explorer.plan.only.get(explorer.path.borrow().len());
-    let chosen = match (asked, explorer.stride.get()) {
-        (_, 0) => false,
-        (Some(asked), _) => number == *asked,
-        (None, stride) => new && number.is_multiple_of(stride),
-    };
-    if chosen {
-        explorer.in_child(format!("{}", number), || {
-            stepper::disarm();
-            explorer.path.borrow_mut().push(number);
-            explorer.dead();
-        });
+    // Else the points are only counted.
+    if let Some(explorer) = CURRENT.get() {
+        explorer.point(kind, digest);
     }
 }
 
@@ -132,16 +150,56 @@ fn wait_for(pid: i32) -> (i32, i32) {
     }
 }
 
+/// Ends this process if it takes too long from now on; 0: never.
+fn alarm(seconds: u32) {
+    // SAFETY: sets this process's timer; it ends the process.
+    unsafe { libc::alarm(seconds) };
+}
+
 impl Explorer {
+    fn point(&self, kind: Option<&'static str>, digest: u64) {
+        let number = self.points.get();
+        self.points.set(number + 1);
+        let (deaths, stride) = (self.path.borrow().len(), self.stride.get());
+        if stride == 0 {
+            return;
+        }
+        self.tally.points[deaths].fetch_add(1, Relaxed);
+        if let (0, Some(kind)) = (deaths, kind) {
+            self.tally.mark(kind);
+        }
+        let chosen = match self.plan.only.get(deaths) {
+            Some(asked) => (number, self.order.get()) == (asked.number, asked.order),
+            // Of the points that are named there are few.
+            None => (deaths == 0 && self.case.between) || number.is_multiple_of(stride),
+        };
+        if !chosen || (deaths == 0 && self.case.between && kind != Some(ENDS)) {
+            return;
+        }
+        if !self.seen.insert(digest) {
+            self.tally.equal[deaths].fetch_add(1, Relaxed);
+            return;
+        }
+        self.tally.images[deaths].fetch_add(1, Relaxed);
+        let point = Point { number, order: self.order.get() };
+        self.in_child(point.to_string(), || {
+            stepper::disarm();
+            self.path.borrow_mut().push(point);
+            self.dead(digest);
+        });
+        alarm(if deaths == 0 { 0 } else { ALARM });
+    }
+
     /// Does `work` in a copy of this process, beside others.
     fn in_child(&self, what: String, work: impl FnOnce()) {
-        while self.children.borrow().len() >= self.plan.jobs.max(1) {
+        // Images of the victim's points are judged at the same time, what follows from one in turn.
+        let most = if self.path.borrow().is_empty() { self.plan.jobs.max(1) } else { 1 };
+        while self.children.borrow().len() >= most {
             self.wait_for_one();
         }
         match fork() {
             0 => {
-                // SAFETY: sets this process's timer; it ends the process.
-                unsafe { libc::alarm(ALARM) };
+                alarm(ALARM);
                 self.children.borrow_mut().clear();
                 work();
                 exit(0)
@@ -151,6 +209,8 @@ impl Explorer {
     }
 
     fn wait_for_one(&self) {
+        // The child has an alarm of its own.
+        alarm(0);
         let (pid, status) = wait_for(-1);
         let mut children = self.children.borrow_mut();
         let Some(at) = children.iter().position(|child| child.0 == pid) else { return };
@@ -169,64 +229,104 @@ impl Explorer {
         while !self.children.borrow().is_empty() {
             self.wait_for_one();
         }
+        alarm(ALARM);
     }
 
     fn fail(&self, text: &str) {
-        let steps: Vec<_> = self.path.borrow().iter().map(u64::to_string).collect();
+        let steps: Vec<_> = self.path.borrow().iter().map(Point::to_string).collect();
         let only =
             if steps.is_empty() { String::new() } else { format!(" --step {}", steps.join(",")) };
         let depth = steps.len().max(1);
         self.tally.fail(&format!("--op {} --depth {depth}{only}: {text}", self.case.name));
     }
 
-    /// In an image in which one more has just died.
-    fn dead(&self) {
+    /// In an image, known by its digest, in which one more has just died.
+    fn dead(&self, digest: u64) {
         let deaths = self.path.borrow().len();
         if deaths == 1 {
             look::mark_kinds(self.tally, self.case);
         }
-        system::kill(self.case.mortals[deaths - 1]);
+        stepper::noting(|| system::kill(self.case.mortals[deaths - 1]));
+        process::reset_clock();
+        let orders = self.case.orders;
+        let wanted = self.plan.only.get(deaths);
         if deaths < self.plan.depth {
-            self.in_child("of the recovery".into(), || self.kill_rescuer(deaths));
-        }
-        let wanted = self.plan.only.len();
-        if wanted <= deaths {
-            self.in_child("for a newcomer".into(), || self.try_judge(|| self.newcomer()));
-            for order in 1..self.case.orders {
-                let work = || self.try_judge(|| self.witness(order, false));
-                self.in_child(format!("in order {order}"), work);
+            let all = self.plan.thorough || wanted.is_some();
+            let mine = |order: &usize| all || *order == digest as usize % orders;
+            for order in (0..orders).filter(mine) {
+                self.in_child(format!("of recovery {order}"), || self.kill_rescuer(deaths, order));
             }
-            self.try_judge(|| self.witness(0, false));
+        }
+        let survivors = orders + 1 + usize::from(self.case.heir.is_some());
+        if wanted.is_some() {
+            // Only the way to the image that is wanted.
+        } else if deaths == 1 || self.plan.thorough || !self.plan.only.is_empty() {
+            for who in 0..survivors {
+                self.in_child(self.survivor(who), || self.survive(who));
+            }
+        } else {
+            self.survive((digest >> 32) as usize % survivors);
+        }
+        if deaths == 1 && self.plan.depth == 1 && digest.is_multiple_of(COUNTED) {
+            let work = || self.count(|| (self.case.recover)(0, 0));
+            self.in_child("counted".into(), work);
         }
         self.wait_for_all();
     }
 
-    /// Lets a rescuer recover, and kills it at each of its points.
-    fn kill_rescuer(&self, number: usize) {
-        let stride = match self.plan.sample {
-            None => 1,
-            Some(most) => {
-                self.tally.counted.store(0, Relaxed);
-                // Another process's count may come between: the sample is larger or smaller then.
-                self.in_child("counted".into(), || {
-                    self.points.set(0);
-                    self.stride.set(0);
-                    let recovered =
-                        self.guarded(|| stepper::step(|| (self.case.recover)(number, 0)));
-                    let _judged_elsewhere = recovered;
-                    self.tally.counted.store(self.points.get(), Relaxed);
-                });
-                self.wait_for_all();
-                self.tally.counted.load(Relaxed).div_ceil(most).max(1)
-            }
-        };
-        self.points.set(0);
-        self.stride.set(stride);
-        self.seen.borrow_mut().clear();
-        if let Err(text) = self.guarded(|| stepper::step(|| (self.case.recover)(number, 0))) {
-            stepper::disarm();
-            self.fail(&format!("recovery: {text}"));
+    fn survivor(&self, who: usize) -> String {
+        match who.checked_sub(self.case.orders) {
+            None => format!("in order {who}"),
+            Some(0) => "by a newcomer".into(),
+            Some(_) => "by an heir".into(),
         }
+    }
+
+    /// The witness recovers, in one of its orders; or everybody is dead, and somebody comes who finds
+    /// nothing, or takes over.
+    fn survive(&self, who: usize) {
+        let judged = self.guarded(|| match who.checked_sub(self.case.orders) {
+            None => self.witness(who, false),
+            Some(0) => self.newcomer(),
+            Some(_) => self.heir(),
+        });
+        if let Err(text) = judged {
+            self.fail(&format!("{}: {text}", self.survivor(who)));
+        }
+    }
+
+    /// Counts the points of some work.
+    fn count(&self, work: impl FnOnce() -> Result<(), String>) {
+        self.points.set(0);
+        self.stride.set(0);
+        // Whether it succeeds is judged elsewhere.
+        let _ = self.guarded(|| stepper::step(work));
+        self.tally.counted.store(self.points.get(), Relaxed);
+        self.tally.took_steps(self.points.get());
+    }
+
+    /// Of how many points one is to be taken, in a sample.
+    fn stride_of(&self, work: impl FnOnce() -> Result<(), String>) -> u64 {
+        let Some(most) = self.plan.sample else { return 1 };
+        self.tally.counted.store(0, Relaxed);
+        self.in_child("counted".into(), || self.count(work));
+        self.wait_for_all();
+        // Another process's count may have come between: the sample is larger or smaller then.
+        self.tally.counted.load(Relaxed).div_ceil(most).max(1)
+    }
+
+    /// Lets a rescuer recover, and kills it at each of its points.
+    fn kill_rescuer(&self, number: usize, order: usize) {
+        let stride = self.stride_of(|| (self.case.recover)(number, order));
+        self.points.set(0);
+        self.order.set(order);
+        self.stride.set(stride);
+        let recovered = self.guarded(|| stepper::step(|| (self.case.recover)(number, order)));
+        if let Err(text) = recovered {
+            stepper::disarm();
+            self.fail(&format!("recovery in order {order}: {text}"));
+        }
+        self.tally.took_steps(self.points.get());
         self.wait_for_all();
     }
 
@@ -250,22 +350,28 @@ impl Explorer {
 
     /// Everybody is dead, and somebody comes.
     fn newcomer(&self) -> Result<(), String> {
-        for process in system::living() {
-            system::kill(process);
-        }
-        (self.case.newcomer)(Process::start(NEWCOMER))
+        system::living().into_iter().for_each(system::kill);
+        (self.case.newcomer)(Process::start(NEWCOMER))?;
+        self.tally.newcomers.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Everybody is dead, and somebody comes to whom they left it all.
+    fn heir(&self) -> Result<(), String> {
+        let Some(heir) = &self.case.heir else { return Ok(()) };
+        (heir.persist)();
+        system::living().into_iter().for_each(system::kill);
+        let outcome = (heir.judge)(Process::start(HEIR))?;
+        self.tally.mark(outcome);
+        self.tally.mark("taken over");
+        self.tally.newcomers.fetch_add(1, Relaxed);
+        Ok(())
     }
 
     fn guarded(&self, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => result,
             Err(_) => Err(PANIC.take()),
-        }
-    }
-
-    fn try_judge(&self, work: impl FnOnce() -> Result<(), String>) {
-        if let Err(text) = self.guarded(work) {
-            self.fail(&text);
         }
     }
 }
@@ -340,9 +446,10 @@ pub(crate) fn explore(
         plan: plan.clone(),
         tally,
         path: RefCell::default(),
+        seen: Seen::shared(),
         points: Cell::new(0),
+        order: Cell::new(0),
         stride: Cell::new(0),
-        seen: RefCell::default(),
         children: RefCell::default(),
     }));
     CURRENT.set(Some(explorer));
@@ -353,22 +460,14 @@ pub(crate) fn explore(
 
 impl Explorer {
     fn run(&self) {
-        let stride = match self.plan.sample {
-            None => 1,
-            Some(most) => {
-                self.in_child("counted".into(), || {
-                    stepper::step(|| (self.case.operate)());
-                    self.tally.counted.store(self.points.get(), Relaxed);
-                });
-                self.wait_for_all();
-                self.tally.counted.load(Relaxed).div_ceil(most).max(1)
-            }
-        };
-        self.stride.set(stride);
-        let operated = self.guarded(|| {
-            stepper::step(|| (self.case.operate)());
+        let operate = || {
+            (self.case.operate)();
             Ok(())
-        });
+        };
+        let stride = self.stride_of(operate);
+        self.points.set(0);
+        self.stride.set(stride);
+        let operated = self.guarded(|| stepper::step(operate));
         stepper::disarm();
         self.tally.stores.store(stepper::stores(), Relaxed);
         self.wait_for_all();
@@ -377,7 +476,9 @@ impl Explorer {
         } else if self.plan.only.is_empty() {
             self.in_child("(the end)".into(), || {
                 system::kill(self.case.mortals[0]);
-                self.try_judge(|| self.witness(0, true));
+                if let Err(text) = self.guarded(|| self.witness(0, true)) {
+                    self.fail(&text);
+                }
             });
             self.wait_for_all();
         }

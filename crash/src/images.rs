@@ -1,13 +1,13 @@
 //! The command `images`: which operations are explored, and what is reported.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
 
 use crate::case::Operation;
-use crate::explore::{Plan, explore};
+use crate::explore::{Plan, Point, explore};
 use crate::tally::Tally;
 use crate::{arena, operations, say};
 
@@ -22,9 +22,13 @@ pub(crate) struct Options {
     /// At most so many images of each operation, and of each recovery, evenly spread.
     #[arg(long)]
     sample: Option<u64>,
-    /// Only this step of the victim (and, after a comma, of the one who recovers).
+    /// Only this step of the victim (and, after a comma, of the one who recovers; `5@1`: the fifth
+    /// of a recovery in order 1).
     #[arg(long, value_delimiter = ',')]
-    step: Vec<u64>,
+    step: Vec<Point>,
+    /// Also of more than one death each image is judged by every survivor, in every order.
+    #[arg(long)]
+    thorough: bool,
     /// Images that are judged at the same time.
     #[arg(long)]
     jobs: Option<usize>,
@@ -41,12 +45,19 @@ struct Found {
     operation: &'static str,
     /// Instructions that stored to shared memory.
     stores: u64,
-    /// Changes of shared memory: stores that changed something, calls of the system.
-    points: u64,
-    distinct_images: u64,
-    /// Recoveries judged after one death, two, three.
+    /// Changes of shared memory, by the victim, by who recovers from its death, and so on: stores
+    /// that changed something, calls of the system.
+    points: [u64; 3],
+    /// Different images taken there.
+    images: [u64; 3],
+    /// Points that left an image that had been taken before.
+    equal: [u64; 3],
+    /// Recoveries judged after one death, two, three, and after that of everybody.
     judged: [u64; 3],
+    newcomers: u64,
     failures: u64,
+    /// Of the longest recovery, in points and in time.
+    most_steps: u64,
     longest_recovery_us: f64,
     /// In virtual time, which passes only by waiting.
     longest_wait_ms: f64,
@@ -59,11 +70,14 @@ struct Found {
 #[derive(Serialize)]
 struct Summary {
     operations: usize,
-    points: u64,
-    distinct_images: u64,
+    points: [u64; 3],
+    images: [u64; 3],
+    equal: [u64; 3],
     judged: [u64; 3],
+    newcomers: u64,
     failures: u64,
     kinds_missed: usize,
+    most_steps: u64,
     longest_recovery_us: f64,
     longest_wait_ms: f64,
     seconds: f64,
@@ -97,6 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         depth,
         sample: options.sample,
         only: options.step.clone(),
+        thorough: options.thorough,
         jobs: options.jobs.unwrap_or(cores),
     };
     let started = Instant::now();
@@ -116,14 +131,18 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         say(&serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?);
     } else {
         say(&format!(
-            "{} operations: {} points, {} distinct images, {:?} recoveries judged, {} failures, {} \
-             kinds missed; longest recovery {:.0} us, longest wait {:.1} ms; {:.1} s",
+            "{} operations: {} points, {} distinct images ({} equal to one before), {} recoveries \
+             judged and {} by newcomers; {} failures, {} kinds missed; longest recovery {} steps, \
+             {:.0} us; longest wait {:.1} ms; {:.1} s",
             summary.operations,
-            summary.points,
-            summary.distinct_images,
-            summary.judged,
+            by_deaths(&summary.points),
+            by_deaths(&summary.images),
+            by_deaths(&summary.equal),
+            by_deaths(&summary.judged),
+            summary.newcomers,
             summary.failures,
             summary.kinds_missed,
+            summary.most_steps,
             summary.longest_recovery_us,
             summary.longest_wait_ms,
             summary.seconds,
@@ -142,10 +161,13 @@ fn try_one(operation: &Operation, plan: &Plan) -> Found {
     Found {
         operation: operation.name,
         stores: tally.stores.load(Relaxed),
-        points: tally.points.load(Relaxed),
-        distinct_images: tally.distinct.load(Relaxed),
-        judged: [0, 1, 2].map(|deaths| tally.judged[deaths].load(Relaxed)),
+        points: read(&tally.points),
+        images: read(&tally.images),
+        equal: read(&tally.equal),
+        judged: read(&tally.judged),
+        newcomers: tally.newcomers.load(Relaxed),
         failures: tally.failures.load(Relaxed),
+        most_steps: tally.most_steps(),
         longest_recovery_us: tally.longest_recovery().as_nanos() as f64 / 1e3,
         longest_wait_ms: tally.longest_wait().as_nanos() as f64 / 1e6,
         missed: missed.copied().collect(),
@@ -154,12 +176,26 @@ fn try_one(operation: &Operation, plan: &Plan) -> Found {
     }
 }
 
+fn read(counts: &[AtomicU64; 3]) -> [u64; 3] {
+    [0, 1, 2].map(|deaths| counts[deaths].load(Relaxed))
+}
+
+/// Of each number of deaths that was tried, one after the other.
+fn by_deaths(counts: &[u64; 3]) -> String {
+    let tried = counts.iter().rposition(|count| *count > 0).map_or(1, |last| last + 1);
+    counts[..tried].iter().map(u64::to_string).collect::<Vec<_>>().join(" + ")
+}
+
 fn print(found: &Found) {
-    let Found { operation, points, distinct_images, judged, failures, .. } = found;
+    let Found { operation, failures, most_steps, .. } = found;
     say(&format!(
-        "{operation:32} {points:6} points {distinct_images:6} images {judged:?} judged \
-         {failures:4} failures {:7.0} us {:6.1} ms",
-        found.longest_recovery_us, found.longest_wait_ms
+        "{operation:32} {:>14} points {:>14} images {:>14} judged {failures:4} failures \
+         {most_steps:5} steps {:6.0} us {:6.1} ms",
+        by_deaths(&found.points),
+        by_deaths(&found.images),
+        by_deaths(&found.judged),
+        found.longest_recovery_us,
+        found.longest_wait_ms
     ));
     found.failed.iter().for_each(|text| say(&format!("    {text}")));
     if !found.missed.is_empty() {
@@ -169,14 +205,20 @@ fn print(found: &Found) {
 
 fn summarise(found: &[Found], started: Instant) -> Summary {
     let sum = |of: fn(&Found) -> u64| found.iter().map(of).sum();
+    let sums = |of: fn(&Found) -> &[u64; 3]| {
+        [0, 1, 2].map(|deaths| found.iter().map(|one| of(one)[deaths]).sum())
+    };
     let most = |of: fn(&Found) -> f64| found.iter().map(of).fold(0.0, f64::max);
     Summary {
         operations: found.len(),
-        points: sum(|f| f.points),
-        distinct_images: sum(|f| f.distinct_images),
-        judged: [sum(|f| f.judged[0]), sum(|f| f.judged[1]), sum(|f| f.judged[2])],
+        points: sums(|f| &f.points),
+        images: sums(|f| &f.images),
+        equal: sums(|f| &f.equal),
+        judged: sums(|f| &f.judged),
+        newcomers: sum(|f| f.newcomers),
         failures: sum(|f| f.failures),
         kinds_missed: found.iter().map(|f| f.missed.len()).sum(),
+        most_steps: found.iter().map(|f| f.most_steps).max().unwrap_or_default(),
         longest_recovery_us: most(|f| f.longest_recovery_us),
         longest_wait_ms: most(|f| f.longest_wait_ms),
         seconds: started.elapsed().as_secs_f64(),

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `arena`, `system`, `process`, `member` | shared memory, a system and processes, simulated in one process |
 //! | `stepper`, `explore` | stopping after each store; taking images and judging them |
-//! | `case`, `look`, `tally` | what is explored and asked, and what was found |
+//! | `case`, `look`, `seen`, `tally` | what is explored and asked, and what was found |
 //! | `operations` | the operations and their oracles |
 //! | `swarm` | real processes, really killed |
 //! | `models` | builds and runs the program `models`: several processes at once, in many orders |
@@ -27,6 +27,7 @@ mod member;
 mod models;
 mod operations;
 mod process;
+mod seen;
 mod stepper;
 mod swarm;
 mod system;
@@ -48,6 +49,8 @@ struct Arguments {
 enum Command {
     /// Takes an image of all shared memory after each store of each operation, and recovers it.
     Images(images::Options),
+    /// Measures what recovery costs, by the size of what is recovered.
+    Cost(operations::cost::Options),
     /// Lets real processes work on real shared memory, kills them, and accounts for everything.
     Swarm(swarm::Options),
     /// Runs processes over simulated memory in many orders, some of which die.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     }
     let done = match Arguments::parse().command {
         Command::Images(options) => images::run(&options),
+        Command::Cost(options) => operations::cost::run(&options),
         Command::Swarm(options) => swarm::run(&options),
         Command::Models(options) => models::run(&options),
         Command::Yardsticks(options) => yardsticks::run(&options),

@@ -1,7 +1,7 @@
 //! A simulated process that has joined the namespace, with a thread in it. All of it is leaked: a
 //! killed process's memory stays where it is, and a real process is short.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Opened, ProcessLocal};
 use dsm_core::participant::{Participant, ParticipantLocal};
@@ -18,6 +18,8 @@ pub(crate) const VICTIM: u64 = 2;
 pub(crate) const RESCUER: u64 = 3;
 /// Somebody who died before the operation began.
 pub(crate) const ANCESTOR: u64 = 20;
+/// A second thread of the victim's process; numbered as processes are.
+pub(crate) const THREAD: u64 = 50;
 /// Somebody who comes when the witness looks.
 pub(crate) const GUEST: u64 = 30;
 
@@ -87,6 +89,24 @@ impl Member {
         Self::join(Process::start(pid), &config()).expect("a namespace can be joined").0
     }
 
+    /// Starts a second thread.
+    pub(crate) fn second_thread(&self) -> Self {
+        system::start(THREAD);
+        self.process.thread.store(THREAD, Ordering::Relaxed);
+        let thread = leak(ParticipantLocal::new());
+        self.ns.register(thread).expect("registers");
+        self.process.thread.store(self.process.pid, Ordering::Relaxed);
+        Self { thread, participant: leak(self.ns.participant(thread)), ..*self }
+    }
+
+    /// A child that was forked from the process by another of its threads at this moment: it has a
+    /// copy of all the process knows, less what the platform wipes on fork.
+    pub(crate) fn fork(&self) {
+        crate::explore::mark("a child is forked");
+        self.ns.reset_after_fork();
+        self.thread.clear();
+    }
+
     /// Leaves the namespace. The member must not be used any more.
     pub(crate) fn leave(self) -> Result<(), String> {
         ensure(self.ns.unregister(self.thread), || "a guard was leaked".into())?;
@@ -116,6 +136,7 @@ impl Member {
     /// The end: all others die, this one leaves, and nothing is left.
     pub(crate) fn end(self) -> Result<(), String> {
         self.only_survivor();
+        self.ns.set_persistent(false);
         self.reap()?;
         let segments: Vec<_> = system::objects().1;
         let live = self.ns.create_object(4096, 4096).map_err(text)?;
@@ -139,6 +160,18 @@ impl Member {
         let objects = system::objects().1;
         ensure(objects.len() <= most, || format!("{} objects instead of {most}", objects.len()))
     }
+}
+
+/// A namespace that outlives its last process.
+pub(crate) fn persistent() -> NamespaceConfig {
+    NamespaceConfig { persistent: true, ..config() }
+}
+
+/// Somebody who takes over a persistent namespace when everybody is dead.
+pub(crate) fn inherit(process: Process) -> Result<Member, String> {
+    let (member, opened) = Member::join(process, &persistent())?;
+    ensure(opened == Opened::Resumed, || format!("{opened:?} what was left to an heir"))?;
+    Ok(member)
 }
 
 /// What a newcomer finds when everybody is dead: nothing, and a namespace that works.

@@ -31,6 +31,11 @@ pub(crate) fn waited() -> Duration {
     Duration::from_nanos(WAITED.load(StdOrdering::Relaxed))
 }
 
+/// Starts the clock anew: what follows a death must not depend on what was before it.
+pub(crate) fn reset_clock() {
+    WAITED.store(0, StdOrdering::Relaxed);
+}
+
 fn wait(time: Duration) {
     let nanos = time.as_nanos().clamp(1, 1 << 62) as u64;
     let all = WAITED.fetch_add(nanos, StdOrdering::Relaxed).saturating_add(nanos);
@@ -41,6 +46,8 @@ fn wait(time: Duration) {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u64,
+    /// Number of the thread that runs: as of a process, and the process's own for its first one.
+    pub(crate) thread: AtomicU64,
     drawn: AtomicU64,
 }
 
@@ -48,12 +55,12 @@ impl Process {
     /// Starts one. `pid` is small, and used once in a system.
     pub(crate) fn start(pid: u64) -> Self {
         system::start(pid);
-        Self { pid, drawn: AtomicU64::new(0) }
+        Self { pid, thread: AtomicU64::new(pid), drawn: AtomicU64::new(0) }
     }
 
     /// A process that the system has started, as its own code sees it.
     pub(crate) fn again(pid: u64) -> Self {
-        Self { pid, drawn: AtomicU64::new(1 << 32) }
+        Self { pid, thread: AtomicU64::new(pid), drawn: AtomicU64::new(1 << 32) }
     }
 
     pub(crate) fn platform(&self) -> Platform<'_> {
@@ -305,7 +312,8 @@ impl Liveness for Process {
     }
 
     fn thread_proof(&self) -> ThreadProof {
-        ThreadProof { tid: self.pid, start_time: self.pid }
+        let tid = self.thread.load(StdOrdering::Relaxed);
+        ThreadProof { tid, start_time: tid }
     }
 
     fn process_is_dead(&self, slot: u32, proof: &ProcessProof) -> bool {
@@ -313,8 +321,8 @@ impl Liveness for Process {
         !system::is_alive(proof.pid) || holder != Some(proof.pid)
     }
 
-    fn thread_is_dead(&self, _: &ProcessProof, _: &ThreadProof) -> bool {
-        false
+    fn thread_is_dead(&self, _: &ProcessProof, proof: &ThreadProof) -> bool {
+        !system::is_alive(proof.tid)
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::{arena, explore};
+use crate::{arena, explore, system};
 
 /// Words that are compared from the faulting address on: more than any instruction stores.
 const WINDOW: usize = 32;
@@ -23,10 +23,9 @@ const TRAP_TRACE: i32 = 2;
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WINDOW_AT: AtomicUsize = AtomicUsize::new(0);
 static BEFORE: [AtomicU64; WINDOW] = [const { AtomicU64::new(0) }; WINDOW];
-/// A digest of all that was changed since the stepper was armed: equal images have equal digests.
+/// A digest of how all of the arena differs from what it was when exploring began, whoever changed
+/// it and in which order: equal images have equal digests.
 static DIGEST: AtomicU64 = AtomicU64::new(0);
-/// Calls of the system: their effects are not in the digest.
-static CALLS: AtomicU64 = AtomicU64::new(0);
 /// Instructions that stored to shared memory.
 static STORES: AtomicU64 = AtomicU64::new(0);
 
@@ -36,16 +35,31 @@ pub(crate) fn stores() -> u64 {
 }
 
 fn digest() -> u64 {
-    mix(CALLS.load(Ordering::Relaxed), DIGEST.load(Ordering::Relaxed))
+    DIGEST.load(Ordering::Relaxed)
+}
+
+/// Changes the system's tables and keeps the digest right.
+pub(crate) fn noting<T>(work: impl FnOnce() -> T) -> T {
+    let before = system::words().fold(0, |sum, (at, word)| sum ^ mix(at, word));
+    let result = work();
+    let after = system::words().fold(0, |sum, (at, word)| sum ^ mix(at, word));
+    DIGEST.fetch_xor(before ^ after, Ordering::Relaxed);
+    result
+}
+
+/// Does `work`, which must not store to shared memory: a store ends this process, and is told.
+pub(crate) fn refusing<T>(work: impl FnOnce() -> T) -> T {
+    system::protect(true);
+    let result = work();
+    system::protect(false);
+    result
 }
 
 /// Does `work` with an image taken after each of its stores to shared memory.
 pub(crate) fn step<T>(work: impl FnOnce() -> T) -> T {
-    DIGEST.store(0, Ordering::Relaxed);
-    CALLS.store(0, Ordering::Relaxed);
     STORES.store(0, Ordering::Relaxed);
     ARMED.store(true, Ordering::Relaxed);
-    arena::protect(true);
+    system::protect(true);
     let result = work();
     disarm();
     result
@@ -54,7 +68,7 @@ pub(crate) fn step<T>(work: impl FnOnce() -> T) -> T {
 /// Ends the stepping: in an image, nobody is the victim any more.
 pub(crate) fn disarm() {
     ARMED.store(false, Ordering::Relaxed);
-    arena::protect(false);
+    system::protect(false);
 }
 
 /// A call of the system: its stores are one step, which is reported under this name.
@@ -62,13 +76,26 @@ pub(crate) fn system_call<T>(name: &'static str, work: impl FnOnce() -> T) -> T 
     if !ARMED.swap(false, Ordering::Relaxed) {
         return work();
     }
-    arena::protect(false);
-    let result = work();
-    CALLS.fetch_add(1, Ordering::Relaxed);
+    system::protect(false);
+    let result = noting(work);
     explore::image(Some(name), digest());
-    arena::protect(true);
+    system::protect(true);
     ARMED.store(true, Ordering::Relaxed);
     result
+}
+
+/// A point that the victim names, between two operations: of a process that dies there what it knows
+/// matters (who was forked from it knows the same), so that no other image is the same.
+pub(crate) fn between(what: &'static str) {
+    static NAMED: AtomicU64 = AtomicU64::new(0);
+    if !ARMED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    system::protect(false);
+    let named = NAMED.fetch_add(1, Ordering::Relaxed);
+    explore::image(Some(what), digest() ^ mix(named, 1));
+    system::protect(true);
+    ARMED.store(true, Ordering::Relaxed);
 }
 
 /// Installs the handlers.
@@ -113,7 +140,7 @@ extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c
         let word = if arena::contains(at) { arena::word(at) } else { 0 };
         before.store(word, Ordering::Relaxed);
     }
-    arena::protect(false);
+    system::protect(false);
     set_trap_flag(context, true);
 }
 
@@ -143,7 +170,7 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
         explore::image(None, self::digest());
     }
     set_trap_flag(context, false);
-    arena::protect(true);
+    system::protect(true);
 }
 
 /// The finalizer of SplitMix64 over an address and its contents.

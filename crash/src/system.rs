@@ -128,6 +128,21 @@ impl System {
     }
 }
 
+/// Refuses, or allows, stores to shared memory.
+pub(crate) fn protect(refuse: bool) {
+    let used = look(|system| system.taken).max(size_of::<System>());
+    arena::protect(used.next_multiple_of(arena::PAGE), refuse);
+}
+
+/// The words of the tables, and where they lie.
+pub(crate) fn words() -> impl Iterator<Item = (u64, u64)> {
+    let base = arena::base().addr().get();
+    (0..size_of::<System>() / 8).map(move |index| {
+        let at = base + index * 8;
+        (at as u64, arena::word(at))
+    })
+}
+
 /// Starts a process.
 pub(crate) fn start(process: u64) {
     tables(|system| system.living[process as usize] = true);

@@ -13,17 +13,21 @@ const TEXT: usize = 1000;
 /// Zeros are an empty tally.
 #[repr(C)]
 pub(crate) struct Tally {
-    /// Changes of shared memory by the victim.
-    pub(crate) points: AtomicU64,
+    /// Changes of shared memory by the victim, by those who recover from its death, ...
+    pub(crate) points: [AtomicU64; 3],
     /// Instructions of the victim that stored to shared memory, whether that changed it or not.
     pub(crate) stores: AtomicU64,
-    /// Different images among them.
-    pub(crate) distinct: AtomicU64,
-    /// Images that were recovered and judged, by number of deaths less one.
+    /// Different images that were taken there, and points that left one that had been taken before.
+    pub(crate) images: [AtomicU64; 3],
+    pub(crate) equal: [AtomicU64; 3],
+    /// Recoveries that were judged, by number of deaths less one.
     pub(crate) judged: [AtomicU64; 3],
+    /// Those by somebody who came when all were dead.
+    pub(crate) newcomers: AtomicU64,
     pub(crate) failures: AtomicU64,
     longest_recovery: AtomicU64,
     longest_wait: AtomicU64,
+    most_steps: AtomicU64,
     /// Points of a recovery that was only counted.
     pub(crate) counted: AtomicU64,
     /// A bit for each of `KINDS`.
@@ -39,7 +43,7 @@ struct Record {
 }
 
 /// Kinds of points, and of outcomes. An operation names those that it must pass.
-pub(crate) const KINDS: [&str; 40] = [
+pub(crate) const KINDS: [&str; 43] = [
     "before",
     "after",
     "poisoned",
@@ -80,6 +84,9 @@ pub(crate) const KINDS: [&str; 40] = [
     "initialised by another",
     "found by name",
     "reaped",
+    "taken over",
+    "a thread ends",
+    "a child is forked",
 ];
 
 impl Tally {
@@ -110,6 +117,14 @@ impl Tally {
     pub(crate) fn took(&self, recovery: Duration, waited: Duration) {
         self.longest_recovery.fetch_max(recovery.as_nanos() as u64, Relaxed);
         self.longest_wait.fetch_max(waited.as_nanos() as u64, Relaxed);
+    }
+
+    pub(crate) fn took_steps(&self, steps: u64) {
+        self.most_steps.fetch_max(steps, Relaxed);
+    }
+
+    pub(crate) fn most_steps(&self) -> u64 {
+        self.most_steps.load(Relaxed)
     }
 
     pub(crate) fn longest_recovery(&self) -> Duration {

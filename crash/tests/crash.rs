@@ -5,8 +5,10 @@
 use std::process::{Command, Stdio};
 
 /// Operations of a few hundred points at most: the rest takes an optimised build.
-const QUICK: &str = "open,register,leave,reap,segment,lock,allocate,free,trim,adopt,heap,area,registry-s,registry-r,\
-    table-insert,table-delete,table-replace,table-change,table-repair,table-find,table-recover";
+const QUICK: &str = "open,register,leave,reap,segment,lock,allocate-s,allocate-f,allocate-r,\
+    allocate-into-s,free-l,free-r,adopt,heap,area-c,area-a,area-d,area-p,place-a,place-r,publish-s,\
+    settle,box,registry-segment-a,registry-r,table-insert,table-delete,table-replace,table-change,\
+    table-repair,table-find,table-recover,entry-f,raw-i,thread,fork-l,fork-g";
 
 fn crash(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_crash"))
@@ -44,7 +46,8 @@ fn one_image_again() {
     let (well, text) = crash(&of_one);
     assert!(well, "{text}");
     let judged: String = text.split_whitespace().collect();
-    assert!(judged.contains("\"judged\":[0,1,0]"), "{text}");
+    assert!(judged.contains("\"images\":[1,1,0]"), "{text}");
+    assert!(judged.contains("\"judged\":[0,1,0]") && judged.contains("\"newcomers\":1,"), "{text}");
     let (known, text) = crash(&["images", "--op", "no-such-operation"]);
     assert!(!known && text.contains("--list"), "{text}");
 }

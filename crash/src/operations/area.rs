@@ -1,17 +1,15 @@
 //! Allocating and freeing, and areas themselves.
-//!
-//! An oracle counts: of the objects that were there before, and those that the operation adds or
-//! takes away, each is whole; when all are freed nothing is used, and only the first segment is
-//! left. Only a bare allocation may lose the one object whose pointer its caller never got.
 
 use std::cell::RefCell;
 
-use dsa_core::{AreaLocal, DsaPointer, Flags, Report};
+use dsa_core::{AreaLocal, DsaPointer, Flags};
 
-use super::area_kit::{A, Kit, Scene, fill, options, scene};
+use super::area_kit::{A, Kit, fill, options};
+use super::objects::{
+    Effect, Objects, allocations_until, at_the_brink, more_segments, more_slabs, objects,
+};
 use crate::case::{Case, Operation};
-use crate::explore::rehearse;
-use crate::member::{ANCESTOR, Member, ensure, finds_nothing, leak, mortals, text};
+use crate::member::{ANCESTOR, Member, leak};
 use crate::system;
 
 const CASES: [Operation; 22] = [
@@ -126,157 +124,6 @@ const CASES: [Operation; 22] = [
 
 pub(super) const ALL: &[Operation] = &CASES;
 
-/// What an operation does to the objects.
-#[derive(Clone, Copy)]
-enum Effect {
-    /// Allocates one that only its caller knows.
-    Allocates,
-    /// Frees the object last allocated in preparation.
-    Frees,
-    /// Puts an object of so many bytes into the first cell.
-    Publishes(usize),
-    /// Leaves the objects as they are.
-    Keeps,
-}
-
-/// A scene of objects.
-struct Objects {
-    scene: Scene,
-    known: Vec<(DsaPointer, usize)>,
-    cells: DsaPointer,
-}
-
-fn objects(rescuers: usize) -> Objects {
-    let scene = scene(rescuers);
-    let cells = scene.kits[0].cells(4);
-    Objects { scene, known: Vec::new(), cells }
-}
-
-impl Objects {
-    fn witness(&self) -> Kit {
-        self.scene.kits[0]
-    }
-
-    fn victim(&self) -> Kit {
-        self.scene.victim
-    }
-
-    fn with(mut self, who: Kit, size: usize, count: usize) -> Self {
-        self.known.extend((0..count).map(|_| who.allocate_filled(size)));
-        self
-    }
-
-    /// The victim has free objects of that size at hand.
-    fn warm(self, size: usize) -> Self {
-        let victim = self.victim();
-        let objects = self.with(victim, size, 40);
-        objects.free_last(victim, 5)
-    }
-
-    fn free_last(mut self, who: Kit, count: usize) -> Self {
-        for (pointer, _) in self.known.drain(self.known.len() - count..) {
-            who.free(pointer).expect("is an object");
-        }
-        self
-    }
-
-    fn last(&self) -> DsaPointer {
-        self.known.last().expect("something was allocated").0
-    }
-
-    fn case(self, name: &'static str, effect: Effect, operate: impl Fn(&Kit) + 'static) -> Case {
-        let Self { scene: Scene { kits, victim }, known, cells } = self;
-        let witness = kits[0];
-        let rescuers = kits.len() - 1;
-        Case {
-            name,
-            mortals: mortals(rescuers),
-            operate: Box::new(move || operate(&victim)),
-            recover: Box::new(move |who, order| recover(&kits[who], order)),
-            orders: 3,
-            judge: Box::new(move || judge(&witness, &known, cells, effect)),
-            newcomer: Box::new(finds_nothing),
-            places: vec![witness.place()],
-        }
-    }
-}
-
-fn recover(kit: &Kit, order: usize) -> Result<(), String> {
-    match order {
-        0 => {
-            kit.member.reap()?;
-            kit.member.succeed()?;
-            kit.heap.maintain().map_err(text)
-        }
-        // Without ever sweeping the namespace.
-        1 => kit.heap.maintain().map_err(text),
-        // By what it does anyway.
-        _ => {
-            for size in [40, 600, 20_000] {
-                kit.free(kit.heap.allocate(size).map_err(text)?)?;
-            }
-            kit.heap.maintain().map_err(text)
-        }
-    }
-}
-
-fn judge(
-    witness: &Kit,
-    known: &[(DsaPointer, usize)],
-    cells: DsaPointer,
-    effect: Effect,
-) -> Result<&'static str, String> {
-    let report = witness.area.check(witness.member.participant).map_err(text)?;
-    ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
-    let published = witness.cell(cells, 0).load(dsm_core::sync::Ordering::Acquire);
-    // The known ones, and the one with the cells.
-    let before = known.len() as u64 + 1;
-    let counted = report.objects;
-    let wrong = || Err(format!("{counted} objects, before: {before}"));
-    let mut known = known.to_vec();
-    let mut lost = 0;
-    let outcome = match effect {
-        Effect::Allocates if counted == before + 1 => {
-            lost = 1;
-            "object lost"
-        }
-        Effect::Frees if counted == before - 1 => {
-            let (pointer, _) = known.pop().ok_or("nothing to free")?;
-            ensure(witness.area.size_of_object(pointer).is_err(), || {
-                "another object was freed than the one meant".into()
-            })?;
-            "after"
-        }
-        Effect::Publishes(size) if counted == before + 1 && published.is_valid() => {
-            known.push((published, size));
-            "after"
-        }
-        Effect::Publishes(_) if published.is_valid() => return wrong(),
-        Effect::Keeps if counted == before => "after",
-        _ if counted == before => "before",
-        _ => return wrong(),
-    };
-    for object in &known {
-        witness.is_whole(*object)?;
-    }
-    if lost == 0 {
-        witness.works()?;
-    }
-    for (pointer, _) in known {
-        witness.free(pointer)?;
-    }
-    witness.free(cells)?;
-    witness.is_empty(lost)?;
-    witness.works()?;
-    witness.is_empty(lost)?;
-    witness.detach();
-    witness.member.only_survivor();
-    witness.member.reap()?;
-    witness.member.expect_objects(0)?;
-    witness.member.end()?;
-    Ok(outcome)
-}
-
 fn allocate(kit: &Kit, size: usize) {
     kit.allocate(size);
 }
@@ -291,42 +138,6 @@ fn allocate_small(rescuers: usize) -> Case {
 
 fn allocate_first(rescuers: usize) -> Case {
     objects(rescuers).case("allocate-first", Effect::Allocates, |v| allocate(v, 100))
-}
-
-/// How many objects of that size `who` allocates until `grown` says so of the reports before and
-/// after the last of them.
-fn allocations_until(who: &Kit, size: usize, grown: fn(&Report, &Report) -> bool) -> usize {
-    let report = || who.area.check(who.member.participant).expect("is in order");
-    let found = rehearse(|| {
-        let (mut before, mut count) = (report(), 0);
-        loop {
-            who.allocate(size);
-            count += 1;
-            let after = report();
-            // The first two of a class are special cases.
-            if count > 2 && grown(&before, &after) {
-                return count;
-            }
-            before = after;
-        }
-    });
-    found as usize
-}
-
-/// The victim is about to allocate an object for which something must be made first.
-fn at_the_brink(rescuers: usize, size: usize, grown: fn(&Report, &Report) -> bool) -> Objects {
-    let objects = objects(rescuers);
-    let victim = objects.victim();
-    let count = allocations_until(&victim, size, grown);
-    objects.with(victim, size, count - 1)
-}
-
-fn more_slabs(before: &Report, after: &Report) -> bool {
-    after.slabs > before.slabs && after.segments == before.segments
-}
-
-fn more_segments(before: &Report, after: &Report) -> bool {
-    after.segments > before.segments
 }
 
 fn allocate_refill(rescuers: usize) -> Case {

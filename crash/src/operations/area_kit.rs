@@ -6,8 +6,8 @@ use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapL
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 
-use crate::case::{Place, What};
-use crate::member::{Member, RESCUER, VICTIM, WITNESS, ensure, leak, text};
+use crate::case::{Heir, Place, What};
+use crate::member::{Member, RESCUER, VICTIM, WITNESS, ensure, inherit, leak, text};
 
 pub(super) type A = Area<'static, RwLock>;
 pub(super) type H = Heap<'static, RwLock>;
@@ -38,7 +38,7 @@ impl Kit {
         Ok(Self::of(member, leak(area)))
     }
 
-    fn of(member: Member, area: &'static A) -> Self {
+    pub(super) fn of(member: Member, area: &'static A) -> Self {
         let heap = area.heap(member.participant, leak(HeapLocal::new())).expect("is registered");
         Self { member, area, heap: leak(heap) }
     }
@@ -119,7 +119,9 @@ impl Kit {
         })?;
         ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
         ensure(u64::from(report.segments) <= 1 + lost, || {
-            format!("{} segments are left of an empty area", report.segments)
+            let mut dump = String::new();
+            let _ = self.area.dump(&mut dump);
+            format!("{} segments are left of an empty area:\n{dump}", report.segments)
         })?;
         // Nor does the system have one that the area doesn't know any more.
         self.member.reap()?;
@@ -130,6 +132,34 @@ impl Kit {
     pub(super) fn detach(&self) {
         // SAFETY: the area was leaked, and its copy is not used any more.
         drop(unsafe { std::ptr::read(self.area) });
+    }
+
+    /// A second thread of the process.
+    pub(super) fn second_thread(&self) -> Self {
+        Self::of(self.member.second_thread(), self.area)
+    }
+
+    /// At the end: nothing is used any more, and with the last process nothing is left.
+    pub(super) fn end(&self) -> Result<(), String> {
+        // What the victim was about may have unpinned it.
+        let _ = self.area.unpin();
+        self.detach();
+        self.member.only_survivor();
+        self.member.reap()?;
+        self.member.expect_objects(0)?;
+        self.member.end()
+    }
+
+    /// How the area is left to an heir, and what he makes of it.
+    pub(super) fn heir(
+        &self,
+        judge: impl Fn(Kit) -> Result<&'static str, String> + 'static,
+    ) -> Option<Heir> {
+        let (ns, handle) = (self.member.ns, self.handle());
+        Some(Heir {
+            persist: Box::new(|| ns.set_persistent(true)),
+            judge: Box::new(move |process| judge(Kit::attach(inherit(process)?, handle)?)),
+        })
     }
 
     pub(super) fn place(&self) -> Place {
@@ -158,6 +188,8 @@ pub(super) struct Scene {
 
 pub(super) fn scene(rescuers: usize) -> Scene {
     let witness = Kit::create(Member::start(WITNESS));
+    // It outlives everybody where the namespace does.
+    witness.area.pin().expect("pins");
     let victim = Kit::start(VICTIM, &witness);
     let rescuers = (0..rescuers).map(|n| Kit::start(RESCUER + n as u64, &witness));
     Scene { kits: std::iter::once(witness).chain(rescuers).collect(), victim }

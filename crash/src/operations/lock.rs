@@ -14,7 +14,7 @@ use crate::member::{
 };
 use crate::system;
 
-const CASES: [Operation; 8] = [
+const CASES: [Operation; 13] = [
     Operation {
         name: "lock-exclusive",
         must: &[
@@ -65,6 +65,27 @@ const CASES: [Operation; 8] = [
         must: &["holds a lock shared", "recovery found the lock of a dead owner"],
         make: shared_after_dead_owner,
     },
+    Operation {
+        name: "lock-beside-owner",
+        must: &["after", "recovery found the lock of a dead owner"],
+        make: beside_owner,
+    },
+    Operation {
+        name: "lock-shared-nested",
+        must: &["holds a lock shared", "recovery found the lock clean"],
+        make: nested,
+    },
+    Operation {
+        name: "lock-try-after-dead-owner",
+        must: &["recovery found the lock of a dead owner", "recovery found the lock clean"],
+        make: try_after_dead_owner,
+    },
+    Operation {
+        name: "lock-left-unrecovered",
+        must: &["recovery found the lock of a dead owner"],
+        make: left_unrecovered,
+    },
+    Operation { name: "lock-many", must: &["holds a lock shared", "after"], make: many },
 ];
 
 pub(super) const ALL: &[Operation] = &CASES;
@@ -74,8 +95,8 @@ const WORDS: usize = 4096;
 
 /// A process with the segment that has the lock and what it guards: two words that are equal.
 #[derive(Clone, Copy)]
-struct Party {
-    member: Member,
+pub(super) struct Party {
+    pub(super) member: Member,
     segment: &'static Segment<'static>,
 }
 
@@ -97,12 +118,12 @@ impl Party {
         Self { member, segment: leak(segment) }
     }
 
-    fn lock(&self) -> LockRef<'static, RwLock> {
+    pub(super) fn lock(&self) -> LockRef<'static, RwLock> {
         // SAFETY: built by the witness at the start of the segment, which stays mapped.
         unsafe { LockRef::new(self.segment.base().cast(), self.segment.lock_address(0)) }
     }
 
-    fn word(&self, index: usize) -> &'static AtomicU64 {
+    pub(super) fn word(&self, index: usize) -> &'static AtomicU64 {
         // SAFETY: within the segment.
         let at: NonNull<u8> = unsafe { self.segment.base().add(WORDS + index * 8) };
         // SAFETY: aligned, zero at first, and only used as this.
@@ -110,7 +131,7 @@ impl Party {
     }
 
     /// Changes both words under the lock; repairs what a dead owner left.
-    fn exclusive(&self, patience: Patience, value: u64) -> Result<Acquired, LockError> {
+    pub(super) fn exclusive(&self, patience: Patience, value: u64) -> Result<Acquired, LockError> {
         let mut guard = self.lock().exclusive(self.member.participant, patience)?;
         let acquired = guard.acquired();
         if acquired == Acquired::FromDead {
@@ -137,12 +158,12 @@ fn soon(member: &Member) -> Patience {
     Patience::Until(member.ns.platform().env.now() + SOON)
 }
 
-struct Scene {
+pub(super) struct Scene {
     parties: Vec<Party>,
-    victim: Party,
+    pub(super) victim: Party,
 }
 
-fn scene(rescuers: usize) -> Scene {
+pub(super) fn scene(rescuers: usize) -> Scene {
     let mut parties = vec![Party::start(WITNESS, None)];
     let victim = Party::start(VICTIM, Some(&parties[0]));
     for number in 0..rescuers {
@@ -159,7 +180,7 @@ impl Scene {
         Case { judge: Box::new(move || judge().map(|_| "after")), ..case }
     }
 
-    fn case(self, name: &'static str, operate: impl Fn(&Party) + 'static) -> Case {
+    pub(super) fn case(self, name: &'static str, operate: impl Fn(&Party) + 'static) -> Case {
         let Self { parties, victim } = self;
         let witness = parties[0];
         let places = vec![Place {
@@ -191,6 +212,8 @@ impl Scene {
             judge: Box::new(move || judge(&witness)),
             newcomer: Box::new(finds_nothing),
             places,
+            heir: None,
+            between: false,
         }
     }
 }
@@ -313,5 +336,78 @@ fn shared_after_dead_owner(rescuers: usize) -> Case {
     after_an_owner(rescuers).case("lock-shared-after-dead-owner", |victim| {
         let guard = victim.lock().shared(victim.member.participant, soon(&victim.member));
         assert!(guard.expect("is told").is_none());
+    })
+}
+
+/// Somebody who lives has it: no form is patient enough. He is dead when it is judged.
+fn beside_owner(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    let third = Party::start(ANCESTOR, Some(&scene.parties[0]));
+    let guard = third.lock().exclusive(third.member.participant, Patience::Try);
+    std::mem::forget(guard.expect("acquires"));
+    scene.traceless("lock-beside-owner", |victim| {
+        let participant = victim.member.participant;
+        for patience in [Patience::Try, soon(&victim.member)] {
+            assert!(victim.lock().shared(participant, patience).is_err());
+            assert!(victim.lock().exclusive(participant, patience).is_err());
+        }
+    })
+}
+
+/// A reader that was there before takes it once more, and lets go of both.
+fn nested(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    let victim = scene.victim;
+    let held = victim.lock().shared(victim.member.participant, Patience::Try);
+    let held = std::cell::Cell::new(Some(held.expect("acquires").expect("clean")));
+    scene.traceless("lock-shared-nested", move |victim| {
+        let participant = victim.member.participant;
+        let again = victim.lock().shared(participant, Patience::Forever);
+        drop(again.expect("acquires").expect("clean"));
+        drop(held.take());
+        let both = victim.lock().shared(participant, Patience::Forever);
+        drop(both.expect("acquires"));
+    })
+}
+
+fn try_after_dead_owner(rescuers: usize) -> Case {
+    after_an_owner(rescuers).traceless("lock-try-after-dead-owner", |victim| {
+        let acquired = victim.exclusive(Patience::Try, 4).expect("acquires");
+        assert_eq!(acquired, Acquired::FromDead);
+        let shared = victim.lock().shared(victim.member.participant, Patience::Try);
+        assert!(shared.expect("acquires").is_some());
+    })
+}
+
+/// Who gets it from the dead does not say that all is well again: the next one is told, too.
+fn left_unrecovered(rescuers: usize) -> Case {
+    after_an_owner(rescuers).traceless("lock-left-unrecovered", |victim| {
+        let participant = victim.member.participant;
+        let guard = victim.lock().exclusive(participant, Patience::Forever).expect("acquires");
+        assert_eq!(guard.acquired(), Acquired::FromDead);
+        drop(guard);
+    })
+}
+
+/// Several at once, let go of in another order.
+fn many(rescuers: usize) -> Case {
+    scene(rescuers).case("lock-many", |victim| {
+        let participant = victim.member.participant;
+        let locks = [1, 2, 3].map(|number: usize| {
+            let at = number * 1024;
+            // SAFETY: within the segment, of which this part is nobody else's.
+            let place = unsafe { victim.segment.base().add(at) }.cast();
+            // SAFETY: long enough and aligned.
+            unsafe { RwLock::init(place, 20) };
+            // SAFETY: built just now; the segment stays mapped.
+            unsafe { LockRef::<RwLock>::new(place, victim.segment.lock_address(at as u64)) }
+        });
+        let shared = locks[0].shared(participant, Patience::Try).expect("acquires");
+        let alone = locks[1].exclusive(participant, Patience::Try).expect("acquires");
+        let last = locks[2].shared(participant, Patience::Try).expect("acquires");
+        drop(shared);
+        drop(alone);
+        finish(victim);
+        drop(last);
     })
 }

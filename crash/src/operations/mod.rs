@@ -2,19 +2,38 @@
 
 mod area;
 mod area_kit;
+pub(crate) mod cost;
+mod entries;
+mod fork;
 mod lock;
 mod namespace;
+mod objects;
+mod place;
+mod publish;
 mod registry;
 mod segment;
 mod table;
 mod table_kit;
+mod thread;
+mod untyped;
 
 use crate::case::Operation;
 
 /// All of them.
 pub(crate) fn all() -> Vec<&'static Operation> {
-    [namespace::ALL, segment::ALL, lock::ALL, area::ALL, table::ALL, registry::ALL]
-        .into_iter()
-        .flatten()
-        .collect()
+    let parts = [
+        namespace::ALL,
+        segment::ALL,
+        lock::ALL,
+        area::ALL,
+        place::ALL,
+        publish::ALL,
+        table::ALL,
+        entries::ALL,
+        untyped::ALL,
+        registry::ALL,
+        thread::ALL,
+        fork::ALL,
+    ];
+    parts.into_iter().flatten().collect()
 }

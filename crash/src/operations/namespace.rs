@@ -3,14 +3,14 @@
 //! When whoever did it is dead, not a trace may be left of any of these, so that most of them end in
 //! the same state whatever the victim reached ("after").
 
-use dsm_core::namespace::{NamespaceConfig, Opened};
+use dsm_core::namespace::Opened;
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::sync::Ordering;
 
 use crate::case::{Case, Operation};
 use crate::member::{
     ANCESTOR, GUEST, Member, RESCUER, VICTIM, WITNESS, config, ensure, finds_nothing, leak,
-    mortals, open, text,
+    mortals, open, persistent, text,
 };
 use crate::process::Process;
 use crate::{look, system};
@@ -151,6 +151,8 @@ fn open_first(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(finds_nothing),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }
 
@@ -174,6 +176,8 @@ fn open_joining(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(finds_nothing),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }
 
@@ -185,10 +189,6 @@ fn open_after_all_died(rescuers: usize) -> Case {
     std::mem::forget(segments);
     system::kill(ANCESTOR);
     Case { name: "open-after-all-died", ..open_first(rescuers) }
-}
-
-fn persistent() -> NamespaceConfig {
-    NamespaceConfig { persistent: true, ..config() }
 }
 
 /// What a persistent namespace keeps: a pinned segment and a root word.
@@ -251,6 +251,8 @@ fn register(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(finds_nothing),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }
 
@@ -277,6 +279,8 @@ fn leave(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(finds_nothing),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }
 
@@ -332,6 +336,8 @@ fn reap(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(finds_nothing),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }
 
@@ -358,5 +364,7 @@ fn reap_by_register(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(finds_nothing),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }

@@ -10,12 +10,12 @@ use std::cell::Cell;
 use dsm_core::error::ProviderFailure;
 use dsm_registry::{Connected, Connection, Error, Platform, Registry};
 
-use crate::case::{Case, Operation};
+use crate::case::{Case, Heir, Operation};
 use crate::member::{GUEST, Member, RESCUER, VICTIM, WITNESS, ensure, leak, mortals, text};
 use crate::process::Process;
 use crate::system;
 
-const CASES: [Operation; 9] = [
+const CASES: [Operation; 14] = [
     Operation {
         name: "registry-open",
         must: &["the elector works", "an object is named"],
@@ -58,6 +58,31 @@ const CASES: [Operation; 9] = [
         make: remove_forced,
     },
     Operation {
+        name: "registry-remove-area",
+        must: &["initialised by another", "an object is removed"],
+        make: remove_area,
+    },
+    Operation {
+        name: "registry-remove-hash",
+        must: &["found by name", "initialised by another", "an object is removed"],
+        make: remove_hash,
+    },
+    Operation {
+        name: "registry-remove-forced-segment",
+        must: &["found by name", "initialised by another"],
+        make: remove_forced_segment,
+    },
+    Operation {
+        name: "registry-remove-forced-area",
+        must: &["initialised by another"],
+        make: remove_forced_area,
+    },
+    Operation {
+        name: "registry-bytes-create",
+        must: &["found by name", "initialised by another", "taken over"],
+        make: bytes_create,
+    },
+    Operation {
         name: "registry-close",
         must: &["found by name", "the elector works", "a token is given back"],
         make: close,
@@ -94,8 +119,12 @@ impl Platform for Simulated {
 
 /// Starts a process that opens the registry.
 fn open(pid: u64) -> Result<Registry, String> {
+    open_as(pid, false)
+}
+
+fn open_as(pid: u64, persistent: bool) -> Result<Registry, String> {
     system::start(pid);
-    let builder = Registry::builder("crash").provider(Simulated(pid));
+    let builder = Registry::builder("crash").provider(Simulated(pid)).persistent(persistent);
     builder.max_processes(8).max_participants(20).max_segments(40).open().map_err(text)
 }
 
@@ -119,6 +148,19 @@ type Ask = fn(&Registry, u64) -> Result<u64, Error>;
 
 fn ask_segment(registry: &Registry, whose: u64) -> Result<u64, Error> {
     initialise(registry, "thing", whose)
+}
+
+fn ask_bytes(registry: &Registry, whose: u64) -> Result<u64, Error> {
+    let segment = registry.segment_bytes("thing", 16, |bytes| {
+        bytes[..8].copy_from_slice(&whose.to_le_bytes());
+        bytes[8..].copy_from_slice(&(!whose).to_le_bytes());
+        Ok(())
+    })?;
+    let (mut one, mut two) = ([0; 8], [0; 8]);
+    segment.read(0, &mut one)?;
+    segment.read(8, &mut two)?;
+    let (one, two) = (u64::from_le_bytes(one), u64::from_le_bytes(two));
+    Ok(if two == !one { one } else { 0 })
 }
 
 fn ask_area(registry: &Registry, whose: u64) -> Result<u64, Error> {
@@ -186,14 +228,23 @@ impl Scene {
                 Ok(())
             }),
             orders: 2,
-            judge: Box::new(move || judge(witness, ask, idle, kept.take())),
+            judge: Box::new(move || judge(WITNESS, witness, ask, idle, kept.take())),
             newcomer: Box::new(|process| finds_no_name(process.pid)),
             places: Vec::new(),
+            heir: Some(Heir {
+                persist: Box::new(|| witness.set_persistent(true)),
+                judge: Box::new(move |process| {
+                    let heir = leak(open_as(process.pid, true)?);
+                    judge(process.pid, heir, ask, idle, None)
+                }),
+            }),
+            between: false,
         }
     }
 }
 
 fn judge(
+    pid: u64,
     witness: &'static Registry,
     ask: Ask,
     idle: usize,
@@ -206,8 +257,9 @@ fn judge(
     ensure(whose == VICTIMS || whose == OTHERS, || format!("found {whose}"))?;
     crate::explore::mark(if whose == VICTIMS { "found by name" } else { "initialised by another" });
     drop(kept);
+    witness.set_persistent(false);
     // Beside a living user it is not removed, and without one it is.
-    let others: Vec<_> = system::living().into_iter().filter(|pid| *pid != WITNESS).collect();
+    let others: Vec<_> = system::living().into_iter().filter(|other| *other != pid).collect();
     others.into_iter().for_each(system::kill);
     witness.remove("thing").map_err(text)?;
     witness.reap().map_err(text)?;
@@ -267,6 +319,8 @@ fn open_first(rescuers: usize) -> Case {
         }),
         newcomer: Box::new(|process| finds_no_name(process.pid)),
         places: Vec::new(),
+        heir: None,
+        between: false,
     }
 }
 
@@ -320,6 +374,42 @@ fn remove_forced(rescuers: usize) -> Case {
     let table = scene.registries[0].hash::<u64, u64>("thing").expect("attaches");
     let scene = scene.keeping(table);
     scene.case("registry-remove-forced", ask_hash, |v| v.remove_forced("thing").expect("removes"))
+}
+
+fn remove_area(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    ask_area(scene.victim, VICTIMS).map(|_| ()).expect("creates");
+    scene.case("registry-remove-area", ask_area, |v| v.remove("thing").expect("removes"))
+}
+
+fn remove_hash(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    ask_hash(scene.victim, VICTIMS).map(|_| ()).expect("creates");
+    scene.case("registry-remove-hash", ask_hash, |v| v.remove("thing").expect("removes"))
+}
+
+fn remove_forced_segment(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    ask_segment(scene.victim, VICTIMS).map(|_| ()).expect("creates");
+    let segment = scene.registries[0].segment::<[u64; 2]>("thing", |init| init.write([1, !1]));
+    let scene = scene.keeping(segment.expect("attaches"));
+    let remove = |v: &Registry| v.remove_forced("thing").expect("removes");
+    scene.case("registry-remove-forced-segment", ask_segment, remove)
+}
+
+fn remove_forced_area(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    ask_area(scene.victim, VICTIMS).map(|_| ()).expect("creates");
+    let area = scene.registries[0].area("thing").expect("attaches");
+    let scene = scene.keeping(area);
+    let remove = |v: &Registry| v.remove_forced("thing").expect("removes");
+    scene.case("registry-remove-forced-area", ask_area, remove)
+}
+
+fn bytes_create(rescuers: usize) -> Case {
+    scene(rescuers).case("registry-bytes-create", ask_bytes, |v| {
+        ask_bytes(v, VICTIMS).map(|_| ()).expect("creates");
+    })
 }
 
 fn close(rescuers: usize) -> Case {

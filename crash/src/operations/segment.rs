@@ -5,6 +5,7 @@
 use dsm_core::handle::SegmentHandle;
 use dsm_core::namespace::NamespaceConfig;
 use dsm_core::segment::Segment;
+use dsm_core::toc::Toc;
 
 use crate::case::{Case, Operation};
 use crate::member::{
@@ -12,7 +13,7 @@ use crate::member::{
 };
 use crate::process::Process;
 
-const CASES: [Operation; 10] = [
+const CASES: [Operation; 14] = [
     Operation {
         name: "segment-create",
         must: &[
@@ -64,6 +65,18 @@ const CASES: [Operation; 10] = [
         must: &["holds the control lock", "an object is removed"],
         make: end_of_parent,
     },
+    Operation { name: "segment-reserve", must: &["after", "an object is sized"], make: reserve },
+    Operation {
+        name: "segment-detach-to-blank",
+        must: &["holds the control lock", "an object is removed"],
+        make: detach_to_blank,
+    },
+    Operation {
+        name: "segment-pin-mapping",
+        must: &["holds the control lock", "an object is removed"],
+        make: pin_mapping,
+    },
+    Operation { name: "segment-contents", must: &["before", "partly", "after"], make: contents },
 ];
 
 pub(super) const ALL: &[Operation] = &CASES;
@@ -71,13 +84,13 @@ pub(super) const ALL: &[Operation] = &CASES;
 /// Pages of the main region.
 const MAIN: usize = 8 << 12;
 
-struct Scene {
+pub(super) struct Scene {
     witness: Member,
-    victim: Member,
+    pub(super) victim: Member,
     members: Vec<Member>,
 }
 
-fn scene(rescuers: usize) -> Scene {
+pub(super) fn scene(rescuers: usize) -> Scene {
     let config = NamespaceConfig { main_region: MAIN, ..config() };
     let start = |pid| Member::join(Process::start(pid), &config).expect("joins").0;
     let mut members = vec![start(WITNESS)];
@@ -120,11 +133,13 @@ impl Scene {
             }),
             newcomer: Box::new(finds_nothing),
             places: Vec::new(),
+            heir: None,
+            between: false,
         }
     }
 
     /// An operation of which nothing may be left once its process is dead.
-    fn traceless(self, name: &'static str, operate: impl Fn() + 'static) -> Case {
+    pub(super) fn traceless(self, name: &'static str, operate: impl Fn() + 'static) -> Case {
         let witness = self.witness;
         let judge = move || {
             end(&witness, 0)?;
@@ -282,4 +297,91 @@ fn end_of_parent(rescuers: usize) -> Case {
     }
     let parent = kept(parent);
     scene.traceless("segment-end-of-parent", move || drop(parent.take()))
+}
+
+fn reserve(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    let victim = scene.victim;
+    scene.traceless("segment-reserve", move || {
+        let segment = victim.ns.create_object(70_000, 4096).expect("creates");
+        segment.reserve(4096..40_000).expect("reserves");
+        assert!(segment.reserved() >= 40_000);
+        std::mem::forget(segment);
+    })
+}
+
+fn detach_to_blank(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    let victim = scene.victim;
+    let segment = kept(victim.segment());
+    scene.traceless("segment-detach-to-blank", move || {
+        let segment = segment.take().expect("is kept");
+        // SAFETY: nobody reads or writes it.
+        let blank = unsafe { segment.detach_to_blank() }.expect("was the only handle");
+        // SAFETY: as above.
+        unsafe { victim.ns.release_blank(blank) };
+    })
+}
+
+/// The mapping outlives its handle, which is given up and had again; then it goes.
+fn pin_mapping(rescuers: usize) -> Case {
+    let scene = scene(rescuers);
+    let victim = scene.victim;
+    let segment = kept(victim.segment());
+    scene.traceless("segment-pin-mapping", move || {
+        let segment = segment.take().expect("is kept");
+        let handle = segment.handle();
+        segment.pin_mapping();
+        drop(segment);
+        let found = victim.ns.find_mapping(handle).expect("stayed").into_raw();
+        // SAFETY: given up just now.
+        drop(unsafe { Segment::from_raw(victim.ns, found) });
+        // SAFETY: nothing uses the memory.
+        assert!(unsafe { victim.ns.unpin_mapping(handle) });
+    })
+}
+
+/// A table of contents: each entry is there with what it leads to, or not at all.
+fn contents(rescuers: usize) -> Case {
+    const MAGIC: u64 = 0x70c;
+    let scene = scene(rescuers);
+    let (witness, victim) = (scene.witness, scene.victim);
+    let segment = leak(kept(witness.segment()));
+    let handle = handle_of(segment);
+    let mine = leak(victim.ns.attach_segment(handle).expect("attaches").expect("is there"));
+    let operate = move || {
+        // SAFETY: the segment's own bytes, which stay mapped.
+        let toc = unsafe { Toc::create(MAGIC, mine.base(), mine.len()) }.expect("is long enough");
+        for key in [1, 2] {
+            let at = toc.allocate(64).expect("there is room");
+            // SAFETY: given out to this call alone.
+            unsafe { at.cast::<u64>().write(key * 100) };
+            assert!(toc.insert(key, at));
+        }
+    };
+    let judge = move || {
+        let held = segment.take().ok_or("judged twice")?;
+        // SAFETY: as above.
+        let outcome = match unsafe { Toc::attach(MAGIC, held.base(), held.len()) } {
+            None => "before",
+            Some(toc) => {
+                let mut there = 0;
+                for key in [1, 2] {
+                    let Some(at) = toc.lookup(key) else { continue };
+                    // SAFETY: written before it was entered.
+                    let value = unsafe { at.cast::<u64>().read() };
+                    ensure(value == key * 100, || format!("{key} leads to {value}"))?;
+                    there += 1;
+                }
+                let room = toc.allocate(64).ok_or("no room is left")?;
+                ensure(toc.insert(9, room) && toc.lookup(9) == Some(room), || "is full".into())?;
+                ["before", "partly", "after"][there]
+            }
+        };
+        segment.set(Some(held));
+        still_there(&witness, segment)?;
+        end(&witness, 0)?;
+        Ok(outcome)
+    };
+    scene.case("segment-contents", operate, judge)
 }

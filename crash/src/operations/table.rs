@@ -4,7 +4,7 @@ use dshash_core::Stats;
 use dsm_core::sync::compiler_fence;
 
 use super::area_kit::Kit;
-use super::table_kit::{Effect, Seen, User, fill, tables, value};
+use super::table_kit::{Effect, Seen, Typed, User, fill, tables, value};
 use crate::case::{Case, Operation};
 use crate::explore::rehearse;
 use crate::member::ANCESTOR;
@@ -133,7 +133,7 @@ fn insert(rescuers: usize) -> Case {
 
 /// Into the place of an entry that was deleted.
 fn insert_reusing(rescuers: usize) -> Case {
-    let before = |user: &User| {
+    let before = |user: &Typed| {
         fill(user, 0..20);
         [3, 7, 8, 11].into_iter().for_each(|key| user.delete(key));
     };
@@ -145,7 +145,7 @@ type Turn = fn(&Stats, &Stats) -> bool;
 
 /// The first key whose insertion by the victim (the deletion of the last but so many, if
 /// `shrinking`) is such a turn.
-fn turning_point(victim: &User, keys: u64, shrinking: bool, turn: Turn) -> u64 {
+fn turning_point(victim: &Typed, keys: u64, shrinking: bool, turn: Turn) -> u64 {
     rehearse(|| {
         let stats = || victim.session.stats().expect("is in order");
         let mut before = stats();
@@ -199,7 +199,9 @@ fn grow_slots_again(rescuers: usize) -> Case {
 }
 
 fn grow_split(rescuers: usize) -> Case {
-    growing("table-grow-split", rescuers, |a, b| b.segments > a.segments && a.segments > 2)
+    growing("table-grow-split", rescuers, |a, b| {
+        b.segments > a.segments && a.segments > 2 && b.directory == a.directory
+    })
 }
 
 fn grow_directory(rescuers: usize) -> Case {
@@ -290,7 +292,7 @@ fn insert_by_entry(rescuers: usize) -> Case {
 fn repair(rescuers: usize) -> Case {
     let tables = tables(rescuers, |user| fill(user, 0..10));
     let handle = tables.victim.session.table().handle();
-    let dead = User::attach(Kit::start(ANCESTOR, &tables.victim.kit), handle);
+    let dead = Typed::attach(Kit::start(ANCESTOR, &tables.victim.kit), handle).expect("attaches");
     std::mem::forget(dead.session.find_exclusive(&3).expect("finds"));
     system::kill(ANCESTOR);
     tables.victim.session.check().map(|_| ()).expect("is in order");
@@ -362,11 +364,11 @@ fn clear(rescuers: usize) -> Case {
 }
 
 fn trim(rescuers: usize) -> Case {
-    let prepare = |user: &User| {
+    let prepare = |user: &Typed| {
         fill(user, 0..200);
         (10..200).for_each(|key| user.delete(key));
     };
-    let trim = |user: &User| user.session.trim().expect("trims");
+    let trim = |user: &Typed| user.session.trim().expect("trims");
     tables(rescuers, prepare).case("table-trim", Effect::Whole, trim, |_| {})
 }
 
@@ -374,7 +376,8 @@ fn trim(rescuers: usize) -> Case {
 fn recovering(rescuers: usize) -> Case {
     let tables = tables(rescuers, |user| fill(user, 0..30));
     let witness = tables.users[0];
-    let dead = User::attach(Kit::start(ANCESTOR, &witness.kit), witness.session.table().handle());
+    let dead =
+        Typed::attach(Kit::start(ANCESTOR, &witness.kit), witness.handle()).expect("attaches");
     let case = tables.case(
         "table-recover",
         Effect::Guarded,
