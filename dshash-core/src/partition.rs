@@ -92,7 +92,7 @@ pub(crate) fn in_window(word: u64, kept: u32, i: usize) -> u64 {
 
 /// A partition as one participant uses it. Plain data, to be passed by value: what is seldom done
 /// to a partition is done out of line on a copy, so that the compiler can keep the one in a
-/// [`Locked`] in registers, for whose address nobody ever asks.
+/// [`Locked`](crate::locked::Locked) in registers, for whose address nobody ever asks.
 pub(crate) struct Partition<'s, S: Store> {
     pub(crate) core: &'s Core<S>,
     pub(crate) heap: &'s dyn Allocator,
