@@ -117,9 +117,9 @@ pub(crate) fn mark(kind: &str) {
 }
 
 /// Ends a process that had a fault of its own.
-pub(crate) fn crashed(address: usize) -> ! {
+pub(crate) fn crashed(how: &str) -> ! {
     if let Some(explorer) = CURRENT.get() {
-        explorer.fail(&format!("a fault at {address:#x}"));
+        explorer.fail(how);
     }
     exit(0)
 }

@@ -113,6 +113,22 @@ pub(crate) fn install() {
     }
 }
 
+/// A signal that is not the stepper's, for whoever has to find out why.
+fn what_happened(
+    signal: &str,
+    info: &libc::siginfo_t,
+    address: usize,
+    context: *mut libc::c_void,
+) -> String {
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: the system passes the interrupted context.
+    let context = unsafe { &*context };
+    let at = context.uc_mcontext.gregs[libc::REG_RIP as usize];
+    let armed = ARMED.load(Ordering::Relaxed);
+    let (code, handler) = (info.si_code, what_happened as *const () as usize);
+    format!("a {signal} at {address:#x}, code {code}, by {at:#x} ({handler:#x}), stepping: {armed}")
+}
+
 type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
 fn set_trap_flag(context: *mut libc::c_void, on: bool) {
@@ -131,7 +147,7 @@ extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c
     // SAFETY: the field of this signal.
     let address = unsafe { info.si_addr() }.addr();
     if !ARMED.load(Ordering::Relaxed) || !arena::contains(address) {
-        explore::crashed(address);
+        explore::crashed(&what_happened("fault", info, address, context));
     }
     let first = address & !7;
     WINDOW_AT.store(first, Ordering::Relaxed);
@@ -148,7 +164,7 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
     // SAFETY: the system passes what it knows of the signal.
     let info = unsafe { &*info };
     if !ARMED.load(Ordering::Relaxed) || info.si_code != TRAP_TRACE {
-        explore::crashed(0);
+        explore::crashed(&what_happened("trap", info, 0, context));
     }
     STORES.fetch_add(1, Ordering::Relaxed);
     let first = WINDOW_AT.load(Ordering::Relaxed);
@@ -173,8 +189,10 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
     system::protect(true);
 }
 
-/// The finalizer of SplitMix64 over an address and its contents.
+/// The finalizer of SplitMix64 over an address, relative to the arena so that each run has the same
+/// digests, and its contents.
 fn mix(at: u64, word: u64) -> u64 {
+    let at = at.wrapping_sub(arena::base().addr().get() as u64);
     let mut z = word ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
