@@ -69,7 +69,22 @@ pub(crate) const MODELS: &[Model] = &[
             "somebody is dead already",
             "two die",
         ],
-        act: publish,
+        act: |play| publish(play, [1000, 1000, 12_000]),
+    },
+    Model {
+        name: "area-publish-runs",
+        about: "as area-publish, but all objects are runs of pages, each of which fits where any other was",
+        mortals: 2,
+        share: 60,
+        kinds: &[
+            "an unpublished object is left",
+            "a published object is left",
+            "takes",
+            "holds a lock of the area",
+            "somebody is dead already",
+            "two die",
+        ],
+        act: |play| publish(play, [12_000; 3]),
     },
 ];
 
@@ -206,9 +221,9 @@ impl Words {
 }
 
 fn fill(kit: &Kit, word: &AtomicDsaPointer, size: usize) {
-    kit.heap
-        .allocate_into(size, 8, Flags::ZERO, word, |_| shuttle::point())
-        .expect("there is memory");
+    // Zeroing a run would be most of an execution's points.
+    let flags = if size > 8192 { Flags::empty() } else { Flags::ZERO };
+    kit.heap.allocate_into(size, 8, flags, word, |_| shuttle::point()).expect("there is memory");
 }
 
 fn empty(kit: &Kit, word: &AtomicDsaPointer) {
@@ -216,17 +231,17 @@ fn empty(kit: &Kit, word: &AtomicDsaPointer) {
     unsafe { kit.heap.free_from(word) }.expect("names an object, or nothing");
 }
 
-fn own_words(who: usize, kit: &Kit, words: &Words) {
+fn own_words(who: usize, kit: &Kit, words: &Words, sizes: [usize; 3]) {
     let (open, own) = (words.word(kit, 2 * who), words.word(kit, 2 * who + 1));
     for round in 0..3 {
-        let size = [1000, 1000, 12_000][round % 3];
+        let size = sizes[round % 3];
         if !open.load(Ordering::Acquire).is_valid() {
             fill(kit, open, size);
         }
         fill(kit, own, size);
         empty(kit, own);
     }
-    fill(kit, own, 1000);
+    fill(kit, own, sizes[0]);
 }
 
 fn take(who: usize, kit: &Kit, words: &Words) {
@@ -249,14 +264,14 @@ fn take(who: usize, kit: &Kit, words: &Words) {
     }
 }
 
-fn publish(play: &mut Play) {
+fn publish(play: &mut Play, sizes: [usize; 3]) {
     let kits = Kit::several(4);
     let object = kits[3].heap.allocate_extended(WORDS * 8, Flags::ZERO).expect("there is memory");
     let words: &Words = keep(Words { object, heirs: Cell::new(0) });
     for (who, kit) in kits.iter().copied().enumerate().take(3) {
         play.actor(kit.member.process, move || match who {
             2 => take(who, &kit, words),
-            _ => own_words(who, &kit, words),
+            _ => own_words(who, &kit, words, sizes),
         });
     }
     look_at_locks(play, &kits);

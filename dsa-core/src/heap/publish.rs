@@ -6,6 +6,10 @@
 //! have found the pointer and freed the object by then). Killed before the second, recovery frees
 //! the object; after it, it completes the third.
 //!
+//! A slab's objects are handed out by its owner alone, who is busy here: what was freed in between
+//! stays free. The pages of a run that was freed can be anybody's at once, with the very same word,
+//! unpublished; so a run is linked and published under the page lock, which freeing takes too.
+//!
 //! A structure with records of its own (a hash table) can do without `dest`: it allocates
 //! unpublished, links, and [`settle`](Heap::settle)s; its recovery settles what is linked *before*
 //! the allocator's recovery frees the 2s of the dead, that is before it calls into the area.
@@ -90,6 +94,7 @@ impl<L: RawLock> Heap<'_, L> {
                 if header.owner.load(Ordering::Relaxed) != me {
                     return Err(wild);
                 }
+                let _pages = self.area.lock_pages(self.participant)?;
                 header.dest.store(at.raw(), Ordering::Relaxed);
                 dsm_core::sync::compiler_fence();
                 header.publishing.store(1, Ordering::Relaxed);
