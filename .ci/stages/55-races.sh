@@ -5,7 +5,7 @@
 # The standard library that comes with the compiler is not instrumented: the sanitizer does not see
 # that ending a thread happens before joining it, and reports what a test does after its threads
 # have ended, from inside std. So a report counts if the code that it points at is ours.
-# limit: 400
+# limit: 600
 source "$CI_ROOT/.ci/lib.sh"
 export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg dsm_tsan"
 export CARGO_TARGET_DIR="$CI_ROOT/target/races"

@@ -1,6 +1,6 @@
 # The cores build where there is no std to reach for. Debian's rustc-web comes with the sources of
 # core, so cargo builds core itself for targets that rustup can't fetch here.
-# limit: 400
+# limit: 600
 source "$CI_ROOT/.ci/lib.sh"
 packages rustc-web rust-web-src
 export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1

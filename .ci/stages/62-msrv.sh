@@ -1,7 +1,7 @@
 # The libraries compile with the oldest compiler that they promise to: Debian 12 still has it in its
 # main archive, under the version it once had. It is unpacked and not installed, since the compiler that other
 # stages use is a later version of the same package.
-# limit: 400
+# limit: 600
 source "$CI_ROOT/.ci/lib.sh"
 root="$CI_ROOT/target/msrv/root"
 if [ ! -x "$root/usr/bin/rustc" ]; then

@@ -1,7 +1,7 @@
 # What runs on systems that are not at hand is at least compiled for them, tests included: no linker
 # needed, and std is checked from Debian's sources. `benches` needs a C compiler for the system, `crash`
 # single-steps x86-64 Linux.
-# limit: 400
+# limit: 600
 source "$CI_ROOT/.ci/lib.sh"
 packages rustc-web rust-web-src binutils-mingw-w64-x86-64
 export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1

@@ -1,5 +1,5 @@
 # The README's first command: workers count words, three of them are killed, the count is right.
-# limit: 400
+# limit: 600
 source "$CI_ROOT/.ci/lib.sh"
 say cargo build --release -p dsm-cli
 result="$CI_WORK/demo.json"
