@@ -1,7 +1,7 @@
 # Models of several processes at once, one or two of which die, in many orders: locks, namespace, allocator and table as
 # whole operations, under shuttle. In a build of their own, as those of loom; the lints look at
 # what only that build compiles.
-# limit: 600
+# limit: 900
 source "$CI_ROOT/.ci/lib.sh"
 say cargo run --release -p crash -- models --iterations 2000
 export RUSTFLAGS="--cfg shuttle"
