@@ -19,6 +19,9 @@ const WINDOW: usize = 32;
 const TRAP_FLAG: i64 = 0x100;
 /// `si_code` of a trap after one instruction.
 const TRAP_TRACE: i32 = 2;
+/// `si_code` of a trap for which the processor gave no cause: under a hypervisor, that of a single
+/// step is lost now and then. (A breakpoint instruction has another.)
+const TRAP_BRKPT: i32 = 1;
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WINDOW_AT: AtomicUsize = AtomicUsize::new(0);
@@ -131,6 +134,12 @@ fn what_happened(
 
 type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
+fn has_trap_flag(context: *mut libc::c_void) -> bool {
+    // SAFETY: the system passes the interrupted context.
+    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    context.uc_mcontext.gregs[libc::REG_EFL as usize] & TRAP_FLAG != 0
+}
+
 fn set_trap_flag(context: *mut libc::c_void, on: bool) {
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the system passes the interrupted context, which is the handler's to change.
@@ -163,7 +172,9 @@ extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c
 extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the system passes what it knows of the signal.
     let info = unsafe { &*info };
-    if !ARMED.load(Ordering::Relaxed) || info.si_code != TRAP_TRACE {
+    let stepped =
+        info.si_code == TRAP_TRACE || info.si_code == TRAP_BRKPT && has_trap_flag(context);
+    if !ARMED.load(Ordering::Relaxed) || !stepped {
         explore::crashed(&what_happened("trap", info, 0, context));
     }
     STORES.fetch_add(1, Ordering::Relaxed);
