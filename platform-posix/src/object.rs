@@ -444,10 +444,9 @@ pub(crate) fn populate(mapping: &Mapping, range: Range<usize>) -> Result<(), Err
     }
     // SAFETY: `check_range` has held the range against the mapping's length.
     let base = unsafe { mapping.base.add(start) };
-    sys::populate(base, end - start).map_err(|e| match e {
-        // What would have been a bus error on touch.
-        Errno(libc::EFAULT) => Error::os(Errno(libc::ENOSPC), "MADV_POPULATE_WRITE", ""),
-        e => Error::os(e, "MADV_POPULATE_WRITE", ""),
+    sys::populate(base, end - start).map_err(|e| {
+        let full = e == Errno(libc::EFAULT);
+        Error::os(if full { Errno(libc::ENOSPC) } else { e }, "populating", "")
     })
 }
 

@@ -335,20 +335,47 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
     unsafe { libc::munmap(base.as_ptr().cast(), len) };
 }
 
-/// Backs a range of a shared mapping with memory, leaving its contents alone.
-///
-/// Linux 5.14 and later; `EINVAL` before that and where advice isn't heeded, `EFAULT` where touching would
-/// have been a fault.
+/// Backs the pages of a shared mapping with memory, from the beginning of a page on, leaving their
+/// contents alone. `EFAULT` where touching would have been a bus error.
 #[cfg(target_os = "linux")]
 pub(crate) fn populate(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
-    if !advice_is_heeded() {
-        return Err(Errno(libc::EINVAL));
+    if advice_is_heeded() {
+        let advised = restart(|| {
+            let advice = libc::MADV_POPULATE_WRITE;
+            // SAFETY: populating changes no contents, and a range that is not mapped is an error.
+            Errno::check(unsafe { libc::madvise(base.as_ptr().cast(), len, advice) }).map(drop)
+        });
+        // Linux before 5.14 doesn't know this advice.
+        if !matches!(advised, Err(Errno(libc::EINVAL | libc::ENOSYS))) {
+            return advised;
+        }
     }
-    restart(|| {
-        // SAFETY: populating changes no contents, and a range that is not mapped is an error.
-        let result = unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
-        Errno::check(result).map(drop)
-    })
+    add_nothing(base, len)
+}
+
+/// [`populate`] with what every Linux has: the kernel is asked to add 0 to a word of each page.
+///
+/// An addition of our own would be a bus error where there is no memory left; that of `FUTEX_WAKE_OP` is an
+/// error of the call. It is one atomic read-modify-write, unlike all else that has the kernel write to memory:
+/// what others store to that word at the same time is kept. Whom the call wakes would wait for a word
+/// of our stack, or for the page's as one of this process alone: nobody.
+#[cfg(target_os = "linux")]
+fn add_nothing(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    let call = libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG;
+    let addition = libc::FUTEX_OP(libc::FUTEX_OP_ADD, 0, libc::FUTEX_OP_CMP_EQ, 0);
+    let (nobodys, few): (u32, usize) = (0, 1);
+    for at in (0..len).step_by(page_size()) {
+        let word = base.as_ptr().wrapping_add(at);
+        // SAFETY: the kernel looks at the first word's address alone, adds nothing to the second, which
+        // is aligned as its page is, and says so if that isn't mapped.
+        let woken = unsafe {
+            libc::syscall(libc::SYS_futex, &raw const nobodys, call, few, few, word, addition)
+        };
+        if woken < 0 {
+            return Err(Errno::last());
+        }
+    }
+    Ok(())
 }
 
 /// Whether the system does what `madvise` asks for, or refuses it: qemu's user mode agrees to everything

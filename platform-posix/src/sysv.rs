@@ -17,7 +17,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
@@ -179,28 +178,10 @@ fn mark_destroyed(shmid: libc::c_int) -> Result<(), Errno> {
     }
 }
 
-/// Backs a range; on kernels without the call for it, by touching each page.
+/// Backs a range.
 fn back(mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
     enough_memory(range.len())?;
-    if range.is_empty() {
-        return Ok(());
-    }
-    match populate(mapping, range.clone()) {
-        Err(e) if e.os_code() == libc::EINVAL => {}
-        other => return other,
-    }
-    let last = range.end - 1;
-    for at in range.step_by(sys::page_size()).chain([last]) {
-        // SAFETY: within the mapping, as the caller has checked.
-        let byte = unsafe { mapping.base.add(at) };
-        // SAFETY: mapped for reading and writing; peers touch it by atomics or their own locks,
-        // and a zero over a zero changes nothing.
-        let byte = unsafe { AtomicU8::from_ptr(byte.as_ptr()) };
-        // Not an addition of nothing, which compilers make a mere load of. What isn't zero has been
-        // written to already.
-        let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
-    }
-    Ok(())
+    populate(mapping, range)
 }
 
 // SAFETY: mappings come from shmat, are unmapped by `detach` alone, and the first `reserved` bytes

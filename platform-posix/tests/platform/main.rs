@@ -1,6 +1,8 @@
 //! What POSIX systems do beyond what the traits promise: full file systems, signals, links, forks.
 #![cfg(target_os = "linux")]
 
+#[cfg(target_arch = "x86_64")]
+mod fault;
 mod files;
 mod forks;
 mod processes;

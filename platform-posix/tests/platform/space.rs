@@ -1,9 +1,14 @@
 //! A full `/dev/shm` is an error that names the sizes, never a bus error, and leaves nothing.
 
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use dsm_core::error::ErrorKind;
 use dsm_core::provider::{Election, ProviderError, Root, SegmentProvider};
 use platform_posix::{Error, File, Shm};
 
+#[cfg(target_arch = "x86_64")]
+use crate::support::skip;
 use crate::support::{PATIENCE, get, handle, set, unmap, with_tiny_shm};
 
 const MIB: usize = 1 << 20;
@@ -52,14 +57,88 @@ fn a_reservation_that_does_not_fit_keeps_what_there_is() {
         set(&mapping, 3 * MIB - 1, 43);
         expect_full(shm.reserve(handle(1), &mapping, 3 * MIB..6 * MIB), 3 * MIB);
         assert_eq!((get(&mapping, 0), get(&mapping, 3 * MIB - 1)), (42, 43));
-
-        // The same with the name gone, where the mapping itself is populated.
-        std::fs::remove_file(format!("/dev/shm/dsm.full.{}", handle(1))).unwrap();
-        let error = shm.reserve(handle(1), &mapping, 0..64 * MIB).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-        assert_eq!((get(&mapping, 0), get(&mapping, 3 * MIB - 1)), (42, 43));
         shm.destroy(handle(1), id).unwrap();
         unmap(&shm, mapping);
+    });
+}
+
+/// Where the name is gone there is only the mapping to be backed through.
+fn nameless_memory_is_backed_as_far_as_there_is_any() {
+    let shm = Shm::new("full").unwrap();
+    let (mapping, id) = shm.create(handle(1), 64 * MIB, 4096).unwrap();
+    let path = format!("/dev/shm/dsm.full.{}", handle(1));
+    let object = std::fs::File::open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let backed = || object.metadata().unwrap().blocks() * 512;
+    set(&mapping, 0, 42);
+
+    shm.reserve(handle(1), &mapping, 0..0).unwrap();
+    shm.reserve(handle(1), &mapping, MIB + 1..2 * MIB - 1).unwrap();
+    assert_eq!(backed(), MIB as u64 + 4096);
+    set(&mapping, 2 * MIB - 1, 43);
+
+    // Others write meanwhile: each addition is kept.
+    let counters = [0, MIB].map(|at| {
+        // SAFETY: within the mapping.
+        let word = unsafe { mapping.base.add(at).cast::<AtomicU32>() };
+        // SAFETY: backed and aligned, and mapped until the end.
+        unsafe { word.as_ref() }
+    });
+    let before = counters.map(|counter| counter.load(Ordering::Relaxed));
+    let over = AtomicBool::new(false);
+    let added = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            let mut added = 0u32;
+            while !over.load(Ordering::Relaxed) {
+                for counter in counters {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+                added = added.wrapping_add(1);
+            }
+            added
+        });
+        while counters[1].load(Ordering::Relaxed) == before[1] {
+            std::thread::yield_now();
+        }
+        for _ in 0..1000 {
+            shm.reserve(handle(1), &mapping, 0..4096).unwrap();
+            shm.reserve(handle(1), &mapping, MIB..MIB + 8192).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        adding.join().unwrap()
+    });
+    for (counter, before) in counters.into_iter().zip(before) {
+        assert_eq!(counter.load(Ordering::Relaxed), before.wrapping_add(added));
+    }
+
+    // More than there is.
+    let error = shm.reserve(handle(1), &mapping, 0..64 * MIB).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert_eq!(get(&mapping, 2 * MIB - 1), 43);
+
+    shm.destroy(handle(1), id).unwrap();
+    unmap(&shm, mapping);
+}
+
+#[test]
+fn what_lost_its_name_can_be_backed_all_the_same() {
+    with_tiny_shm("4m", nameless_memory_is_backed_as_far_as_there_is_any);
+}
+
+/// The same where the kernel doesn't know how to populate a mapping, as before 5.14.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_lost_its_name_can_be_backed_by_an_older_kernel() {
+    use crate::fault::{Fault, inject};
+
+    with_tiny_shm("4m", || {
+        let advice = Some((2, libc::MADV_POPULATE_WRITE as u32));
+        let unknown = Fault { call: libc::SYS_madvise, argument: advice, errno: libc::EINVAL };
+        if inject(unknown) {
+            nameless_memory_is_backed_as_far_as_there_is_any();
+        } else {
+            skip("seccomp is not permitted here");
+        }
     });
 }
 
