@@ -36,9 +36,9 @@ pub struct Stats {
     pub directory: u64,
     /// Overflow buckets.
     pub overflow: u64,
-    /// Chunks of entries.
+    /// Chunks of entries, which come after the first ones, in the table itself.
     pub chunks: u64,
-    /// Entries that fit into the chunks.
+    /// Entries that fit into the table itself and the chunks.
     pub capacity: u64,
     /// Allocations that all of it takes.
     pub allocations: u64,
@@ -188,6 +188,7 @@ impl<S: Store> Core<S> {
         let mut stats = Stats {
             entries: u64::from(line.count.load(Ordering::Relaxed)),
             directory: words,
+            capacity: self.shape.first_entries as u64,
             ..Stats::default()
         };
         if words > 2 {
@@ -251,7 +252,7 @@ impl<S: Store> Core<S> {
                 Ok(stats) => writeln!(
                     out,
                     "  partition {partition}: {} entries, {} slots in {} segments, {} overflow \
-                     buckets, room for {} in {} chunks",
+                     buckets, room for {}, {} chunks",
                     stats.entries,
                     stats.slots,
                     stats.segments,
@@ -365,20 +366,15 @@ impl<S: Store> Partition<'_, S> {
         let (first, left) = (fresh as u32, fresh >> 32);
         let units = (self.core.stride() / crate::layout::UNIT) as u32;
         let end = first.wrapping_add(left as u32 * units);
-        let mut chunk = self.line().chunks.load(Ordering::Relaxed);
-        while chunk != 0 {
-            self.each_entry(chunk, |reference, entry| {
-                // Never used: arbitrary bytes.
-                if left != 0 && (first..end).contains(&reference) {
-                    replace(0);
-                    return;
-                }
-                let word = entry.word().load(Ordering::Relaxed);
-                entry.word().store(replace(word), Ordering::Relaxed);
-            })?;
-            chunk = self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed);
-        }
-        Ok(())
+        self.every_entry(|reference, entry| {
+            // Never used: arbitrary bytes.
+            if left != 0 && (first..end).contains(&reference) {
+                replace(0);
+                return;
+            }
+            let word = entry.word().load(Ordering::Relaxed);
+            entry.word().store(replace(word), Ordering::Relaxed);
+        })
     }
 
     /// Whether an entry with that hash is found where it was found.

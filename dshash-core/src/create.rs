@@ -1,9 +1,9 @@
 //! Creating and destroying a table.
 //!
-//! A new table is one allocation: header, partitions, their records and first segments. So there
-//! is no second allocation that could fail and leave the first behind; everything else is
-//! allocated by the first insertions. The memory is arbitrary when it is handed out, so every word
-//! is written. While that is done the allocation is *unpublished*: it goes with a creator who is
+//! A new table is one allocation: header, partitions, their records, first segments and first
+//! entries. So there is no second allocation that could fail and leave the first behind; everything
+//! else is allocated by insertions that need more. The memory is arbitrary when it is handed out, so
+//! every word is written, but for the entries: those are written when they are first used. While that is done the allocation is *unpublished*: it goes with a creator who is
 //! killed. Then it is stored in the word that the creator gave (`create_into`), with no gap between;
 //! without such a word it is settled, and the caller's until he has stored the handle.
 //!
@@ -23,7 +23,8 @@ use crate::error::{Error, MemoryError};
 use crate::kind::Kind;
 use crate::layout::{
     Bucket, FIRST_BUCKETS, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS,
-    Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible, segment_word,
+    Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible, reference,
+    segment_word,
 };
 use crate::partition::Caller;
 use crate::step::step;
@@ -66,7 +67,7 @@ impl<S: Store> Core<S> {
         }
         let heap = caller.heap;
         let lock_size = S::Lock::size_for(caller.participant.peers().max_participants());
-        let shape = Shape::new(partitions, lock_size);
+        let shape = Shape::new(partitions, lock_size, kind.stride());
         let allocated = heap.allocate_unpublished(shape.total, align_of::<Record>())?;
         let built = Self::build(store, caller, kind, &shape, allocated).and_then(|core| {
             match destination {
@@ -122,12 +123,13 @@ impl<S: Store> Core<S> {
             let segment = pointer + shape.first_segment(partition) as u64;
             let inline = pointer + (shape.line(partition) + INLINE_DIRECTORY) as u64;
             let word = segment_word(segment, FIRST_BUCKETS, 0);
+            let entries = reference(pointer + shape.first_entry(partition) as u64);
             let line = Line {
                 seq: crate::sequence::Sequence::new(),
                 directory: AtomicU64::new(directory_word(inline, 0)),
                 count: AtomicU32::new(0),
                 slots: AtomicU32::new((FIRST_BUCKETS * SLOTS) as u32),
-                fresh: AtomicU64::new(0),
+                fresh: AtomicU64::new(u64::from(entries) | (shape.first_entries as u64) << 32),
                 free: AtomicU32::new(0),
                 overflow: AtomicU32::new(0),
                 chunks: AtomicU32::new(0),

@@ -1,17 +1,21 @@
 //! Memory for entries.
 //!
-//! Entries lie in chunks that belong to a partition, the newest first in a list. The first chunk
-//! of a partition is 512 bytes long, each further one doubles what the partition has, up to
-//! 64 KiB: small tables stay small, and an allocation of the area is rare in large ones. A chunk
-//! is cut up as needed (`fresh`), so that adding one touches only its head; entries that were
-//! deleted come back through the free list, the last one first, while it is still cached.
+//! The first entries of a partition are part of the table: 16, or as many as fit into 1.5 KiB. A
+//! small table gets along with them, without any allocation. Further entries lie in chunks that
+//! belong to the partition, the newest first in a list. Each doubles what the partition has, up to
+//! 64 KiB: small tables stay small, and an allocation of the area is rare in large ones. First
+//! entries and chunks are cut up as needed (`fresh`), so that adding a chunk touches only its head,
+//! and creating a table none of its entries; entries that were deleted come back through the free
+//! list, the last one first, while it is still cached.
 //!
 //! Free list, `fresh` and the entry's `LIVE` bit are an index: the truth about an entry is whether
 //! a bucket refers to it. They agree whenever no operation is under way, since recovery completes
 //! the one that was.
 //!
 //! Entries never move, so a chunk is given back when all its entries are free. When a partition's
-//! last entry goes, that holds for all of them and they are freed at once; in between only
+//! last entry goes, that holds for all of them and they are freed at once, but for the oldest one
+//! of a partition without first entries: somebody who inserts one entry and deletes it, over and
+//! over, should not allocate each time. In between only
 //! [`Partition::sweep`], which looks at every entry, finds out. Counting by chunk instead would touch
 //! a line more in every insertion and deletion, to return memory in the rare case that a whole
 //! chunk is free though the partition is not.
@@ -26,7 +30,7 @@ use crate::partition::Partition;
 use crate::store::Store;
 use crate::view::{Core, Entry};
 
-/// Bytes of a partition's first chunk.
+/// Bytes of the first chunk of a partition without first entries.
 const FIRST_CHUNK: usize = 512;
 /// Bytes of the largest: a multiple of pages, and small beside any table that has several.
 const LARGEST_CHUNK: usize = 64 << 10;
@@ -65,14 +69,13 @@ impl<S: Store> Partition<'_, S> {
 
     fn grow_entries(&self) -> Result<(), Error> {
         let newest = self.line().chunks.load(Ordering::Relaxed);
-        let bytes = if newest == 0 {
-            FIRST_CHUNK
+        let before = if newest == 0 {
+            self.core.shape.entries_stride.max(FIRST_CHUNK / 2)
         } else {
             let chunk = self.core.chunk(self.core.header().pointer(newest))?;
-            let capacity = chunk.capacity.load(Ordering::Relaxed) as usize;
-            let bytes = self.core.chunk_bytes(capacity).next_power_of_two();
-            (2 * bytes).min(LARGEST_CHUNK)
+            self.core.chunk_bytes(chunk.capacity.load(Ordering::Relaxed) as usize)
         };
+        let bytes = (2 * before.next_power_of_two()).min(LARGEST_CHUNK);
         let capacity = ((bytes - size_of::<Chunk>()) / self.core.stride()).max(1);
         let pointer = self.make(0, self.core.chunk_bytes(capacity), UNIT)?;
         let chunk = self.core.chunk(pointer)?;
@@ -89,35 +92,59 @@ impl<S: Store> Partition<'_, S> {
         mut visit: impl FnMut(u32, Entry<'_>),
     ) -> Result<(), Error> {
         let capacity = self.core.chunk_at(chunk)?.capacity.load(Ordering::Relaxed);
+        self.each_of(chunk + (size_of::<Chunk>() / UNIT) as u32, capacity, &mut visit)
+    }
+
+    /// Calls `visit` with each entry of the partition.
+    pub(crate) fn every_entry(&self, mut visit: impl FnMut(u32, Entry<'_>)) -> Result<(), Error> {
+        let shape = &self.core.shape;
+        let first = self.core.pointer + shape.first_entry(self.partition()) as u64;
+        self.each_of(reference(first), shape.first_entries as u32, &mut visit)?;
+        let mut chunk = self.line().chunks.load(Ordering::Relaxed);
+        while chunk != 0 {
+            self.each_entry(chunk, &mut visit)?;
+            chunk = self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with each of `count` entries that lie side by side.
+    fn each_of(
+        &self,
+        first: u32,
+        count: u32,
+        visit: &mut impl FnMut(u32, Entry<'_>),
+    ) -> Result<(), Error> {
         let units = (self.core.stride() / UNIT) as u32;
-        let first = chunk + (size_of::<Chunk>() / UNIT) as u32;
-        for i in 0..capacity {
+        for i in 0..count {
             let reference = first + i * units;
             visit(reference, self.core.entry(reference)?);
         }
         Ok(())
     }
 
-    /// Frees all chunks but the first once no entry is left.
+    /// Frees all chunks, or all but the oldest of a partition without first entries, once no entry
+    /// is left.
     pub(crate) fn drain(&self) -> Result<(), Error> {
-        let newest = self.line().chunks.load(Ordering::Relaxed);
-        if newest == 0 || self.core.chunk_at(newest)?.next.load(Ordering::Relaxed) == 0 {
+        let is_last = |chunk: u32| -> Result<bool, Error> {
+            Ok(chunk == 0
+                || self.core.shape.first_entries == 0
+                    && self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed) == 0)
+        };
+        let mut chunk = self.line().chunks.load(Ordering::Relaxed);
+        if is_last(chunk)? {
             return Ok(());
         }
         self.begin_rebuild()?;
-        let mut chunk = newest;
-        loop {
+        while !is_last(chunk)? {
             let next = self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed);
-            if next == 0 {
-                break;
-            }
             self.drop_chunk(0, self.core.header().pointer(chunk), next)?;
             chunk = next;
         }
         self.rebuild()
     }
 
-    /// Frees the chunk that `drain` left. No entry may be live.
+    /// Frees the chunk that `drain` left, if any. No entry may be live.
     pub(crate) fn release_last_chunk(&self) -> Result<(), Error> {
         let chunk = self.line().chunks.load(Ordering::Relaxed);
         if chunk == 0 {
@@ -166,15 +193,11 @@ impl<S: Store> Partition<'_, S> {
     pub(crate) fn rebuild(&self) -> Result<(), Error> {
         self.line().fresh.store(0, Ordering::Relaxed);
         self.line().free.store(0, Ordering::Relaxed);
-        let mut chunk = self.line().chunks.load(Ordering::Relaxed);
-        while chunk != 0 {
-            self.each_entry(chunk, |reference, entry| {
-                if entry.word().load(Ordering::Relaxed) & LIVE == 0 {
-                    self.push_free(reference, entry);
-                }
-            })?;
-            chunk = self.core.chunk_at(chunk)?.next.load(Ordering::Relaxed);
-        }
+        self.every_entry(|reference, entry| {
+            if entry.word().load(Ordering::Relaxed) & LIVE == 0 {
+                self.push_free(reference, entry);
+            }
+        })?;
         self.set_op(0);
         Ok(())
     }

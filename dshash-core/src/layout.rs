@@ -7,6 +7,7 @@
 //!   [ lock | Line ] x n        partition i: its lock, and its hot words
 //!   [ Record ] x n             what the lock's holder is doing: read after its death only
 //!   [ Bucket x 4 ] x n         the first index segment of each partition
+//!   [ entry x m ] x n          the first entries of each partition, at a fixed stride
 //! further allocations:
 //!   index segment              4 to 64 buckets, a power of two
 //!   directory                  2^depth words, each an index segment
@@ -52,7 +53,7 @@ use crate::sequence::Sequence;
 /// `"dshash\0\x01"`, little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"dshash\0\x01");
 /// Of everything in this file.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// What the word after the magic says while the table exists.
 pub(crate) const STATE_READY: u32 = 0x7265_6164;
 /// And after `destroy`.
@@ -68,6 +69,11 @@ pub(crate) const SLOTS: usize = 12;
 /// Buckets in which an entry may lie, from its home on. Longer would fill segments better, but a
 /// lookup may have to visit all of them.
 pub(crate) const WINDOW: usize = 4;
+/// Entries of a partition that are part of the table, as long as they fit into [`FIRST_BYTES`]: a
+/// table of a thousand entries needs hardly any others.
+pub(crate) const FIRST_ENTRIES: usize = 16;
+/// Most bytes of a partition's first entries, all of which an empty table has.
+pub(crate) const FIRST_BYTES: usize = 1536;
 /// Most partitions of a table.
 pub(crate) const MAX_PARTITIONS: u32 = 1024;
 /// Most bits of the hash that pick a directory word: with 6 for the bucket and up to 10 for the
@@ -201,14 +207,14 @@ pub(crate) struct Line {
     pub(crate) count: AtomicU32,
     /// Slots of all index segments.
     pub(crate) slots: AtomicU32,
-    /// First entry of the newest chunk that was never used below, how many there are above: one
-    /// word, so that they change together.
+    /// First entry of the newest chunk (before there is one, of the first entries) that was never
+    /// used below, how many there are above: one word, so that they change together.
     pub(crate) fresh: AtomicU64,
     /// First free entry; the free ones are linked through the lower half of their headers.
     pub(crate) free: AtomicU32,
     /// First overflow bucket.
     pub(crate) overflow: AtomicU32,
-    /// Newest chunk.
+    /// Newest chunk, 0 while the first entries are all there are.
     pub(crate) chunks: AtomicU32,
     pub(crate) _reserved: AtomicU32,
     /// The directory while its depth is 0 or 1.
@@ -342,18 +348,36 @@ pub(crate) struct Shape {
     pub(crate) stride: usize,
     pub(crate) records: usize,
     pub(crate) segments: usize,
+    pub(crate) entries: usize,
+    /// First entries of each partition, and from one partition's to the next one's.
+    pub(crate) first_entries: usize,
+    pub(crate) entries_stride: usize,
     pub(crate) total: usize,
 }
 
 impl Shape {
-    pub(crate) fn new(partitions: u32, lock_size: usize) -> Self {
+    pub(crate) fn new(partitions: u32, lock_size: usize, entry_stride: usize) -> Self {
         let partitions = partitions as usize;
         let stride = lock_size + size_of::<Line>();
         let end = size_of::<Header>() + partitions * stride;
         let records = end.next_multiple_of(align_of::<Record>());
         let segments = records + partitions * size_of::<Record>();
-        let total = segments + partitions * FIRST_BUCKETS * size_of::<Bucket>();
-        Self { partitions, lock_size, stride, records, segments, total }
+        let entries = segments + partitions * FIRST_BUCKETS * size_of::<Bucket>();
+        let first_entries = FIRST_ENTRIES.min(FIRST_BYTES / entry_stride);
+        // Partitions share no lines.
+        let entries_stride = (first_entries * entry_stride).next_multiple_of(64);
+        let total = entries + partitions * entries_stride;
+        Self {
+            partitions,
+            lock_size,
+            stride,
+            records,
+            segments,
+            entries,
+            first_entries,
+            entries_stride,
+            total,
+        }
     }
 
     #[inline(always)]
@@ -373,6 +397,10 @@ impl Shape {
 
     pub(crate) fn first_segment(&self, partition: usize) -> usize {
         self.segments + partition * FIRST_BUCKETS * size_of::<Bucket>()
+    }
+
+    pub(crate) fn first_entry(&self, partition: usize) -> usize {
+        self.entries + partition * self.entries_stride
     }
 }
 

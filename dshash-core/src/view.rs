@@ -152,7 +152,7 @@ impl<S: Store> Core<S> {
         if lock_size == 0 || lock_size % 64 != 0 || lock_size > 1 << 16 {
             return Err(Error::Corrupt("size of a lock"));
         }
-        let shape = Shape::new(partitions, lock_size as usize);
+        let shape = Shape::new(partitions, lock_size as usize, kind.stride());
         let seed = header.seed.load(Ordering::Relaxed);
         let base = store.resolve(handle, shape.total).ok_or(Error::Corrupt("size of the table"))?;
         let first_lock = store

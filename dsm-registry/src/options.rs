@@ -83,12 +83,12 @@ impl HashOptions {
         Self { key_tag: None, value_tag: None, partitions: None, limit: None }
     }
 
-    /// The area that a table lives in: its first segment is long enough for an empty table (half a
-    /// kilobyte a partition, of which only what is used is backed by memory), and none is longer
+    /// The area that a table lives in: its first segment is long enough for an empty table (at most
+    /// two kilobytes a partition; what is not used is not backed by memory), and none is longer
     /// than a table can refer to.
     pub(crate) fn area(self) -> AreaOptions {
         let partitions = self.partitions.unwrap_or(dshash_core::DEFAULT_PARTITIONS) as usize;
-        let table = partitions.saturating_mul(544).min(1 << 20);
+        let table = partitions.saturating_mul(2080).min(1 << 20);
         let area = AreaOptions::new()
             .first_segment((table + (16 << 10)).next_multiple_of(64 << 10))
             .largest_segment(dshash_core::MAX_SEGMENT_SIZE as usize);

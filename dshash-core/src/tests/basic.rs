@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::string::String;
 use std::vec::Vec;
 
+use crate::layout::FIRST_ENTRIES;
 use crate::testing::{TestStore, World};
 use crate::{Entry, Error, Parameter, Params, Session, Table};
 
@@ -44,6 +45,57 @@ fn finds_what_was_inserted_and_nothing_else() {
     assert_eq!(report.stats.entries, 0);
     assert!(report.stats.bytes < 32 << 10, "{report:?}");
     session.trim().unwrap();
+    // SAFETY: nobody else uses the table.
+    unsafe { table.destroy(process.heap) }.unwrap();
+    assert_eq!(world.pool.live(), 0);
+}
+
+#[test]
+fn few_entries_need_no_chunk() {
+    let world = World::new();
+    let process = world.process();
+    let table = Small::create(world.store(&process), process.heap, &small(1)).unwrap();
+    let session = table.bind(process.heap).unwrap();
+    for round in 0..3 {
+        for i in 0..FIRST_ENTRIES as u64 {
+            session.insert(&i, i).unwrap();
+        }
+        let stats = session.check().unwrap().stats;
+        assert_eq!((stats.chunks, stats.capacity), (0, FIRST_ENTRIES as u64), "{round}");
+        session.insert(&100, 100).unwrap();
+        assert_eq!(session.check().unwrap().stats.chunks, 1);
+        assert!(session.delete(&100).unwrap());
+        // What is left lies outside the chunk.
+        session.trim().unwrap();
+        assert_eq!(session.check().unwrap().stats.chunks, 0);
+        session.insert(&100, 100).unwrap();
+        for i in (0..FIRST_ENTRIES as u64).chain([100]) {
+            assert!(session.delete(&i).unwrap());
+        }
+        assert_eq!(session.check().unwrap().stats.chunks, 0);
+        assert_eq!(world.pool.live(), 1);
+    }
+}
+
+#[test]
+fn entries_too_long_to_be_part_of_the_table() {
+    let world = World::new();
+    let process = world.process();
+    let table = Table::<u64, [u64; 250], _>::create(world.store(&process), process.heap, &small(1))
+        .unwrap();
+    let session = table.bind(process.heap).unwrap();
+    for _ in 0..3 {
+        for i in 0..9 {
+            session.insert(&i, [i; 250]).unwrap();
+        }
+        assert!(session.check().unwrap().stats.chunks > 1);
+        for i in 0..9 {
+            assert_eq!(session.get(&i).unwrap(), Some([i; 250]));
+            assert!(session.delete(&i).unwrap());
+        }
+        // One is kept for the next insertion.
+        assert_eq!(session.check().unwrap().stats.chunks, 1);
+    }
     // SAFETY: nobody else uses the table.
     unsafe { table.destroy(process.heap) }.unwrap();
     assert_eq!(world.pool.live(), 0);

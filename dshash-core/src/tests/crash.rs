@@ -11,6 +11,7 @@ use std::vec::Vec;
 use dsa_core::{AtomicDsaPointer, DsaPointer};
 use dsm_core::sync::Ordering;
 
+use crate::layout::FIRST_ENTRIES;
 use crate::testing::{Process, TestStore, World};
 use crate::{Allocator, Error, Params, Session, Table, TableHandle};
 
@@ -128,14 +129,21 @@ fn fill(session: &Here<'_>, keys: core::ops::Range<u64>) {
 
 #[test]
 fn insert() {
-    // Into an empty table: with a chunk.
+    // Into an empty table.
     let case = Case {
         prepare: &|_| {},
         operate: &|s| assert_eq!(s.insert(&5, value(5)).unwrap(), None),
         allowed: &applied_or_not,
     };
+    at_every_step(&case, 6);
+    // Past the first entries: with a chunk.
+    let case = Case {
+        prepare: &|s| fill(s, 0..FIRST_ENTRIES as u64),
+        operate: &|s| assert_eq!(s.insert(&55, value(55)).unwrap(), None),
+        allowed: &applied_or_not,
+    };
     at_every_step(&case, 10);
-    // From the middle of a chunk, and from the free list.
+    // From the middle, and from the free list.
     let case = Case {
         prepare: &|s| fill(s, 0..5),
         operate: &|s| assert_eq!(s.insert(&5, value(5)).unwrap(), None),
@@ -279,7 +287,7 @@ fn delete() {
 
 #[test]
 fn delete_with_shrinking() {
-    // The last entry: all chunks but one go.
+    // The last entry: all chunks go.
     let case = Case {
         prepare: &|s| {
             fill(s, 0..40);

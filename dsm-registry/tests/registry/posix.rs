@@ -122,7 +122,7 @@ fn sixty_empty_tables_and_some_areas_fit_into_half_of_64_mib() {
     let space = Space::new("budget");
     let registry = space.open();
     for i in 0..60 {
-        registry.hash::<u64, [u64; 4]>(&format!("table {i}")).unwrap();
+        registry.hash::<u64, [u64; 10]>(&format!("table {i}")).unwrap();
     }
     for i in 0..4 {
         registry.area(&format!("area {i}")).unwrap();
