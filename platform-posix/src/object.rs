@@ -25,11 +25,16 @@
 //! `reserve` has a mapping and no descriptor. It opens the object again by name and compares the
 //! inode with the one kept in the mapping's token. Where the name is gone (somebody cleaned up
 //! behind our back) the mapping itself is populated instead.
+//!
+//! Who has a range in memory backed is about to use it. So as much as [`AHEAD`] is entered in this
+//! process's page tables at once, which takes half of what a page fault each would take later. Where
+//! the system does not know that, the page faults come.
 
 use std::ffi::c_int;
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +50,9 @@ use crate::root::{
     self, ControlObject, PosixElection, addressable, check_size, enough_memory, set_mode,
 };
 use crate::sys::{self, Errno, Stat};
+
+/// Longest range that is entered in the page tables when it is backed: few fill a longer one at once.
+const AHEAD: usize = 1 << 20;
 
 /// Where named objects live.
 pub(crate) trait Place: Send + Sync + fmt::Debug {
@@ -402,8 +410,15 @@ pub(crate) fn back_mapped(
         enough_memory(range.len())?;
     }
     #[cfg(target_os = "linux")]
-    sys::back(subject.fd, range.start as u64, range.len() as u64)
-        .map_err(|e| subject.fail(e, "posix_fallocate", range.len()))?;
+    {
+        sys::back(subject.fd, range.start as u64, range.len() as u64)
+            .map_err(|e| subject.fail(e, "posix_fallocate", range.len()))?;
+        if range.len() <= AHEAD && !subject.place.on_disk() {
+            let (base, len) = pages(mapping, &range);
+            // The range is backed, whatever becomes of this.
+            let _ = sys::populate_at_once(base, len);
+        }
+    }
     // Elsewhere an object was backed as a whole when it was created.
     Ok(())
 }
@@ -433,18 +448,24 @@ pub(crate) fn check_range(mapping: &Mapping, range: &Range<usize>) -> Result<(),
     Err(Error::new(ErrorKind::InvalidSize, "reserving", why))
 }
 
-/// Backs a range through its mapping; see the module's essay.
+/// The pages that a range of a mapping, held against its length by [`check_range`], lies in.
 #[cfg(target_os = "linux")]
-pub(crate) fn populate(mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
+fn pages(mapping: &Mapping, range: &Range<usize>) -> (NonNull<u8>, usize) {
     let page = sys::page_size();
     let start = range.start & !(page - 1);
     let end = range.end.next_multiple_of(page).min(mapping.len.next_multiple_of(page));
-    if start >= end {
+    // SAFETY: in the mapping, or at its end.
+    (unsafe { mapping.base.add(start) }, end.saturating_sub(start))
+}
+
+/// Backs a range through its mapping; see the module's essay.
+#[cfg(target_os = "linux")]
+pub(crate) fn populate(mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
+    let (base, len) = pages(mapping, &range);
+    if len == 0 {
         return Ok(());
     }
-    // SAFETY: `check_range` has held the range against the mapping's length.
-    let base = unsafe { mapping.base.add(start) };
-    sys::populate(base, end - start).map_err(|e| {
+    sys::populate(base, len).map_err(|e| {
         let full = e == Errno(libc::EFAULT);
         Error::os(if full { Errno(libc::ENOSPC) } else { e }, "populating", "")
     })

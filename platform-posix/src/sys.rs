@@ -339,18 +339,23 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
 /// contents alone. `EFAULT` where touching would have been a bus error.
 #[cfg(target_os = "linux")]
 pub(crate) fn populate(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
-    if advice_is_heeded() {
-        let advised = restart(|| {
-            let advice = libc::MADV_POPULATE_WRITE;
-            // SAFETY: populating changes no contents, and a range that is not mapped is an error.
-            Errno::check(unsafe { libc::madvise(base.as_ptr().cast(), len, advice) }).map(drop)
-        });
-        // Linux before 5.14 doesn't know this advice.
-        if !matches!(advised, Err(Errno(libc::EINVAL | libc::ENOSYS))) {
-            return advised;
-        }
+    match populate_at_once(base, len) {
+        Err(Errno(libc::EINVAL | libc::ENOSYS)) => add_nothing(base, len),
+        advised => advised,
     }
-    add_nothing(base, len)
+}
+
+/// [`populate`] by a single call; `EINVAL` on Linux before 5.14.
+#[cfg(target_os = "linux")]
+pub(crate) fn populate_at_once(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
+    if !advice_is_heeded() {
+        return Err(Errno(libc::EINVAL));
+    }
+    restart(|| {
+        let advice = libc::MADV_POPULATE_WRITE;
+        // SAFETY: populating changes no contents, and a range that is not mapped is an error.
+        Errno::check(unsafe { libc::madvise(base.as_ptr().cast(), len, advice) }).map(drop)
+    })
 }
 
 /// [`populate`] with what every Linux has: the kernel is asked to add 0 to a word of each page.
