@@ -71,6 +71,8 @@ bugs! {
         "A reader clears a dead owner's word, which says that the data may be half-changed.";
     DeadReaderKept "dead-reader-kept" "dsm-core/src/reap.rs":
         "The sweep leaves a dead reader's bit where it is.";
+    SleepersUnwoken "sleepers-unwoken" "dsm-core/src/reap.rs":
+        "The sweep lets those sleep on who wait for the dead.";
     SlotFreedBeforeSweep "slot-freed-before-sweep" "dsm-core/src/reap.rs":
         "A dead participant's slot is free before its bits are cleared.";
     ReaperWithoutClaim "reaper-without-claim" "dsm-core/src/reap.rs":

@@ -168,8 +168,10 @@ fn sweep_participant<A: Actor>(actor: &A, slot: &ParticipantSlot, process: u32) 
                 // participant that is gone, and no other gets the slot under the control lock.
                 unsafe { ControlLock::clear_reader(lock, index as u16) };
             }
-            // SAFETY: as above.
-            unsafe { ControlLock::wake_sleepers(lock, actor.control().env) };
+            if !planted(Bug::SleepersUnwoken) {
+                // SAFETY: as above.
+                unsafe { ControlLock::wake_sleepers(lock, actor.control().env) };
+            }
         });
         reached.is_ok() || !shared
     })

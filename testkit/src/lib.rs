@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`environment`] | an environment around another, to see or change what the cores ask of it |
 //! | [`process`] | the test binary once more, as a peer with a role; killed, or let go |
 //! | [`program`] | other programs, in bounded time |
 //! | `steps` | what a kill leaves after each store of an operation (x86-64 Linux) |
@@ -12,6 +13,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+pub mod environment;
 pub mod process;
 pub mod program;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
+use dsm_core::env::Environment;
 use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
 use dsm_core::provider::Root;
 
@@ -33,11 +34,24 @@ pub fn connect(namespace: &str) -> System {
 #[must_use]
 pub fn join(namespace: &str, config: &NamespaceConfig) -> (&'static System, Namespace<'static>) {
     let system = forever(connect(namespace));
+    (system, join_in(system, config, forever(system.environment())))
+}
+
+/// As [`join`], in an environment of the caller's.
+///
+/// # Panics
+///
+/// If it can't.
+#[must_use]
+pub fn join_in(
+    system: &'static System,
+    config: &NamespaceConfig,
+    env: &'static dyn Environment,
+) -> Namespace<'static> {
     let records: Vec<_> = (0..config.max_segments).map(|_| LocalSegment::new()).collect();
     let local = forever(ProcessLocal::new(forever(AtomicU64::new(0)), records.leak()));
-    let platform = Platform { provider: system, env: forever(system.environment()) };
-    let (namespace, _) = Namespace::open(system, platform, config, local).unwrap();
-    (system, namespace)
+    let platform = Platform { provider: system, env };
+    Namespace::open(system, platform, config, local).unwrap().0
 }
 
 /// Leaks a value: a peer that will be killed has no time to drop it.

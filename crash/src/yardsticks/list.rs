@@ -69,6 +69,10 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             (images("lock-exclusive"), "readers were let in to half-changed data")
         }
         Bug::DeadReaderKept => (images("lock-shared"), "TimedOut"),
+        Bug::SleepersUnwoken => (
+            test("dsm-core", "wakes", "a_writer_that_waits_for_a_writer_is_woken"),
+            "the sweep wakes nobody",
+        ),
         Bug::SlotFreedBeforeSweep => (deeper("lock-shared", None), "TimedOut"),
         Bug::ReaperWithoutClaim => (
             namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
