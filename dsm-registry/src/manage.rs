@@ -114,7 +114,7 @@ impl Registry {
         let seen = home.names().look(home, &key)?.ok_or_else(not_found)?;
         if self.others(seen.handle) > 0 {
             // The dead don't count.
-            home.namespace().reap().map_err(|e| home.error("the reaping of the dead", e))?;
+            home.reap().map_err(|e| home.error("the reaping of the dead", e))?;
         }
         let handle = home.names().modify(home, &key, |entry| {
             let busy = |processes| Error::InUse { name: name.into(), processes };
@@ -169,7 +169,7 @@ impl Registry {
     pub fn reap(&self) -> Result<u32, Error> {
         let home = &self.shared.home;
         home.check_fork()?;
-        home.namespace().reap().map_err(|e| home.error("the reaping of the dead", e))
+        home.reap().map_err(|e| home.error("the reaping of the dead", e))
     }
 
     /// Decides anew whether the namespace outlives its last process.

@@ -324,6 +324,15 @@ impl Attachment {
         self.namespace().env().wake_all(wake);
     }
 
+    /// Sweeps the dead, and wakes those who wait for a name: it may be a dead one's turn.
+    pub(crate) fn reap(&self) -> Result<u32, namespace::Error> {
+        let freed = self.namespace().reap()?;
+        if freed > 0 {
+            self.wake();
+        }
+        Ok(freed)
+    }
+
     /// Unpins what an entry names, if anything; it goes with the last process that has it.
     pub(crate) fn release_object(&self, handle: u64) -> Result<(), Error> {
         let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(()) };

@@ -149,8 +149,8 @@ fn reap(shared: &Shared, mut watch: Box<dyn Watch>) {
             dead = !watch.wait(if blind { ASK } else { LONG }).is_empty() || blind;
         }
         // What can't be swept now is for the next to meet it.
-        if dead && namespace.reap().is_ok_and(|swept| swept > 0) {
-            shared.home.wake();
+        if dead {
+            let _ = shared.home.reap();
         }
     }
 }

@@ -10,12 +10,12 @@ use zerocopy::{FromBytes, KnownLayout};
 
 #[derive(FromBytes, KnownLayout)]
 #[repr(C)]
-struct Config {
+pub(crate) struct Config {
     made_by: AtomicU64,
     times: AtomicU64,
 }
 
-fn config(registry: &Registry) -> Segment<Config> {
+pub(crate) fn config(registry: &Registry) -> Segment<Config> {
     registry
         .segment::<Config>("config", |c| {
             c.times.fetch_add(1, Ordering::SeqCst);

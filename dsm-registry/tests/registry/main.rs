@@ -10,6 +10,7 @@ mod process;
 mod reaper;
 mod support;
 mod things;
+mod wakes;
 
 #[test]
 fn peer() {
@@ -22,5 +23,6 @@ fn peer() {
         #[cfg(target_os = "linux")]
         reaper::ROLES,
         things::ROLES,
+        wakes::ROLES,
     ]);
 }
