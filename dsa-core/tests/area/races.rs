@@ -1,15 +1,13 @@
 //! What somebody does between being looked at and dying.
 
 use std::cell::RefCell;
-use std::time::Duration;
 
 use dsa_core::Options;
-use dsm_core::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
-use dsm_core::error::ProviderFailure;
-use dsm_core::heap::{HeapMachine, HeapProcess};
+use dsm_core::env::{Environment, ProcessProof};
+use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::{Namespace, Platform};
 use dsm_core::participant::ParticipantLocal;
-use dsm_core::sync::AtomicU32;
+use testkit::environment::{Hooks, Wrapped};
 
 use crate::support::{Proc, config, free, leak, start};
 
@@ -18,57 +16,21 @@ thread_local! {
     static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// The environment of a process, in which others act while it asks whether they live.
-struct Slow(&'static HeapProcess);
+/// Lets others act while somebody asks whether they live.
+struct Slow;
 
-impl Wait for Slow {
-    fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
-        self.0.wait(word, expected, timeout);
-    }
-    fn wake_all(&self, word: &AtomicU32) {
-        self.0.wake_all(word);
-    }
-}
-
-impl Liveness for Slow {
-    fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
-        self.0.claim(slot)
-    }
-    fn release(&self, slot: u32) {
-        self.0.release(slot);
-    }
-    fn process_proof(&self) -> ProcessProof {
-        self.0.process_proof()
-    }
-    fn thread_proof(&self) -> ThreadProof {
-        self.0.thread_proof()
-    }
-    fn process_is_dead(&self, slot: u32, proof: &ProcessProof) -> bool {
+impl Hooks for Slow {
+    fn process_is_dead(&self, within: &dyn Environment, slot: u32, proof: &ProcessProof) -> bool {
         if let Some(act) = MEANWHILE.take() {
             act();
         }
-        self.0.process_is_dead(slot, proof)
-    }
-    fn thread_is_dead(&self, process: &ProcessProof, thread: &ThreadProof) -> bool {
-        self.0.thread_is_dead(process, thread)
-    }
-}
-
-impl Clock for Slow {
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
-}
-
-impl Entropy for Slow {
-    fn next_u64(&self) -> u64 {
-        self.0.next_u64()
+        within.process_is_dead(slot, proof)
     }
 }
 
 fn start_slow(machine: &HeapMachine) -> Proc {
     let process = leak(machine.process());
-    let platform = Platform { provider: process, env: leak(Slow(process)) };
+    let platform = Platform { provider: process, env: leak(Wrapped::new(process, Slow)) };
     let (ns, _) = Namespace::open(process, platform, &config(), leak(process.local())).unwrap();
     let (ns, thread) = (leak(ns), leak(ParticipantLocal::new()));
     ns.register(thread).unwrap();
