@@ -63,6 +63,8 @@ bugs! {
         "A reader's look at the owner may come before its bit is set.";
     LostWake "lost-wake" "dsm-core/src/lock/rw/contended.rs":
         "An owner that others wait for lets go and wakes nobody.";
+    SleepsUnlooked "sleeps-unlooked" "dsm-core/src/lock/rw/contended.rs":
+        "Who says that it sleeps does so without a second look at the owner.";
     EntersUnlooked "enters-unlooked" "dsm-core/src/lock/rw/contended.rs":
         "A claimant that saw the readers go enters without a second look.";
     EnteredTakenForClaimed "entered-for-claimed" "dsm-core/src/lock/rw/contended.rs":

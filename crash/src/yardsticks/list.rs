@@ -60,6 +60,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::MissingRelease => (lock_model("exclusion::two_writers"), "Causality violation"),
         Bug::MissingFence => (lock_model("exclusion::writer_and_reader"), "Causality violation"),
         Bug::LostWake => (lock_model("exclusion::two_writers"), "deadlock"),
+        Bug::SleepsUnlooked => (lock_model("exclusion::two_writers"), "deadlock"),
         Bug::EntersUnlooked => (
             lock_model("exclusion::a_nested_reader_and_an_entering_claimant_exclude_each_other"),
             "Causality violation",

@@ -4,24 +4,24 @@
 //!
 //! ```text
 //! byte 0   owner       u64   0..48 ParticipantId::pack(), 48.. flags; 0: nobody, data clean
-//!      8   wake        u32   what waiters sleep on; its value means nothing, only that it moves
+//!      8   wake        u32   what waiters sleep on; bit 0: somebody sleeps until the owner goes; the
+//!                            rest means nothing, only that it moves
 //!      12  shape       u32   "RW" above the number of reader words behind this line; constant
 //!      16  readers     6 u64 bit p: participant p holds the lock shared, or is about to look
 //!      64  ..          8 u64 a line, for participants 384 and above
 //! ```
 //!
 //! Flags: `CLAIMED` (the owner waits for readers to leave, the data is untouched by it) or
-//! `ENTERED` (the owner may have changed the data); `WAITERS` (somebody sleeps until the owner
-//! goes); `DRAINING` (the claimant sleeps until the readers go); `DIRTY` (a dead owner had
-//! entered, and nobody has said `mark_recovered` since).
+//! `ENTERED` (the owner may have changed the data); `DRAINING` (the claimant sleeps until the
+//! readers go); `DIRTY` (a dead owner had entered, and nobody has said `mark_recovered` since).
 //!
 //! # Protocol
 //!
-//! The *owner word* and the *reader bits* are the truth; there is nothing else to rebuild. Every
-//! change to either is an atomic read-modify-write, so that a load of the owner word always
-//! synchronises with the last release, however many flags were set since. Readers and writers
-//! exclude each other as in Dekker's algorithm, which is why those accesses are sequentially
-//! consistent:
+//! The *owner word* and the *reader bits* are the truth; there is nothing else to rebuild. An owner
+//! word that is not 0 is changed by nobody but its owner, until that is dead; so whoever gives a
+//! clean one back just stores 0. Every other change to either is an atomic read-modify-write.
+//! Readers and writers exclude each other as in Dekker's algorithm, which is why those accesses are
+//! sequentially consistent:
 //!
 //! - a reader sets its bit, *then* looks at the owner word. If an owner is there it takes the bit
 //!   back and waits;
@@ -29,8 +29,8 @@
 //!   steps back to `CLAIMED`, waits until the bits are clear, and enters (and looks) again.
 //!
 //! A writer therefore changes the data only after a moment at which the word said `ENTERED` and
-//! no bit was set; every reader whose bit came later sees `ENTERED`. Both cycles cost two
-//! read-modify-writes when nobody else is there.
+//! no bit was set; every reader whose bit came later sees `ENTERED`. When nobody else is there a
+//! writer's cycle costs one read-modify-write, and a reader's two.
 //!
 //! The forms *at once* are the first steps of these two, for a participant that holds no other
 //! lock: who finds somebody there takes its mark back and leaves everything else to the full forms.
@@ -54,7 +54,7 @@
 //! |---|---|---|
 //! | reader, before or after its bit was set, holding or backing out | a bit | a draining claimant, through [`Peers::evict_reader`]; or the sweep |
 //! | claimant | `{dead, CLAIMED}` | any waiter: a reader clears the word, a writer takes it over. Data clean |
-//! | owner, from its first compare-and-swap to its last | `{dead, ENTERED}` | the next writer: `{me, ENTERED, DIRTY}`, `FromDead`. Readers get `NeedsRecovery` |
+//! | owner, from its compare-and-swap to its last store | `{dead, ENTERED}` | the next writer: `{me, ENTERED, DIRTY}`, `FromDead`. Readers get `NeedsRecovery` |
 //! | recoverer | the same with `DIRTY` | the same |
 //! | anybody, between a release and its wake | sleepers | their own timeouts |
 //!
@@ -63,6 +63,17 @@
 //! is bounded by 8 ms, and who wakes up to the same owner asks whether it lives. Before the first
 //! sleep it is only looked up whether somebody has found the owner dead already; whoever sweeps
 //! the dead wakes those who sleep at the locks that they held, which makes them ask at once.
+//!
+//! # Sleep
+//!
+//! Who is going to sleep until the owner goes sets bit 0 of `wake`, *then* looks at the owner word
+//! once more; who gives the word back stores it, *then* looks at bit 0, which only those who wake
+//! all sleepers clear. That is Dekker's pattern again, and would need a fence that costs the owner
+//! as much as a read-modify-write where a processor lets loads pass earlier stores: on x86. There
+//! the one in no hurry pays instead. A store waits in its processor's buffer for some hundred
+//! cycles at most before everybody sees it, so the sleeper goes on looking for longer than that. It
+//! does not rely on this for more than its promptness: like a wake that nobody is left alive to
+//! make, one that were missed would be made up for by the end of the sleep.
 //!
 //! # What waits cost
 //!
@@ -84,7 +95,7 @@ use crate::participant::Participant;
 use crate::planted::{Bug, planted};
 use crate::sync::{
     AtomicU32, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
+    Ordering::{Relaxed, Release, SeqCst},
     dekker_fence,
 };
 
@@ -102,9 +113,16 @@ const LINE_WORDS: usize = 8;
 const OWNER: u64 = (1 << 48) - 1;
 const CLAIMED: u64 = 1 << 48;
 const ENTERED: u64 = 1 << 49;
-const WAITERS: u64 = 1 << 50;
-const DRAINING: u64 = 1 << 51;
-const DIRTY: u64 = 1 << 52;
+const DRAINING: u64 = 1 << 50;
+const DIRTY: u64 = 1 << 51;
+
+/// In `wake`: somebody sleeps until the owner goes.
+const SLEEPERS: u32 = 1;
+
+/// Whether a load may pass an earlier store to another word unless a fence costs as much as a
+/// read-modify-write. Elsewhere sequentially consistent stores and loads do not, and cost little.
+const LOADS_PASS_STORES: bool =
+    cfg!(all(any(target_arch = "x86", target_arch = "x86_64"), not(any(loom, shuttle))));
 
 /// The recoverable reader-writer lock; see the module's essay. Used through
 /// [`LockRef`](super::LockRef).
@@ -132,7 +150,7 @@ pub struct RwLockState {
     pub entered: bool,
     /// Whether a dead owner's damage is still to be repaired.
     pub dirty: bool,
-    /// Whether somebody sleeps until the owner goes.
+    /// Whether somebody sleeps until the owner goes, or was about to since the last wake.
     pub waiters: bool,
     /// How many participants hold it shared (or are just looking, or died doing so).
     pub readers: u32,
@@ -244,7 +262,7 @@ impl RwLock {
             owner: ParticipantId::unpack(word & OWNER),
             entered: word & ENTERED != 0,
             dirty: word & DIRTY != 0,
-            waiters: word & WAITERS != 0,
+            waiters: lines.base.wake.load(SeqCst) & SLEEPERS != 0,
             readers: lines.words().map(|w| w.load(SeqCst).count_ones()).sum(),
         }
     }
@@ -293,8 +311,8 @@ impl RwLock {
 
 // SAFETY: the module's essay: a writer proceeds only after a moment when the word said ENTERED
 // with its id and no reader bit was set, and a reader only after a moment when its bit was set
-// and the word did not say ENTERED; releases are read-modify-writes with release semantics that
-// the next acquisition's acquire loads read from.
+// and the word did not say ENTERED; releases are stores or read-modify-writes with release
+// semantics that the next acquisition's acquire loads read from.
 unsafe impl RawLock for RwLock {
     fn size_for(max_participants: u32) -> usize {
         size_of::<Self>() + extension_words(max_participants) * size_of::<AtomicU64>()
@@ -364,9 +382,14 @@ unsafe impl RawLock for RwLock {
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let base = unsafe { at.as_ref() };
-        let quiet = token.owner() | ENTERED;
-        let order = if planted(Bug::MissingRelease) { Relaxed } else { SeqCst };
-        if base.owner.compare_exchange(quiet, 0, order, order).is_err() {
+        if base.owner.load(Relaxed) == token.owner() | ENTERED {
+            let order = if LOADS_PASS_STORES { Release } else { SeqCst };
+            base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
+            dekker_fence();
+            if base.wake.load(SeqCst) & SLEEPERS != 0 {
+                contended::wake_sleepers(base, participant);
+            }
+        } else {
             contended::let_go(base, participant);
         }
         participant.unhold(token.held());

@@ -6,8 +6,8 @@
 use core::time::Duration;
 
 use super::{
-    CLAIMED, DIRTY, DRAINING, ENTERED, Lines, OWNER, RwLock, SeqCst, WAITERS, dekker_fence,
-    index_of, leave,
+    CLAIMED, DIRTY, DRAINING, ENTERED, LOADS_PASS_STORES, Lines, OWNER, RwLock, SLEEPERS, SeqCst,
+    dekker_fence, index_of, leave,
 };
 use crate::env::Environment;
 use crate::handle::ParticipantId;
@@ -18,6 +18,8 @@ use crate::sync::{AtomicU64, spin_loop};
 
 /// Looks at the word before sleeping: about a microsecond, what a sleep and a wake cost.
 const SPINS: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 64 };
+/// Looks at the word after having said that one sleeps: longer than a store takes to be seen.
+const SETTLING: u32 = if LOADS_PASS_STORES { 32 } else { 1 };
 /// The first sleep; each further one is twice as long.
 const FIRST_SLEEP: Duration = Duration::from_millis(2);
 /// The longest sleep: how long a lost wake or a death can go unnoticed.
@@ -51,11 +53,15 @@ impl<'a> Waiter<'a> {
         Self { env: participant.peers().env(), patience, spins: SPINS, sleeps: 0, doubt: false }
     }
 
-    /// Waits a little for something that `wake` announces. `still` is called after the wake
-    /// word was read and tells whether there is still a reason to sleep.
+    /// Waits a little for something that `wake` announces. `announce` makes sure of that, and returns
+    /// the value of the wake word to sleep on; or `None` if there is no reason to sleep any more.
     ///
     /// Errors only when the last doubt was cleared by the caller and the reason still holds.
-    fn pause(&mut self, lock: &RwLock, still: impl FnOnce() -> bool) -> Result<(), LockError> {
+    fn pause(
+        &mut self,
+        lock: &RwLock,
+        announce: impl FnOnce() -> Option<u32>,
+    ) -> Result<(), LockError> {
         if self.spins > 0 {
             self.spins -= 1;
             spin_loop();
@@ -79,8 +85,7 @@ impl<'a> Waiter<'a> {
             self.doubt = true;
             return Ok(());
         }
-        let seen = lock.wake.load(SeqCst);
-        if still() {
+        if let Some(seen) = announce() {
             self.env.wait(&lock.wake, seen, step);
             self.sleeps = self.sleeps.wrapping_add(1);
             self.doubt = lock.wake.load(SeqCst) == seen || self.sleeps % TRUST == 0;
@@ -91,11 +96,17 @@ impl<'a> Waiter<'a> {
     /// Waits for the owner word to be something else than `word`.
     fn behind_owner(&mut self, lock: &RwLock, word: u64) -> Result<(), LockError> {
         self.pause(lock, || {
-            if word & WAITERS != 0 {
-                lock.owner.load(SeqCst) == word
-            } else {
-                lock.owner.compare_exchange(word, word | WAITERS, SeqCst, SeqCst).is_ok()
+            let seen = lock.wake.fetch_or(SLEEPERS, SeqCst) | SLEEPERS;
+            dekker_fence();
+            for look in 1..=SETTLING {
+                if lock.owner.load(SeqCst) != word && !planted(Bug::SleepsUnlooked) {
+                    return None;
+                }
+                if look < SETTLING {
+                    spin_loop();
+                }
             }
+            Some(seen)
         })
     }
 
@@ -117,10 +128,25 @@ impl<'a> Waiter<'a> {
     }
 }
 
-/// Wakes all sleepers. The word moves first, so that who is about to sleep does not.
+/// Wakes all that sleep, whatever they sleep for. The word moves first, to one without `SLEEPERS`, so
+/// that who is about to sleep does not, and who sleeps again says so again.
 fn wake_all(lock: &RwLock, participant: &Participant<'_>) {
-    lock.wake.fetch_add(1, SeqCst);
+    let mut seen = lock.wake.load(SeqCst);
+    while let Err(now) =
+        lock.wake.compare_exchange(seen, (seen | SLEEPERS).wrapping_add(1), SeqCst, SeqCst)
+    {
+        seen = now;
+    }
     participant.peers().env().wake_all(&lock.wake);
+}
+
+/// Wakes those who sleep until the owner goes, which has just happened.
+#[cold]
+pub(super) fn wake_sleepers(lock: &RwLock, participant: &Participant<'_>) {
+    dekker_fence();
+    if lock.wake.load(SeqCst) & SLEEPERS != 0 && !planted(Bug::LostWake) {
+        wake_all(lock, participant);
+    }
 }
 
 /// The last reader out wakes the claimant; the others have no news for it.
@@ -137,10 +163,7 @@ pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
     let mut word = lock.owner.load(SeqCst);
     while word & OWNER == participant.packed() {
         match lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst) {
-            Ok(_) if word & WAITERS != 0 && !planted(Bug::LostWake) => {
-                return wake_all(lock, participant);
-            }
-            Ok(_) => return,
+            Ok(_) => return wake_sleepers(lock, participant),
             Err(changed) => word = changed,
         }
     }
@@ -199,14 +222,14 @@ fn claim(
     loop {
         let word = lock.owner.load(SeqCst);
         let mine = if word & OWNER == 0 {
-            me | ENTERED | word & (DIRTY | WAITERS)
+            me | ENTERED | word & DIRTY
         } else if !waiter.finds_dead(participant, word) {
             waiter.behind_owner(lock, word)?;
             continue;
         } else if word & ENTERED != 0 && !planted(Bug::EnteredTakenForClaimed) {
-            me | ENTERED | DIRTY | word & WAITERS
+            me | ENTERED | DIRTY
         } else {
-            me | ENTERED | word & (DIRTY | WAITERS)
+            me | ENTERED | word & DIRTY
         };
         if lock.owner.compare_exchange(word, mine, SeqCst, SeqCst).is_ok() {
             return enter(lines, participant, patience);
@@ -229,9 +252,8 @@ fn enter(
             return Ok(if dirty { Acquired::FromDead } else { Acquired::Clean });
         }
         // Back to CLAIMED, where readers that hold other locks may pass: wake them.
-        if lock.owner.fetch_xor(ENTERED | CLAIMED, SeqCst) & WAITERS != 0 {
-            wake_all(lock, participant);
-        }
+        lock.owner.fetch_xor(ENTERED | CLAIMED, SeqCst);
+        wake_sleepers(lock, participant);
         if let Err(error) = drain(lines, participant, patience) {
             let_go(lock, participant);
             return Err(error);
@@ -261,11 +283,12 @@ fn drain(
             }
         }
         waiter.pause(lock, || {
+            let seen = lock.wake.load(SeqCst);
             if lock.owner.load(SeqCst) & DRAINING == 0 {
                 lock.owner.fetch_or(DRAINING, SeqCst);
             }
             dekker_fence();
-            lines.any_reader()
+            lines.any_reader().then_some(seen)
         })?;
     }
     Ok(())
@@ -348,10 +371,8 @@ fn wait_out(
             waiter.behind_owner(lock, word)?;
         } else if word & ENTERED != 0 && !planted(Bug::ReaderClearsEntered) {
             return Ok(false);
-        } else if lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst).is_ok()
-            && word & WAITERS != 0
-        {
-            wake_all(lock, participant);
+        } else if lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst).is_ok() {
+            wake_sleepers(lock, participant);
         }
     }
 }
