@@ -49,7 +49,24 @@ fn the_own_documents_are_counted_if_no_file_is_given() {
     ] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
     }
-    assert!(output.stderr.is_empty(), "no progress bar without a terminal");
+    let complaints = text(&output.stderr);
+    assert!(complaints.is_empty(), "no progress bar without a terminal, but: {complaints}");
+}
+
+/// The work is over in an instant, long before the supervisor looks for the first time.
+#[test]
+fn all_kills_happen_however_little_there_is_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("text");
+    for (words, workers, kills) in [(20, "2", 1), (60, "3", 6), (3, "1", 2)] {
+        let text: Vec<String> = (0..words).map(|n| format!("w{}", n % 17)).collect();
+        std::fs::write(&path, text.join(" ")).unwrap();
+        let text = path.to_str().unwrap();
+        let report =
+            demo(&["--workers", workers, "--kills", &kills.to_string(), "--passes", "1", text]);
+        assert_eq!(report["killed"], kills, "{report}");
+        assert_eq!((&report["words"], &report["verified"]), (&words.into(), &true.into()));
+    }
 }
 
 #[test]

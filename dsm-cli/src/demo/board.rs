@@ -9,7 +9,7 @@
 //! what:
 //!
 //! - the *supervisor* fills in the header, the ranges and `words` before it starts any worker, and
-//!   writes `hold`, `open`, and a worker slot's `stop_midway`;
+//!   writes `hold` and `open`, and a worker slot's `stop` together with the worker;
 //! - a piece's `owner` changes once, from nobody to a worker *slot*, by a compare-and-swap; the
 //!   process in the slot may be replaced, the owner stays;
 //! - `next` is written by the process in the owning slot only, and so is `undo`, except that who
@@ -82,21 +82,27 @@ pub(crate) struct Piece {
     pub(crate) undo: Undo,
 }
 
+/// The worker has not been asked to stop.
+pub(crate) const GO_ON: u64 = 0;
+/// The supervisor wants it to stop between the two stores of its next update.
+pub(crate) const STOP_MIDWAY: u64 = 1;
+/// It has stopped there, and waits for its end.
+pub(crate) const STOPPED: u64 = 2;
+
 /// A worker's place, and the messages between its process and the supervisor.
 #[derive(FromBytes, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct WorkerSlot {
-    /// Not 0: stop between the two stores of the next update, and wait for the end.
-    pub(crate) stop_midway: AtomicU64,
-    /// Not 0: it has stopped there.
-    pub(crate) stopped: AtomicU64,
+    /// [`GO_ON`], [`STOP_MIDWAY`] or [`STOPPED`]: both sides change it by compare-and-swap, so that
+    /// a wish is either granted or withdrawn.
+    pub(crate) stop: AtomicU64,
     /// The process in the slot that has begun to count: 1 for the first, 2 for its replacement...
     pub(crate) started: AtomicU64,
     /// The piece it began with (its index and 1; 0 if there was none left), and `next` then.
     pub(crate) first_piece: AtomicU64,
     /// See above.
     pub(crate) first_word: AtomicU64,
-    _pad: [AtomicU64; 3],
+    _pad: [AtomicU64; 4],
 }
 
 /// The shared segment.
@@ -115,7 +121,8 @@ pub(crate) struct Board {
     pub(crate) undone: AtomicU64,
     /// Poisoned entries that were found consistent: their holder died before or after its update.
     pub(crate) untouched: AtomicU64,
-    /// Not 0: workers wait before their next word. A kill is due and its victim not ready yet.
+    /// Not 0: a kill is due and its victim not ready yet. Workers wait before their next word, but for
+    /// the first of each process.
     pub(crate) hold: AtomicU64,
     /// How many pieces, from the first on, may be begun. The others are for after the next kill.
     pub(crate) open: AtomicU64,

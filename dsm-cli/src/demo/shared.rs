@@ -32,6 +32,7 @@ impl Shared {
         let work: Vec<_> = pieces(text, MAX_PIECES)
             .into_iter()
             .map(|range| (range.clone(), words(&text[range]).count()))
+            .filter(|(_, words)| *words > 0)
             .collect();
         let registry = Registry::open(name)?;
         let board = registry.segment::<Board>(BOARD, |board| {

@@ -2,11 +2,15 @@
 //!
 //! When and whom it kills is drawn before the run from a seed. Moments are progress, not time: the
 //! i-th kill falls into the i-th part of the work, however fast the machine is, and if nobody can be
-//! killed just then (all victims so far are still being replaced), the others wait. Pieces of the
-//! text beyond the next kill stay closed until it has happened, so that a supervisor who comes late
-//! does not find all the work done. Every other one,
+//! killed just then (all victims so far are still being replaced), the others wait. Every other one,
 //! the first among them, is aimed: the victim is told to stop between the two stores of its next
 //! update, the entry of the word locked, and is killed there; the others die wherever they are.
+//!
+//! A supervisor may come late to any of this. Pieces of the text beyond the next kill, and some words for
+//! each that is to come, stay closed, so that it never finds all the work done. If no open piece
+//! has a word left, it opens one more and has who takes it wait there. And a victim may have counted the
+//! last word of its piece just before it was told to stop: it may not find another then, so that the
+//! wish is withdrawn, and somebody else is chosen.
 //!
 //! A worker's process is replaced in the same slot of the board: what the slot owns, the
 //! replacement goes on with. Recovery is timed from just before the kill until the replacement
@@ -16,7 +20,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::board::{Board, WorkerSlot};
+use super::board::{Board, GO_ON, STOP_MIDWAY, STOPPED};
 use super::summary::Recovery;
 
 /// How often the supervisor looks at its workers.
@@ -112,11 +116,11 @@ pub(crate) fn run(
     let mut outcome = Outcome::default();
     let mut pending: Vec<Pending> = Vec::new();
     let mut processes = Vec::new();
-    open_up_to(board, workers, plan.first());
+    let mut to_come = plan;
+    open_up_to(board, workers, to_come);
     for worker in 0..workers {
         processes.push(Process { child: Some(spawn(worker, 1)?), generation: 1 });
     }
-    let mut plan = plan.iter().peekable();
     let mut last_change = (0, Instant::now());
     loop {
         let done = board.done();
@@ -138,8 +142,11 @@ pub(crate) fn run(
             break;
         }
         let all_open_done = board.is_open_work_done();
-        let due = plan.peek().filter(|kill| done >= kill.at || all_open_done).map(|kill| **kill);
-        let death = due.and_then(|kill| try_kill(board, &mut processes, &pending, &kill));
+        let due = to_come.first().filter(|kill| done >= kill.at || all_open_done);
+        if due.is_some_and(|kill| kill.midway) {
+            board.hold.store(1, Ordering::Relaxed);
+        }
+        let death = due.and_then(|kill| try_kill(board, &mut processes, &pending, kill));
         // Whoever is to be killed at this point of the work must not come to its end.
         let waiting = due.is_some() && death.is_none();
         board.hold.store(u64::from(waiting), Ordering::Relaxed);
@@ -147,8 +154,8 @@ pub(crate) fn run(
             board.open.fetch_add(1, Ordering::Release);
         }
         if let Some(death) = death {
-            plan.next();
-            open_up_to(board, workers, plan.peek().copied());
+            to_come = &to_come[1..];
+            open_up_to(board, workers, to_come);
             outcome.killed += 1;
             outcome.killed_midway += usize::from(death.midway);
             let process = &mut processes[death.worker];
@@ -162,18 +169,22 @@ pub(crate) fn run(
     Ok(outcome)
 }
 
-/// Opens the pieces up to the next kill, with one more for each worker; all if there is none.
-fn open_up_to(board: &Board, workers: usize, kill: Option<&Kill>) {
+/// Opens the pieces up to the next kill, with one more for each worker; all if no kill is to come. As
+/// many as have a word for each kill to come stay closed.
+fn open_up_to(board: &Board, workers: usize, to_come: &[Kill]) {
     let pieces = board.pieces().len() as u64;
-    let open = match kill {
+    let open = match to_come.first() {
         Some(kill) => {
             let share = kill.at as f64 / board.total() as f64;
-            (pieces as f64 * share).ceil() as u64 + workers as u64
+            let wanted = (pieces as f64 * share).ceil() as u64 + workers as u64;
+            let words_each = (board.total() / pieces.max(1)).max(1);
+            let kept = (to_come.len() as u64).div_ceil(words_each);
+            wanted.min(pieces.saturating_sub(kept))
         }
         None => pieces,
     };
     // Never fewer than there were.
-    board.open.fetch_max(open.min(pieces), Ordering::AcqRel);
+    board.open.fetch_max(open, Ordering::AcqRel);
 }
 
 /// Takes note of those that have ended; returns how many have not.
@@ -229,10 +240,9 @@ fn try_kill(
         })
         .collect();
     let worker = *victims.get(kill.pick.checked_rem(victims.len() as u64)? as usize)?;
-    let slot = &board.workers[worker];
     let process = &mut processes[worker];
     let child = process.child.as_mut()?;
-    if kill.midway && !stop_midway(slot, child) {
+    if kill.midway && !stop_midway(board, worker, || !matches!(child.try_wait(), Ok(None))) {
         return None;
     }
     let killed = Instant::now();
@@ -242,19 +252,21 @@ fn try_kill(
     }
     let _ = child.wait();
     process.child = None;
-    slot.stop_midway.store(0, Ordering::Relaxed);
-    slot.stopped.store(0, Ordering::Relaxed);
+    board.workers[worker].stop.store(GO_ON, Ordering::Relaxed);
     Some(Pending { worker, generation: process.generation + 1, midway: kill.midway, killed })
 }
 
-/// Has the worker stop in the midst of its next update. False if it had no more to do.
-fn stop_midway(slot: &WorkerSlot, child: &mut Child) -> bool {
-    slot.stop_midway.store(1, Ordering::Relaxed);
+/// Has the worker stop in the midst of its next update. False if none is in sight: it goes on then,
+/// if there is more to do.
+fn stop_midway(board: &Board, worker: usize, mut has_ended: impl FnMut() -> bool) -> bool {
+    let wish = &board.workers[worker].stop;
+    wish.store(STOP_MIDWAY, Ordering::Relaxed);
     let asked = Instant::now();
-    while slot.stopped.load(Ordering::Acquire) == 0 {
-        if asked.elapsed() > STALL || !matches!(child.try_wait(), Ok(None)) {
-            slot.stop_midway.store(0, Ordering::Relaxed);
-            return false;
+    while wish.load(Ordering::Acquire) != STOPPED {
+        if has_ended() || !board.is_busy(worker) || asked.elapsed() > STALL {
+            // Unless it has stopped just now.
+            let order = (Ordering::AcqRel, Ordering::Acquire);
+            return wish.compare_exchange(STOP_MIDWAY, GO_ON, order.0, order.1).is_err();
         }
         std::thread::sleep(POLL / 4);
     }
@@ -263,7 +275,20 @@ fn stop_midway(slot: &WorkerSlot, child: &mut Child) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros;
+
     use super::*;
+
+    /// A board with a piece of two words, of which worker 0 has one to go.
+    fn board() -> Board {
+        let board = Board::new_zeroed();
+        board.passes.store(1, Ordering::Relaxed);
+        board.set_pieces(&[(0..4, 2)]);
+        board.open.store(1, Ordering::Relaxed);
+        assert_eq!(board.claim(0), Some(0));
+        board.pieces()[0].next.store(1, Ordering::Relaxed);
+        board
+    }
 
     #[test]
     fn kills_are_spread_over_the_work_and_repeatable() {
@@ -275,5 +300,31 @@ mod tests {
         assert_eq!(kills.iter().filter(|kill| kill.midway).count(), 4);
         assert!(kills[0].midway, "the first is aimed");
         assert!(plan(1000, 0, 1).is_empty());
+    }
+
+    #[test]
+    fn a_victim_that_has_no_word_left_is_not_waited_for() {
+        let board = board();
+        let stop = &board.workers[0].stop;
+        let mut looks = 0;
+        let last_word_is_counted = || {
+            looks += 1;
+            board.pieces()[0].next.store(2, Ordering::Relaxed);
+            false
+        };
+        assert!(!stop_midway(&board, 0, last_word_is_counted));
+        assert_eq!((looks, stop.load(Ordering::Relaxed)), (1, GO_ON));
+    }
+
+    #[test]
+    fn a_victim_that_has_stopped_is_found_even_at_the_last_moment() {
+        let board = board();
+        let stop = &board.workers[0].stop;
+        let stops = || {
+            stop.store(STOPPED, Ordering::Relaxed);
+            true
+        };
+        assert!(stop_midway(&board, 0, stops));
+        assert_eq!(stop.load(Ordering::Relaxed), STOPPED);
     }
 }

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::board::{Piece, WorkerSlot};
+use super::board::{GO_ON, Piece, STOP_MIDWAY, STOPPED, WorkerSlot};
 use super::exactly_once::{self, Step};
 use super::shared::Shared;
 use super::text::{Word, words};
@@ -53,7 +53,7 @@ fn count_piece(
     let begin = piece.next.load(Ordering::Acquire);
     let end = board.total_of(piece);
     for index in begin..end {
-        if index > begin {
+        if slot.started.load(Ordering::Relaxed) == generation {
             wait_while_held(shared, slot);
         }
         let word = &words[index as usize % words.len()];
@@ -69,7 +69,7 @@ fn count_piece(
 #[inline]
 fn wait_while_held(shared: &Shared, slot: &WorkerSlot) {
     while shared.board.hold.load(Ordering::Relaxed) != 0
-        && slot.stop_midway.load(Ordering::Relaxed) == 0
+        && slot.stop.load(Ordering::Relaxed) == GO_ON
     {
         std::thread::sleep(PAUSE);
     }
@@ -109,8 +109,8 @@ fn count_word(
 ) -> Result<(), String> {
     with_entry(shared, word, |count| {
         exactly_once::count(piece, index, word, count, |step| {
-            if step == Step::Counted && slot.stop_midway.load(Ordering::Relaxed) != 0 {
-                wait_for_death(&slot.stopped);
+            if step == Step::Counted && slot.stop.load(Ordering::Relaxed) == STOP_MIDWAY {
+                stop(&slot.stop);
             }
         });
     })
@@ -124,12 +124,14 @@ fn settle(shared: &Shared, piece: &Piece) -> Result<(), String> {
     })
 }
 
-/// Stays where it is until it is killed.
+/// Stays where it is until it is killed, unless that is no longer wanted.
 #[cold]
-fn wait_for_death(stopped: &AtomicU64) {
-    stopped.store(1, Ordering::Release);
-    loop {
-        std::thread::sleep(Duration::from_secs(3600));
+fn stop(wish: &AtomicU64) {
+    let granted = wish.compare_exchange(STOP_MIDWAY, STOPPED, Ordering::AcqRel, Ordering::Relaxed);
+    if granted.is_ok() {
+        loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
     }
 }
 
