@@ -305,7 +305,10 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// [`Error::Lock`] if this thread holds a guard of this table.
     pub fn trim(&self) -> Result<(), Error> {
-        self.session()?.trim().map_err(|e| self.home().table_error(e))
+        self.session()?.trim().map_err(|e| self.home().table_error(e))?;
+        // What the table gave back goes to the system, and what the dead had for the table, too.
+        let heap = thread::heap(self.home(), self.inner.area.raw()).map_err(|e| *e)?;
+        heap.trim().map(drop).map_err(|e| self.home().area_error(e))
     }
 
     /// Number of entries, poisoned ones included, as far as one can say while others work: the

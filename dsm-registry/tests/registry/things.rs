@@ -479,3 +479,18 @@ fn a_cleared_table_gives_its_memory_back() {
     let cleared = table.check().unwrap().stats;
     assert!(cleared.chunks <= 128 && cleared.bytes < empty.bytes + 64 * 1024, "{cleared:?}");
 }
+
+#[test]
+fn a_trimmed_table_gives_its_segments_back() {
+    let space = Space::new("trim-table");
+    let registry = space.open();
+    let table = registry.hash::<u64, [u64; 8]>("table").unwrap();
+    let empty = space.objects().len();
+    for key in 0..20_000 {
+        table.insert(&key, [key; 8]).unwrap();
+    }
+    assert!(space.objects().len() > empty + 2, "a table of several segments");
+    table.clear().unwrap();
+    table.trim().unwrap();
+    assert_eq!(space.objects().len(), empty);
+}
