@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Acquire;
 
 use dsm_core::namespace::Opened;
+use dsm_registry::{HashTable, Key, Plain};
 
 use super::board::Board;
 use super::plan::{Event, Kind};
@@ -49,11 +50,10 @@ pub(super) fn finish(name: &str, board: &Board, base: usize) -> Result<(), Strin
     work::use_up_names(&world)?;
     work::use_up_objects(&world)?;
     work::use_up_segments(board, &world)?;
-    for table in [&world.queue, &world.entries] {
-        table.clear().map_err(text)?;
-        table.trim().map_err(text)?;
-        ensure(table.is_empty().map_err(text)?, || "a table is not empty".into())?;
-    }
+    empty(&world.accounts)?;
+    empty(&world.hot)?;
+    empty(&world.entries)?;
+    empty(&world.queue)?;
     world.area.trim().map_err(text)?;
     let objects = work::verify_objects(&world, u64::MAX)?;
     let kept = world.core.area.size_of_object(world.core.cells()).map_err(text)?
@@ -68,6 +68,12 @@ pub(super) fn finish(name: &str, board: &Board, base: usize) -> Result<(), Strin
     world.leave()?;
     ensure(board.failed.load(Acquire) == 0, || "a worker complained".into())?;
     ensure(left(name).is_empty(), || format!("left in the system: {:?}", left(name)))
+}
+
+fn empty<K: Key, V: Plain>(table: &HashTable<K, V>) -> Result<(), String> {
+    table.clear().map_err(text)?;
+    table.trim().map_err(text)?;
+    ensure(table.is_empty().map_err(text)?, || "a table is not empty".into())
 }
 
 /// Segments that areas may keep when they are emptied, beyond what they were made with.
