@@ -26,9 +26,11 @@
 //! inode with the one kept in the mapping's token. Where the name is gone (somebody cleaned up
 //! behind our back) the mapping itself is populated instead.
 //!
-//! Who has a range in memory backed is about to use it. So as much as [`AHEAD`] is entered in this
-//! process's page tables at once, which takes half of what a page fault each would take later. Where
-//! the system does not know that, the page faults come.
+//! Who has a long range in memory backed is about to fill it. So one as long as [`AHEAD`] says is
+//! entered in this process's page tables at once, which takes half of what a page fault each would
+//! take later. Where the system does not know that, the page faults come. They also do for shorter
+//! ranges: those are backed ahead for many small objects, by and by, and a page that is cleared when
+//! its first object is written is in the cache then.
 
 use std::ffi::c_int;
 use std::fmt;
@@ -51,8 +53,8 @@ use crate::root::{
 };
 use crate::sys::{self, Errno, Stat};
 
-/// Longest range that is entered in the page tables when it is backed: few fill a longer one at once.
-const AHEAD: usize = 1 << 20;
+/// Ranges that are entered in the page tables when they are backed: few fill a longer one at once.
+const AHEAD: Range<usize> = (64 << 10) + 1..(1 << 20) + 1;
 
 /// Where named objects live.
 pub(crate) trait Place: Send + Sync + fmt::Debug {
@@ -413,7 +415,7 @@ pub(crate) fn back_mapped(
     {
         sys::back(subject.fd, range.start as u64, range.len() as u64)
             .map_err(|e| subject.fail(e, "posix_fallocate", range.len()))?;
-        if range.len() <= AHEAD && !subject.place.on_disk() {
+        if AHEAD.contains(&range.len()) && !subject.place.on_disk() {
             let (base, len) = pages(mapping, &range);
             // The range is backed, whatever becomes of this.
             let _ = sys::populate_at_once(base, len);
