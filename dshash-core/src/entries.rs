@@ -69,13 +69,14 @@ impl<S: Store> Partition<'_, S> {
 
     fn grow_entries(&self) -> Result<(), Error> {
         let newest = self.line().chunks.load(Ordering::Relaxed);
-        let before = if newest == 0 {
-            self.core.shape.entries_stride.max(FIRST_CHUNK / 2)
+        let bytes = if newest == 0 {
+            (self.core.shape.entries_stride + 1).next_power_of_two().max(FIRST_CHUNK)
         } else {
             let chunk = self.core.chunk(self.core.header().pointer(newest))?;
-            self.core.chunk_bytes(chunk.capacity.load(Ordering::Relaxed) as usize)
+            let capacity = chunk.capacity.load(Ordering::Relaxed) as usize;
+            let bytes = self.core.chunk_bytes(capacity).next_power_of_two();
+            (2 * bytes).min(LARGEST_CHUNK)
         };
-        let bytes = (2 * before.next_power_of_two()).min(LARGEST_CHUNK);
         let capacity = ((bytes - size_of::<Chunk>()) / self.core.stride()).max(1);
         let pointer = self.make(0, self.core.chunk_bytes(capacity), UNIT)?;
         let chunk = self.core.chunk(pointer)?;

@@ -269,17 +269,17 @@ impl<'s, S: Store> Partition<'s, S> {
     /// Returns false if one finds no room.
     fn refill(&self, from: u64, to: [u64; 2], bit: u32) -> Result<bool, Error> {
         let overflow = self.line().overflow.load(Ordering::Relaxed) != 0;
+        // All entries of a bucket are fetched at once, and those of the next one before: they are
+        // what a split waits for.
+        let mut entries = [[None; SLOTS]; 2];
+        let mut bucket = self.fetch(from, 0, &mut entries[0])?;
         for index in 0..=segment_mask(from) {
-            let bucket = self.core.bucket(segment_pointer(from) + 64 * index as u64)?;
-            // All entries of a bucket are fetched at once: they are what a split waits for.
-            let mut entries = [None::<(Entry<'_>, u32)>; SLOTS];
-            for slot in Tags::of(bucket).used() {
-                let reference = bucket.refs[slot].load(Ordering::Relaxed);
-                let entry = self.core.entry(reference)?;
-                prefetch(entry.base().as_ptr());
-                entries[slot] = Some((entry, reference));
-            }
-            for (slot, entry) in entries.iter().enumerate() {
+            let next = if index < segment_mask(from) {
+                self.fetch(from, index + 1, &mut entries[(index + 1) & 1])?
+            } else {
+                bucket
+            };
+            for (slot, entry) in entries[index & 1].iter().enumerate() {
                 let Some((entry, reference)) = entry else { continue };
                 let kept = entry.word().load(Ordering::Relaxed) as u32;
                 let target = to[usize::from(kept & bit != 0)];
@@ -290,9 +290,29 @@ impl<'s, S: Store> Partition<'s, S> {
             if overflow && bucket.is_chained() {
                 self.mark_heirs(index, segment_mask(from), to)?;
             }
+            bucket = next;
         }
         step();
         Ok(true)
+    }
+
+    /// A bucket of a segment, whose entries are noted by their slots, and on their way.
+    #[inline(always)]
+    fn fetch(
+        &self,
+        word: u64,
+        index: usize,
+        entries: &mut [Option<(Entry<'s>, u32)>; SLOTS],
+    ) -> Result<&'s Bucket, Error> {
+        let bucket = self.core.bucket(segment_pointer(word) + 64 * index as u64)?;
+        *entries = [None; SLOTS];
+        for slot in Tags::of(bucket).used() {
+            let reference = bucket.refs[slot].load(Ordering::Relaxed);
+            let entry = self.core.entry(reference)?;
+            prefetch(entry.base().as_ptr());
+            entries[slot] = Some((entry, reference));
+        }
+        Ok(bucket)
     }
 
     /// Stores a reference in a segment that nobody else knows yet.
