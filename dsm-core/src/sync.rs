@@ -60,3 +60,16 @@ pub fn dekker_fence() {
     #[cfg(loom)]
     fence(Ordering::SeqCst);
 }
+
+/// A sequentially consistent load that must not see an older moment than a sequentially consistent
+/// *store* before it, to another location.
+///
+/// For loom a read-modify-write, which it has read the newest value, and before which, unlike before
+/// a fence, it lets others run.
+#[inline(always)]
+pub fn dekker_load(word: &AtomicU32) -> u32 {
+    #[cfg(loom)]
+    return word.fetch_or(0, Ordering::AcqRel);
+    #[cfg(not(loom))]
+    word.load(Ordering::SeqCst)
+}

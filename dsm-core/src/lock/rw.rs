@@ -96,7 +96,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::{
     AtomicU32, AtomicU64,
     Ordering::{Relaxed, Release, SeqCst},
-    dekker_fence,
+    dekker_fence, dekker_load,
 };
 
 /// Reader words in the first line. One in models, to keep them small.
@@ -385,8 +385,7 @@ unsafe impl RawLock for RwLock {
         if base.owner.load(Relaxed) == token.owner() | ENTERED {
             let order = if LOADS_PASS_STORES { Release } else { SeqCst };
             base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
-            dekker_fence();
-            if base.wake.load(SeqCst) & SLEEPERS != 0 {
+            if dekker_load(&base.wake) & SLEEPERS != 0 {
                 contended::wake_sleepers(base, participant);
             }
         } else {

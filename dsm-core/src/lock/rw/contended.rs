@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::{
     CLAIMED, DIRTY, DRAINING, ENTERED, LOADS_PASS_STORES, Lines, OWNER, RwLock, SLEEPERS, SeqCst,
-    dekker_fence, index_of, leave,
+    dekker_fence, dekker_load, index_of, leave,
 };
 use crate::env::Environment;
 use crate::handle::ParticipantId;
@@ -143,8 +143,7 @@ fn wake_all(lock: &RwLock, participant: &Participant<'_>) {
 /// Wakes those who sleep until the owner goes, which has just happened.
 #[cold]
 pub(super) fn wake_sleepers(lock: &RwLock, participant: &Participant<'_>) {
-    dekker_fence();
-    if lock.wake.load(SeqCst) & SLEEPERS != 0 && !planted(Bug::LostWake) {
+    if dekker_load(&lock.wake) & SLEEPERS != 0 && !planted(Bug::LostWake) {
         wake_all(lock, participant);
     }
 }
