@@ -21,10 +21,10 @@
 //! # At once, or slowly
 //!
 //! Nearly every operation finds the partition free, what it needs mapped, the entry in its home
-//! bucket and room for a new one. That path is inlined, takes no more than the lock's two
-//! read-modify-writes, calls nothing, and has no reason to give when it does not come through: it
-//! then lets go of whatever it holds, and the same is done *slowly*, out of line: with waits,
-//! recovery, mapping, growth and all errors. Nothing of the first attempt is relied upon, so that
+//! bucket and room for a new one. That path is inlined, takes one read-modify-write, the lock's,
+//! calls nothing, and has no reason to give when it does not come through: it then lets go of
+//! whatever it holds, and the same is done *slowly*, out of line: with waits, recovery, mapping,
+//! growth and all errors. Nothing of the first attempt is relied upon, so that
 //! there is one place where each of these is dealt with.
 //!
 //! What makes the inlined path quick is that all it knows stays in registers. Its types are therefore
