@@ -8,6 +8,7 @@
 //! The sequence of keys goes on from sample to sample: a sample that began it anew would visit the
 //! same few ten thousand of a million keys each time, and find them in the caches.
 //!
+//! - `create`: an empty table of ours with its name, area and segment, and all of that removed again.
 //! - `insert`: from an empty table to a full one, its growth included, its creation not.
 //! - `hit`, `miss`: the value read as each is to be read: a copy without a lock of ours, one word
 //!   under a shared lock of the peer's. `find`, `find_miss`: under a shared lock of ours too, for
@@ -21,7 +22,7 @@ use dashmap::DashMap;
 use rapidhash::fast::GlobalState;
 
 use crate::measure::{Contestant, OURS, Random, Stopwatch, Work, repeat, rounds};
-use crate::ours::table::OurMap;
+use crate::ours::table::{OurMap, our_creation};
 
 /// The value of an entry.
 pub type Value = [u64; 7];
@@ -65,7 +66,16 @@ pub fn works() -> Vec<Work> {
         ("update", Operation::Update),
         ("delete_insert", Operation::DeleteInsert),
     ];
-    let mut works = Vec::new();
+    let mut works = vec![Work::new("map_create", || {
+        vec![
+            our_creation(),
+            Contestant::new("dashmap", |operations| {
+                repeat(operations, || {
+                    black_box(DashMap::<u64, Value, GlobalState>::create());
+                })
+            }),
+        ]
+    })];
     for (label, operation) in operations {
         for (size, entries) in [("1k", 1000), ("1M", 1_000_000)] {
             works.push(Work::new(format!("map_{label}_{size}"), move || {

@@ -3,7 +3,19 @@
 use dsm_registry::{HashTable, Registry};
 
 use super::home::unique_name;
+use crate::measure::{Contestant, OURS, repeat};
 use crate::table::{Map, Value};
+
+/// Creates an empty table, and removes it.
+pub fn our_creation() -> Contestant {
+    let registry = Registry::open(&unique_name()).expect("open a namespace");
+    Contestant::new(OURS, move |operations| {
+        repeat(operations, || {
+            drop(registry.hash::<u64, Value>("map").expect("create a table"));
+            registry.remove("map").expect("remove it");
+        })
+    })
+}
 
 /// A table in a namespace of its own, which goes with it.
 pub struct OurMap {
