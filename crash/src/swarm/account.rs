@@ -77,7 +77,7 @@ fn empty<K: Key, V: Plain>(table: &HashTable<K, V>) -> Result<(), String> {
 }
 
 /// Segments that areas may keep when they are emptied, beyond what they were made with.
-const SPARE: usize = 8;
+const SPARE: usize = 2;
 
 /// How many segments there are in a namespace, as tools see it.
 fn segments(name: &str) -> Result<usize, String> {
