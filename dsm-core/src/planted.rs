@@ -127,6 +127,8 @@ bugs! {
         "A value whose writer died is handed out as if it were whole.";
     CountTrusted "count-trusted" "dshash-core/src/recover.rs":
         "The count of entries is believed as a dead owner left it.";
+    ClaimUnlooked "claim-unlooked" "dsm-registry/src/turn.rs":
+        "Who claims a name doesn't look again, under its lock, whether somebody else has.";
     ReadyBeforeObject "ready-before-object" "dsm-registry/src/turn.rs":
         "A name is usable before it says what it stands for.";
     PinBeforeHandle "pin-before-handle" "dsm-registry/src/turn.rs":

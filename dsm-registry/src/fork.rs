@@ -1,15 +1,15 @@
 //! Memory that a forked child finds wiped: what makes it a stranger instead of a second self.
 //!
-//! Where the operating system has no `fork`, ordinary memory does.
+//! Where the operating system has no `fork`, and in models, ordinary memory does.
 
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::sync::{AtomicU64, Ordering};
 
-#[cfg(unix)]
+#[cfg(all(unix, not(shuttle)))]
 type Wiped<T> = platform_posix::fork::Wiped<T>;
-#[cfg(windows)]
+#[cfg(all(windows, not(shuttle)))]
 type Wiped<T> = platform_windows::fork::Wiped<T>;
-#[cfg(not(any(unix, windows)))]
+#[cfg(any(not(any(unix, windows)), shuttle))]
 type Wiped<T> = Box<T>;
 
 /// A thread's participant, unregistered in a forked child.
@@ -18,9 +18,9 @@ pub(crate) struct Local(Wiped<ParticipantLocal>);
 impl Local {
     /// An unregistered participant; `None` if the process can't map any more.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(any(unix, windows))]
+        #[cfg(all(any(unix, windows), not(shuttle)))]
         return Wiped::new().ok().map(Self);
-        #[cfg(not(any(unix, windows)))]
+        #[cfg(any(not(any(unix, windows)), shuttle))]
         Some(Self(Box::default()))
     }
 
@@ -36,9 +36,9 @@ pub(crate) struct Token(Wiped<AtomicU64>);
 impl Token {
     /// Zero; `None` if the process can't map any more.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(any(unix, windows))]
+        #[cfg(all(any(unix, windows), not(shuttle)))]
         return Wiped::new().ok().map(Self);
-        #[cfg(not(any(unix, windows)))]
+        #[cfg(any(not(any(unix, windows)), shuttle))]
         Some(Self(Box::default()))
     }
 

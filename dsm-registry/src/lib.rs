@@ -143,6 +143,8 @@ pub use scan::{Iter, Scan, ScanEntry, ScanMut, Scanned};
 pub use segment::{Bytes, Init, Segment};
 pub use table::{Bounded, HashTable};
 pub use tag::TypeTag;
+#[cfg(shuttle)]
+pub use thread::forget_members;
 
 /// The workspace's README: what it promises newcomers compiles.
 #[cfg(doctest)]

@@ -277,6 +277,15 @@ pub(crate) fn depart(home: &Attachment) {
     });
 }
 
+/// Forgets the calling thread's participants, undropped: those of the dead of a model, all of whose
+/// threads are this one.
+#[cfg(shuttle)]
+pub fn forget_members() {
+    LAST.set((0, std::ptr::null()));
+    forget_recent();
+    MEMBERS.with_borrow_mut(|members| std::mem::forget(std::mem::take(&mut members.0)));
+}
+
 impl Drop for Members {
     fn drop(&mut self) {
         LAST.set((0, std::ptr::null()));

@@ -98,7 +98,9 @@ fn claim<'a>(
             match entry.state() {
                 Some(State::Ready) => return Ok(Verdict::Keep(false)),
                 Some(State::Initialising(owner) | State::Removing(owner))
-                    if owner != id && !home.namespace().is_dead(owner) =>
+                    if owner != id
+                        && !home.namespace().is_dead(owner)
+                        && !planted(Bug::ClaimUnlooked) =>
                 {
                     return Ok(Verdict::Keep(false));
                 }

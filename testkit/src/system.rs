@@ -3,11 +3,11 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 
 use dsm_core::env::Environment;
 use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
 use dsm_core::provider::Root;
+use dsm_core::sync::AtomicU64;
 
 /// The backend.
 #[cfg(unix)]

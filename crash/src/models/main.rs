@@ -14,7 +14,8 @@
 //! | `options`, `runner` | what is asked for; running models and counting |
 //! | `play` | the actors of one execution, and who of them dies when |
 //! | `world`, `look` | processes, areas and tables; what a victim was about |
-//! | `lock`, `namespace`, `area`, `table` | the models |
+//! | `platform` | the same for the registry |
+//! | `lock`, `namespace`, `area`, `table`, `registry` | the models |
 
 mod options;
 
@@ -27,7 +28,11 @@ mod look;
 #[cfg(shuttle)]
 mod namespace;
 #[cfg(shuttle)]
+mod platform;
+#[cfg(shuttle)]
 mod play;
+#[cfg(shuttle)]
+mod registry;
 #[cfg(shuttle)]
 mod runner;
 #[cfg(shuttle)]

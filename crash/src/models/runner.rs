@@ -38,8 +38,13 @@ pub(crate) struct Model {
 }
 
 fn models() -> Vec<&'static Model> {
-    let parts =
-        [crate::lock::MODELS, crate::namespace::MODELS, crate::area::MODELS, crate::table::MODELS];
+    let parts = [
+        crate::lock::MODELS,
+        crate::namespace::MODELS,
+        crate::area::MODELS,
+        crate::table::MODELS,
+        crate::registry::MODELS,
+    ];
     parts.into_iter().flatten().collect()
 }
 

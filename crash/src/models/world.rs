@@ -46,6 +46,8 @@ pub(crate) fn keep<T>(value: T) -> &'static T {
 
 /// Gives back what was kept.
 pub(crate) fn forget_all() {
+    // The registry's, in this thread's own memory; of an execution that failed, all of them.
+    dsm_registry::forget_members();
     let kept = KEPT.take();
     drop(kept.dropped);
     for (at, layout) in kept.undropped {

@@ -39,9 +39,10 @@ pub(super) fn all() -> Vec<Yardstick> {
 }
 
 /// Tools that explore at random and had no bug of their own to catch.
-fn again() -> [(Bug, (Probe, &'static str)); 5] {
+fn again() -> [(Bug, (Probe, &'static str)); 6] {
     let swarm = (Probe::Swarm { seconds: 6 }, "process");
     let lock = (Probe::Play { model: "lock-writers", iterations: 500 }, "FAILED");
+    let names = (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED");
     let segments = (Probe::Play { model: "namespace-segments", iterations: 500 }, "FAILED");
     [
         (Bug::EnteredTakenForClaimed, swarm),
@@ -49,6 +50,7 @@ fn again() -> [(Bug, (Probe, &'static str)); 5] {
         (Bug::LostWake, lock),
         (Bug::AttachUnchecked, segments),
         (Bug::FreesUnlooked, segments),
+        (Bug::PinBeforeHandle, names),
     ]
 }
 
@@ -118,6 +120,9 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::OldFreedFirst => (images("table-grow-index-again"), ""),
         Bug::PoisonForgotten => (images("table-change"), "neither before nor after"),
         Bug::CountTrusted => (images("table-insert"), "the number of entries"),
+        Bug::ClaimUnlooked => {
+            (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED")
+        }
         Bug::ReadyBeforeObject => (images("registry-segment-create"), "memory that is gone"),
         Bug::PinBeforeHandle => (images("registry-segment-create"), "objects instead of"),
     }

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::sync::atomic::{self as machine, Ordering};
 
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
 use super::{give_way, point, store_comes};
 
 /// Nothing but a scheduling point: all accesses are sequentially consistent.
@@ -21,7 +23,8 @@ pub fn spin_loop() {
 }
 
 macro_rules! atomic {
-    ($name:ident, $value:ty, [$($change:ident),*]) => {
+    ($(#[$plain:meta])* $name:ident, $value:ty, [$($change:ident),*]) => {
+        $(#[$plain])*
         #[doc = concat!("`core::sync::atomic::", stringify!($name), "`, with scheduling points.")]
         #[repr(transparent)]
         #[derive(Default)]
@@ -105,7 +108,8 @@ macro_rules! atomic {
         }
     };
     ($($name:ident, $value:ty;)*) => {
-        $(atomic!($name, $value, [
+        // Plain data, as the machine's are: structures in shared memory are derived from bytes.
+        $(atomic!(#[derive(FromBytes, IntoBytes, KnownLayout)] $name, $value, [
             swap, fetch_add, fetch_sub, fetch_and, fetch_or, fetch_xor, fetch_max, fetch_min
         ]);)*
     };
