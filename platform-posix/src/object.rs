@@ -36,6 +36,7 @@ use std::ffi::c_int;
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(target_os = "linux")]
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ use crate::root::{
 use crate::sys::{self, Errno, Stat};
 
 /// Ranges that are entered in the page tables when they are backed: few fill a longer one at once.
+#[cfg(target_os = "linux")]
 const AHEAD: Range<usize> = (64 << 10) + 1..(1 << 20) + 1;
 
 /// Where named objects live.
