@@ -11,7 +11,8 @@
 //! interrupts the first, which looks at the process slots anew. Both end when the handle is
 //! dropped. Neither is a participant of the namespace, and neither runs code of the user.
 //!
-//! A process that can't be watched (of another pid namespace) is asked for every few milliseconds. Threads
+//! A process that can't be watched (of another pid namespace) is asked for every few milliseconds; so is
+//! one that was reported dead, until its slot is free: sweeping may have failed, or come too early. Threads
 //! that end without their destructors in a process that lives on are no deaths that a watch hears of;
 //! who waits for them finds out by asking, as ever.
 
@@ -33,7 +34,7 @@ use crate::registry::Registry;
 
 /// How long to sleep if nothing happens: both threads are woken when something does.
 const LONG: Duration = Duration::from_secs(300);
-/// How often those are asked for who can't be watched.
+/// How often those are asked for who aren't watched.
 const ASK: Duration = Duration::from_millis(5);
 
 /// Hears of the death of processes: what a [`Platform`](crate::Platform) has to offer for a
@@ -146,10 +147,15 @@ fn reap(shared: &Shared, mut watch: Box<dyn Watch>) {
         }
         let blind = known.values().any(|(_, seen)| !seen);
         if !dead {
-            dead = !watch.wait(if blind { ASK } else { LONG }).is_empty() || blind;
+            let reported = watch.wait(if blind { ASK } else { LONG });
+            dead = blind || !reported.is_empty();
+            known
+                .iter_mut()
+                .filter(|(slot, (generation, _))| reported.contains(&key(**slot, *generation)))
+                .for_each(|(_, (_, seen))| *seen = false);
         }
-        // What can't be swept now is for the next to meet it.
         if dead {
+            // What can't be swept now is asked for again.
             let _ = shared.home.reap();
         }
     }

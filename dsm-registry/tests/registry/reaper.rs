@@ -1,6 +1,10 @@
 //! A reaper: sweeps what the killed leave, without anybody asking for it.
 
-use dsm_registry::{Error, Registry};
+use std::time::Duration;
+
+use dsm_core::env::ProcessProof;
+use dsm_registry::system::SharedMemory;
+use dsm_registry::{Connected, Error, Platform, ProviderFailure, Registry, Watch, Watched};
 
 use crate::support::{BOUND, Part, Roles, Space};
 
@@ -16,7 +20,7 @@ fn wait_for(space: &Space, count: usize) {
     let end = std::time::Instant::now() + BOUND;
     while processes(space) != count {
         assert!(std::time::Instant::now() < end, "{} processes", processes(space));
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -100,4 +104,74 @@ fn fork_beside_a_reaper(part: &Part) {
     assert_eq!((waited, status), (pid, 0));
     part.say("forked");
     part.hang();
+}
+
+/// A watch that reports everybody dead as soon as it knows them, and never again.
+struct Hasty {
+    inner: Box<dyn Watch>,
+    reported: Vec<u64>,
+}
+
+impl Watch for Hasty {
+    fn add(&mut self, key: u64, whom: &ProcessProof) -> Watched {
+        let watched = self.inner.add(key, whom);
+        if watched == Watched::Seen {
+            self.inner.remove(key);
+            self.reported.push(key);
+        }
+        watched
+    }
+
+    fn remove(&mut self, _: u64) {}
+
+    fn wait(&mut self, time: Duration) -> Vec<u64> {
+        if self.reported.is_empty() {
+            return self.inner.wait(time);
+        }
+        std::mem::take(&mut self.reported)
+    }
+
+    fn interrupt(&self) -> Box<dyn Fn() + Send + Sync> {
+        self.inner.interrupt()
+    }
+}
+
+struct WatchedHastily(SharedMemory);
+
+impl Platform for WatchedHastily {
+    type Provider = <SharedMemory as Platform>::Provider;
+    type Root = <SharedMemory as Platform>::Root;
+    type Environment = <SharedMemory as Platform>::Environment;
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn connect(&self, name: &str, mode: u32) -> Result<Connected<SharedMemory>, ProviderFailure> {
+        self.0.connect(name, mode)
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
+        self.0.namespaces()
+    }
+
+    fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
+        Ok(Box::new(Hasty { inner: SharedMemory::watch()?, reported: Vec::new() }))
+    }
+}
+
+/// Whose death was reported before it could be swept is not forgotten.
+#[test]
+fn the_dead_are_asked_for_until_they_are_swept() {
+    let space = Space::new("reaper-hasty");
+    let platform = WatchedHastily(SharedMemory::default());
+    let registry = Registry::builder(&space.name).provider(platform).open().unwrap();
+    let _reaper = registry.spawn_reaper().unwrap();
+    let mut victim = space.peer("hold box");
+    victim.expect("holding");
+    // Long enough for the report, and too early.
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(processes(&space), 2);
+    victim.kill();
+    wait_for(&space, 1);
 }
