@@ -63,7 +63,10 @@ pub(crate) const STATE_GONE: u32 = 0x676f_6e65;
 pub(crate) const FIRST_BUCKETS: usize = 4;
 /// Buckets in the largest segment: 4 KiB, the most that an insert ever moves. Longer ones would
 /// fill better and split slower.
-pub(crate) const MAX_BUCKETS: usize = 64;
+///
+/// Fewer with `--cfg dsm_small_segments`: then there are few enough images of two deaths amid a split
+/// to try them all.
+pub(crate) const MAX_BUCKETS: usize = if cfg!(dsm_small_segments) { 8 } else { 64 };
 /// Entries of a bucket.
 pub(crate) const SLOTS: usize = 12;
 /// Buckets in which an entry may lie, from its home on. Longer would fill segments better, but a

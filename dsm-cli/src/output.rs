@@ -1,9 +1,14 @@
 //! Where this program writes.
 
-/// Writes a line to the standard output.
-#[expect(clippy::print_stdout, reason = "a program's output")]
+use std::io::{ErrorKind, Write};
+
+/// Writes a line to the standard output. That nobody reads on (`dsm ls | head`) is no error.
 pub(crate) fn say(text: &str) {
-    println!("{}", text.trim_end());
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        Err(error) => complain(&format!("cannot write to the standard output: {error}")),
+    }
 }
 
 /// Writes a complaint to the standard error.

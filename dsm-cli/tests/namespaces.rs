@@ -177,3 +177,22 @@ fn what_is_not_there_is_an_error_and_stays_so() {
     }
     assert!(row(&json(&["ls"]), &name).is_none(), "nothing was created by looking");
 }
+
+/// Neither that the reader of a pipe has gone nor that a disk is full is a reason to panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_nobody_takes_is_no_crash() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (stdout, complaint) in [
+        (std::process::Stdio::from(writer), ""),
+        (full.into(), "cannot write to the standard output"),
+    ] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dsm"));
+        let output = command.args(["ls", "--json"]).stdout(stdout).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains(complaint), "{said}");
+        assert_eq!(said.is_empty(), complaint.is_empty(), "{said}");
+    }
+}
