@@ -96,7 +96,7 @@ use crate::planted::{Bug, planted};
 use crate::sync::{
     AtomicU32, AtomicU64,
     Ordering::{Relaxed, Release, SeqCst},
-    dekker_fence, dekker_load,
+    compiler_fence, dekker_fence, dekker_load,
 };
 
 /// Reader words in the first line. One in models, to keep them small.
@@ -385,6 +385,8 @@ unsafe impl RawLock for RwLock {
         if base.owner.load(Relaxed) == token.owner() | ENTERED {
             let order = if LOADS_PASS_STORES { Release } else { SeqCst };
             base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
+            // The processor may let the load pass; the compiler must not, who knows how far.
+            compiler_fence();
             if dekker_load(&base.wake) & SLEEPERS != 0 {
                 contended::wake_sleepers(base, participant);
             }
