@@ -21,7 +21,8 @@ if [ ! -x "$root/usr/bin/rustc" ]; then
 fi
 export LD_LIBRARY_PATH="$root/usr/lib/x86_64-linux-gnu" RUSTC="$root/usr/bin/rustc"
 export CARGO_TARGET_DIR="$CI_ROOT/target/msrv"
-say "$RUSTC" --version | tee /dev/stderr | grep -q '^rustc 1\.85\.'
+say "$RUSTC" --version
+[[ $("$RUSTC" --version) == "rustc 1.85."* ]]
 say cargo check -p dsm-core -p dsa-core -p dshash-core -p platform-posix -p platform-windows \
     -p dsm-registry
 say cargo check -p dsm-core -p dsa-core -p dshash-core -p dsm-registry --all-features
