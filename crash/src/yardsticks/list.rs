@@ -104,7 +104,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         }
         Bug::PublicationIgnored => (images("allocate-into"), "objects, before"),
         Bug::IntentForgottenEarly => (images("table-grow-index-again"), "a truth byte"),
-        Bug::FreePagesTrusted => (images("allocate-first"), "a directory entry's hints"),
+        Bug::FreePagesTrusted => (images("allocate-first"), "a segment's number of free pages"),
         Bug::EntryFreedBeforeUnpin => (images("trim"), "objects instead of"),
         Bug::RemoteFreeUnseen => (
             test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),

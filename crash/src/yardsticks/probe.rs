@@ -43,7 +43,7 @@ impl fmt::Display for Probe {
             Self::Images { op, depth, sample } => {
                 write!(f, "images --op {op}")?;
                 if *depth > 1 {
-                    write!(f, " --depth {depth}")?;
+                    write!(f, " --depth {depth} --thorough")?;
                 }
                 sample.map_or(Ok(()), |sample| write!(f, " --sample {sample}"))
             }
@@ -210,6 +210,10 @@ impl Builder {
             Probe::Images { op, depth, sample } => {
                 let mut command = Command::new(&self.program);
                 command.args(["images", "--op", op, "--jobs", "1", "--depth", &depth.to_string()]);
+                // Else one survivor judges each image, and chance whether it is the one who can tell.
+                if depth > 1 {
+                    command.arg("--thorough");
+                }
                 if let Some(sample) = sample {
                     command.args(["--sample", &sample.to_string()]);
                 }
