@@ -25,7 +25,6 @@ pub(crate) const MODELS: &[Model] = &[
         share: 60,
         kinds: &[
             "holds a partition",
-            "holds a partition and a lock of the area",
             "holds no lock",
             "somebody is dead already",
             "is done",
