@@ -178,7 +178,7 @@ pub(crate) struct AreaHeader {
     pub(crate) freeing_dest: AtomicU64,
 }
 
-// What LAYOUT.md says.
+// What docs/LAYOUT.md says.
 #[cfg(not(loom))]
 const _: () = assert!(
     size_of::<AreaHeader>() <= crate::layout::UNITS_AT as usize

@@ -1,0 +1,39 @@
+//! The operations whose victims are killed.
+
+mod area;
+mod area_kit;
+pub mod cost;
+mod entries;
+mod fork;
+mod lock;
+mod namespace;
+mod objects;
+mod place;
+mod publish;
+mod registry;
+mod segment;
+mod table;
+mod table_kit;
+mod thread;
+mod untyped;
+
+use crate::case::Operation;
+
+/// All of them.
+pub(crate) fn all() -> Vec<&'static Operation> {
+    let parts = [
+        namespace::ALL,
+        segment::ALL,
+        lock::ALL,
+        area::ALL,
+        place::ALL,
+        publish::ALL,
+        table::ALL,
+        entries::ALL,
+        untyped::ALL,
+        registry::ALL,
+        thread::ALL,
+        fork::ALL,
+    ];
+    parts.into_iter().flatten().collect()
+}

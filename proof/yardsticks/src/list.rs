@@ -1,0 +1,129 @@
+//! Which bug is to be caught by what.
+
+use dsm_core::planted::Bug;
+
+use crate::probe::Probe;
+
+/// A bug, what is to catch it, and words that must occur in what is said then (so that it is
+/// caught for what it is, and not because something is missing for a test).
+pub(crate) struct Yardstick {
+    pub(crate) bug: Bug,
+    pub(crate) probe: Probe,
+    pub(crate) says: &'static str,
+}
+
+const fn images(op: &'static str) -> Probe {
+    Probe::Images { op, depth: 1, sample: None }
+}
+
+const fn deeper(op: &'static str, sample: Option<u64>) -> Probe {
+    Probe::Images { op, depth: 2, sample }
+}
+
+const fn lock_model(name: &'static str) -> Probe {
+    Probe::Test { package: "dsm-core", target: "loom_locks", name, model: true }
+}
+
+const fn namespace_model(name: &'static str) -> Probe {
+    Probe::Test { package: "dsm-core", target: "loom_namespace", name, model: true }
+}
+
+const fn test(package: &'static str, target: &'static str, name: &'static str) -> Probe {
+    Probe::Test { package, target, name, model: false }
+}
+
+/// All bugs, in the order of the sources; then what a second tool is to catch as well.
+pub(crate) fn all() -> Vec<Yardstick> {
+    let first = Bug::ALL.iter().map(|bug| (*bug, probe(*bug)));
+    first.chain(again()).map(|(bug, (probe, says))| Yardstick { bug, probe, says }).collect()
+}
+
+/// Tools that explore at random and had no bug of their own to catch.
+fn again() -> [(Bug, (Probe, &'static str)); 6] {
+    let swarm = (Probe::Swarm { seconds: 6 }, "process");
+    let lock = (Probe::Play { model: "lock-writers", iterations: 500 }, "FAILED");
+    let names = (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED");
+    let segments = (Probe::Play { model: "namespace-segments", iterations: 500 }, "FAILED");
+    [
+        (Bug::EnteredTakenForClaimed, swarm),
+        (Bug::PoisonForgotten, swarm),
+        (Bug::LostWake, lock),
+        (Bug::AttachUnchecked, segments),
+        (Bug::FreesUnlooked, segments),
+        (Bug::PinBeforeHandle, names),
+    ]
+}
+
+fn probe(bug: Bug) -> (Probe, &'static str) {
+    match bug {
+        Bug::BitBeforeRecord => (images("lock-shared"), "TimedOut"),
+        Bug::RecordClearedEarly => (images("lock-shared"), "TimedOut"),
+        Bug::OwnerAfterSwap => (lock_model("exclusion::two_writers"), "Causality violation"),
+        Bug::MissingRelease => (lock_model("exclusion::two_writers"), "Causality violation"),
+        Bug::MissingFence => (lock_model("exclusion::writer_and_reader"), "Causality violation"),
+        Bug::LostWake => (lock_model("exclusion::two_writers"), "deadlock"),
+        Bug::SleepsUnlooked => (lock_model("exclusion::two_writers"), "deadlock"),
+        Bug::EntersUnlooked => (
+            lock_model("exclusion::a_nested_reader_and_an_entering_claimant_exclude_each_other"),
+            "Causality violation",
+        ),
+        Bug::EnteredTakenForClaimed => (images("lock-exclusive"), "but acquired: Clean"),
+        Bug::ReaderClearsEntered => {
+            (images("lock-exclusive"), "readers were let in to half-changed data")
+        }
+        Bug::DeadReaderKept => (images("lock-shared"), "TimedOut"),
+        Bug::SleepersUnwoken => (
+            test("dsm-core", "wakes", "a_writer_that_waits_for_a_writer_is_woken"),
+            "the sweep wakes nobody",
+        ),
+        Bug::SlotFreedBeforeSweep => (deeper("lock-shared", None), "TimedOut"),
+        Bug::ReaperWithoutClaim => (
+            namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
+            "NotFound",
+        ),
+        Bug::FreesUnlooked => (
+            namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
+            "left == right",
+        ),
+        Bug::FreedBeforeRemoved => (images("segment-destroy"), "objects instead of"),
+        Bug::GenerationIgnored => (images("lock-exclusive"), "TimedOut"),
+        Bug::IndexTrusted => (images("segment-destroy"), "main region are taken"),
+        Bug::MagicFirst => (images("open-first"), "Corrupt"),
+        Bug::CreatingUnrecorded => (images("segment-create"), "objects instead of"),
+        Bug::AttachUnchecked => {
+            (namespace_model("races::an_attach_meets_the_last_detach"), "NotFound")
+        }
+        Bug::ListRemovedFirst => (images("leave-last"), "objects instead of"),
+        Bug::UnlinkByName => (
+            test("conformance", "shm", "another_identity_is_refused_and_left_alone"),
+            "this must be refused",
+        ),
+        Bug::TruthBeforeLink => (images("allocate-into"), "objects, before"),
+        Bug::AdoptedUnsettled => {
+            (deeper("allocate-into-refill", Some(30)), "an unpublished object is left")
+        }
+        Bug::PublicationIgnored => (images("allocate-into"), "objects, before"),
+        Bug::IntentForgottenEarly => (images("table-grow-index-again"), "a truth byte"),
+        Bug::FreePagesTrusted => (images("allocate-first"), "a segment's number of free pages"),
+        Bug::EntryFreedBeforeUnpin => (images("trim"), "objects instead of"),
+        Bug::RemoteFreeUnseen => (
+            test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),
+            "bytes for",
+        ),
+        Bug::RecordClosedEarly => (images("table-insert"), "an entry that no bucket refers to"),
+        Bug::TagAfterReference => (images("table-insert"), "the number of entries"),
+        Bug::FreedBeforeUnlinked => {
+            (images("table-delete"), "a reference to an entry that is free")
+        }
+        Bug::SequenceStaysEven => (images("table-change"), "was read at"),
+        Bug::DirectoryBeforeCopy => (images("table-grow-index"), "the number of entries"),
+        Bug::OldFreedFirst => (images("table-grow-index-again"), ""),
+        Bug::PoisonForgotten => (images("table-change"), "neither before nor after"),
+        Bug::CountTrusted => (images("table-insert"), "the number of entries"),
+        Bug::ClaimUnlooked => {
+            (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED")
+        }
+        Bug::ReadyBeforeObject => (images("registry-segment-create"), "memory that is gone"),
+        Bug::PinBeforeHandle => (images("registry-segment-create"), "objects instead of"),
+    }
+}
