@@ -14,4 +14,4 @@ for crate in dsm-core dsa-core dshash-core; do
 done
 # What two threads do to a truth byte, or a sequence word, without a lock.
 say cargo test --release -p dsa-core -p dshash-core --lib model
-say cargo run --release -p dsm-registry --example loom_embedder
+say cargo run --release -p dsm-core --example loom_embedder

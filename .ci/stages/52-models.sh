@@ -5,5 +5,5 @@
 source "$CI_ROOT/.ci/lib.sh"
 say cargo run --release -p crash -- models --iterations 2000
 export RUSTFLAGS="--cfg shuttle"
-say cargo clippy -p dsm-core -p dsa-core -p dshash-core -p dsm-registry -p models --lib --bins \
+say cargo clippy -p dsm-core -p dsa-core -p dshash-core -p dsm-registry -p dsm-sim -p models --lib --bins \
     --target-dir target/shuttle -- -D warnings

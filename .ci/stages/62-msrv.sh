@@ -24,5 +24,5 @@ export CARGO_TARGET_DIR="$CI_ROOT/target/msrv"
 say "$RUSTC" --version
 [[ $("$RUSTC" --version) == "rustc 1.85."* ]]
 say cargo check -p dsm-core -p dsa-core -p dshash-core -p platform-posix -p platform-windows \
-    -p dsm-registry
+    -p dsm-registry -p dsm-sim
 say cargo check -p dsm-core -p dsa-core -p dshash-core -p dsm-registry --all-features

@@ -2,10 +2,10 @@
 #![cfg(all(feature = "zerocopy", not(loom)))]
 
 use dsa_core::{Area, AreaLocal, DsaBox, DsaPtr, Error, HeapLocal, Options};
-use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 
 #[derive(
     zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, Clone, Copy, PartialEq, Debug,

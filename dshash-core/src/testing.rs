@@ -12,12 +12,12 @@ use std::vec::Vec;
 
 use dsa_core::{AtomicDsaPointer, DsaPointer};
 use dsm_core::handle::{LockAddress, ParticipantId, SegmentHandle};
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::{Participant, ParticipantLocal};
 use dsm_core::segment::Segment;
 use dsm_core::sync::Ordering;
+use sim::{HeapMachine, HeapProcess};
 
 use crate::error::MemoryError;
 use crate::store::{Allocator, Store};

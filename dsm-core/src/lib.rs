@@ -7,11 +7,11 @@
 //! what, and what each point of death leaves. The README is a tour with an example.
 #![no_std]
 
-#[cfg(any(test, feature = "heap", loom, shuttle))]
+#[cfg(any(test, loom, shuttle))]
 extern crate std;
 
 /// The README's example is a test.
-#[cfg(all(doctest, feature = "heap"))]
+#[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -20,8 +20,6 @@ pub mod detach;
 pub mod env;
 pub mod error;
 pub mod handle;
-#[cfg(any(test, feature = "heap", loom, shuttle))]
-pub mod heap;
 pub mod inspect;
 pub mod lock;
 mod main_region;

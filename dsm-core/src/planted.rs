@@ -171,17 +171,6 @@ mod selection {
         SELECTED.store(bug.map_or(0, |bug| *bug as u32 + 1), Relaxed);
         bug.is_some() || name.is_empty()
     }
-
-    /// Selects the bug that the environment names: what tests do as they set up their world.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such bug.
-    #[cfg(any(test, feature = "heap", loom, shuttle))]
-    pub fn select_by_environment() {
-        let name = std::env::var(super::VARIABLE).unwrap_or_default();
-        assert!(select(&name), "there is no planted bug {name}");
-    }
 }
 
 pub use selection::*;

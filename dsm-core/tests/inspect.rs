@@ -1,11 +1,11 @@
 //! A look from outside shows what is there, and changes nothing.
 #![cfg(not(loom))]
 
-use dsm_core::heap::HeapMachine;
 use dsm_core::inspect::Inspector;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
+use sim::HeapMachine;
 
 #[test]
 fn an_inspector_sees_the_living_and_the_dead_and_changes_nothing() {

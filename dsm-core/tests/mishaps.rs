@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::heap::{HeapError, HeapMachine, HeapProcess};
 use dsm_core::lock::HeldMode;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, Platform};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::{Mapping, ObjectInfo, SegmentProvider};
+use sim::{HeapError, HeapMachine, HeapProcess};
 
 fn config() -> NamespaceConfig {
     NamespaceConfig {

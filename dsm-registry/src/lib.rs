@@ -85,9 +85,6 @@
 //! - **Type confusion by equal names.** Types are compared by name, size and alignment, not field
 //!   by field; see [`TypeTag`].
 
-// Real shared memory holds no model's atomics.
-#![cfg(not(loom))]
-
 mod area;
 mod boxed;
 mod builder;

@@ -15,7 +15,7 @@ use dsa_core::{
 };
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
+use sim::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::{Participant, ParticipantLocal};

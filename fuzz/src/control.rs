@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
+use sim::{HeapMachine, HeapProcess};
 use dsm_core::inspect::Inspector;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;

@@ -14,7 +14,7 @@ use dsa_core::{Area, AreaLocal, HeapLocal, Options};
 use dshash_core::{Error, MAX_SEGMENT_SIZE, Params, Session, Table, TableHandle};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;

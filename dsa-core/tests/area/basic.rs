@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dsa_core::{DsaPointer, Error, Flags, FreeError, MAX_REQUEST, Options};
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace;
+use sim::HeapMachine;
 
 use crate::support::{Rng, check_fill, fill, free, start};
 

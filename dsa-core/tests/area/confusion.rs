@@ -2,7 +2,7 @@
 //! released with something unfinished.
 
 use dsa_core::{Area, AreaLocal, Flags, HeapLocal, Options};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 use crate::support::{A, leak, start};
 

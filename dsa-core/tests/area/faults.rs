@@ -2,7 +2,7 @@
 
 use dsa_core::{AreaLocal, DsaPointer, Error, Flags, HeapLocal, Options};
 use dsm_core::error::ErrorKind;
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 use crate::support::{A, Proc, check_fill, fill, free, leak, start};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use dsa_core::{DsaPointer, Options};
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 use crate::support::{check_fill, fill, free, start};
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use dsa_core::{DsaPointer, Flags, Options};
-use dsm_core::heap::HeapMachine;
 use proptest::prelude::*;
+use sim::HeapMachine;
 
 use crate::support::{A, H, Proc, check_fill, fill, free, start};
 

@@ -1,7 +1,7 @@
 //! Several processes: sharing, attaching, leaving, being killed.
 
 use dsa_core::{Area, AreaLocal, DsaPointer, Error, HeapLocal, Options};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 use crate::support::{A, check_fill, fill, free, leak, start};
 

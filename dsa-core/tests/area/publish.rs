@@ -1,7 +1,7 @@
 //! Objects that a kill can't leak.
 
 use dsa_core::{AtomicDsaPointer, DsaPointer, Error, Flags, FreeError, Options};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::support::{A, H, free, start};

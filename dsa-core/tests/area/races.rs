@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use dsa_core::Options;
 use dsm_core::env::{Environment, ProcessProof};
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::{Namespace, Platform};
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 use testkit::environment::{Hooks, Wrapped};
 
 use crate::support::{Proc, config, free, leak, start};

@@ -3,10 +3,10 @@
 
 use dsa_core::{Area, AreaLocal, DsaPointer, Error, Heap, HeapLocal, Options};
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::{Participant, ParticipantLocal};
+use sim::{HeapMachine, HeapProcess};
 
 pub(crate) type A = Area<'static, RwLock>;
 pub(crate) type H = Heap<'static, RwLock>;

@@ -5,8 +5,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsa_core::{DsaPointer, HeapLocal, Options};
-use dsm_core::heap::HeapMachine;
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 
 use crate::support::{Rng, check_fill, fill, free, start};
 

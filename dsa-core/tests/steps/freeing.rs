@@ -6,10 +6,10 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal};
-use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::Namespace;
 use dsm_core::participant::{Participant, ParticipantLocal};
+use sim::HeapMachine;
 
 use crate::Scene;
 use crate::support::{self, H, start};

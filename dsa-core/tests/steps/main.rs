@@ -11,10 +11,10 @@ mod freeing;
 mod support;
 
 use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
-use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::Namespace;
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 use std::sync::atomic::Ordering;
 
 use testkit::steps::{Samples, at_every_store};

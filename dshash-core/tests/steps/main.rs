@@ -15,10 +15,10 @@ use std::sync::atomic::Ordering;
 
 use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
 use dshash_core::{Error, Params, Session, Table, TableHandle};
-use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::Namespace;
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 
 use testkit::steps::{Samples, at_every_store};
 

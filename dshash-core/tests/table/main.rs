@@ -9,7 +9,7 @@ mod threads;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dshash_core::{Error, Params, Table};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use support::{A, start};
 

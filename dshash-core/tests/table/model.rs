@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use dshash_core::{Error, Params, Table};
-use dsm_core::heap::HeapMachine;
 use proptest::prelude::*;
+use sim::HeapMachine;
 
 use crate::support::{A, H, start};
 

@@ -4,7 +4,7 @@ use dshash_core::hash::Secrets;
 use dshash_core::keys::{BytesKeys, KeyFunctions, MemoryKeys, StrKey, StringKeys};
 use dshash_core::raw::{RawParams, RawTable};
 use dshash_core::{Error, Parameter, Params, Table};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 use crate::support::start;
 

@@ -4,10 +4,10 @@
 use dsa_core::{Area, AreaLocal, Heap, HeapLocal, Options};
 use dshash_core::MAX_SEGMENT_SIZE;
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
+use sim::{HeapMachine, HeapProcess};
 
 pub(crate) type A = Area<'static, RwLock>;
 pub(crate) type H = Heap<'static, RwLock>;

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use dshash_core::{Params, Table};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 use crate::support::{new_thread, start};
 

@@ -292,7 +292,7 @@ pub fn now() -> Duration {
 }
 
 /// Waits while nobody wakes the word, at most `timeout`; not at all if it isn't as `expected`.
-pub(crate) fn sleep(word: &AtomicU32, expected: u32, timeout: Duration) {
+pub fn sleep(word: &AtomicU32, expected: u32, timeout: Duration) {
     point();
     if quietly(|| word.load(Ordering::SeqCst)) != expected {
         return;
@@ -318,7 +318,7 @@ fn pass(state: &mut State, time: Duration) {
 }
 
 /// Wakes who sleeps on the word.
-pub(crate) fn wake(word: &AtomicU32) {
+pub fn wake(word: &AtomicU32) {
     point();
     with(|state| {
         state.gave_way = 0;

@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::inspect::Inspector;
 use dsm_core::lock::rw::{RwLock, RwLockState};
 use dsm_core::lock::{LockRef, Patience, RawLock};
@@ -15,6 +14,7 @@ use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
 use dsm_core::segment::Segment;
 use dsm_core::sync::model::die_after;
+use sim::{HeapMachine, HeapProcess};
 
 use crate::{Member, config, join, join_as, start};
 

@@ -12,8 +12,8 @@
 mod death;
 mod races;
 
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::namespace::{Namespace, NamespaceConfig, Opened};
+use sim::{HeapMachine, HeapProcess};
 
 fn config() -> NamespaceConfig {
     NamespaceConfig {

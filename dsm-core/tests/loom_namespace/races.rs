@@ -1,10 +1,10 @@
 //! Two processes at once.
 
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::Opened;
 use dsm_core::segment::Segment;
 use loom::thread;
+use sim::HeapMachine;
 
 use crate::{Member, join, start};
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use super::{config, join, join_as};
 use dsm_core::detach::{DetachCallback, Detaching};
-use dsm_core::heap::HeapMachine;
+use sim::HeapMachine;
 
 /// What ran in this thread's test.
 static RAN: Mutex<Vec<(std::thread::ThreadId, u64)>> = Mutex::new(Vec::new());

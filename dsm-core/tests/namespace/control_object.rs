@@ -2,8 +2,8 @@
 //! left alone.
 
 use super::{assert_empty, config, join, refusal};
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::Error;
+use sim::HeapMachine;
 
 /// The bytes of a live namespace's control object, as its creator left them when it was killed.
 fn image(machine: &HeapMachine) -> Vec<u8> {

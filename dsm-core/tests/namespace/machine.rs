@@ -5,8 +5,8 @@ use std::time::Duration;
 use dsm_core::env::{Entropy, Liveness};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::heap::HeapMachine;
 use dsm_core::provider::{Election, ProviderError, Root, SegmentProvider};
+use sim::HeapMachine;
 
 fn handle(raw: u64) -> SegmentHandle {
     SegmentHandle::from_raw(raw).unwrap()

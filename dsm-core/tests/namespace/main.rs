@@ -11,8 +11,8 @@ mod segments;
 mod threads;
 mod toc;
 
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
+use sim::{HeapMachine, HeapProcess};
 
 /// A small namespace.
 fn config() -> NamespaceConfig {

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::{config, join_as};
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig};
 use dsm_core::segment::{RawSegment, Segment};
+use sim::HeapMachine;
 
 #[derive(Clone, Debug)]
 enum Step {

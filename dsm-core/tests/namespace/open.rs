@@ -2,9 +2,9 @@
 
 use super::{assert_empty, config, join, join_as};
 use dsm_core::error::ErrorKind;
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 
 use std::sync::atomic::Ordering;
 

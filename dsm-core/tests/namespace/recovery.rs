@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{assert_empty, config, join, join_as};
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::inspect::Inspector;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::lock::{Acquired, LockError, LockRef, Patience, RawLock};
@@ -15,6 +14,7 @@ use dsm_core::namespace::{Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
 use dsm_core::segment::Segment;
+use sim::{HeapMachine, HeapProcess};
 
 /// Takes an image before each call of the platform while `work` runs, and one after it.
 fn images(machine: &HeapMachine, work: impl FnOnce()) -> Vec<(String, HeapMachine)> {

@@ -3,9 +3,9 @@
 use super::{assert_empty, config, join, join_as};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::{Error, NamespaceConfig};
 use dsm_core::segment::Segment;
+use sim::HeapMachine;
 
 #[test]
 fn a_dead_slot_does_not_hide_those_behind_it() {

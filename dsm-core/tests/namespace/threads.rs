@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{assert_empty, config, join_as};
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 
 /// Segments are made, found by others, and dropped; each carries its handle in its first word,
 /// and how many threads are looking at it in its second.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conformance::Backend;
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
+use sim::{HeapMachine, HeapProcess};
 use testkit::environment::Wrapped;
 
 struct OnHeap(Arc<HeapProcess>);

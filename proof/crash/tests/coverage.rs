@@ -188,10 +188,8 @@ fn read_sources(folder: &Path, found: &mut BTreeSet<(String, String)>) {
     for entry in std::fs::read_dir(folder).expect("can be read") {
         let path = entry.expect("can be read").path();
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // The heap provider, planted bugs and models are no part of what ships.
-        if path.ends_with("dsm-core/src/heap")
-            || ["model", "sync", "testing", "tests", "planted"].contains(&name.as_str())
-        {
+        // Planted bugs and models are no part of what ships.
+        if ["model", "sync", "testing", "tests", "planted"].contains(&name.as_str()) {
             continue;
         }
         if path.is_dir() {

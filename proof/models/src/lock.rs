@@ -8,12 +8,12 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use dsm_core::handle::{LockAddress, SegmentHandle};
-use dsm_core::heap::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::lock::{Acquired, HeldMode, LockError, LockRef, Patience, RawLock};
 use dsm_core::participant::Participant;
 use dsm_core::segment::Segment;
 use dsm_core::sync::{AtomicU64, Ordering::Relaxed, shuttle};
+use sim::HeapMachine;
 
 use crate::look::held_by;
 use crate::play::{Ended, Play, mark};

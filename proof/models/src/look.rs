@@ -1,10 +1,10 @@
 //! What a victim was about when it died, as far as the control segment tells.
 
 use dsm_core::handle::{LockAddress, ParticipantId};
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::inspect::Inspector;
 use dsm_core::lock::HeldMode;
 use dsm_core::provider::Mapping;
+use sim::{HeapMachine, HeapProcess};
 
 use crate::play::mark;
 

@@ -9,9 +9,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::HeapMachine;
 use dsm_core::namespace::Opened;
 use dsm_core::sync::{Ordering::Relaxed, shuttle};
+use sim::HeapMachine;
 
 use crate::look::inspect;
 use crate::play::{Ended, Play, mark};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::heap::{HeapElection, HeapError, HeapProcess};
 use dsm_core::provider::{Mapping, ObjectInfo, Root, SegmentProvider};
 use dsm_registry::{Connected, Connection, Platform};
+use sim::{HeapElection, HeapError, HeapProcess};
 use testkit::environment::Wrapped;
 
 /// The platform of one process. Handles of a registry that is open in a place are shared: so each

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dsm_core::heap::HeapProcess;
 use dsm_core::sync::shuttle;
+use sim::HeapProcess;
 
 /// Stores within which a death follows another one.
 const SOON: u64 = 80;

@@ -8,9 +8,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::sync::{AtomicU64, Ordering::Relaxed, shuttle};
 use dsm_registry::{BoxError, Error, Registry};
+use sim::{HeapMachine, HeapProcess};
 
 use crate::platform::Machine;
 use crate::play::{Play, mark};

@@ -11,10 +11,10 @@ use std::cell::RefCell;
 use dsa_core::{Area, AreaLocal, DsaPointer, Heap, HeapLocal, Options};
 use dshash_core::{Params, Session, Table, TableHandle};
 use dsm_core::handle::SegmentHandle;
-use dsm_core::heap::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::{Participant, ParticipantLocal};
+use sim::{HeapMachine, HeapProcess};
 
 use crate::play::Ended;
 

@@ -7,8 +7,8 @@
 //! instruction leaves.
 
 use dsm_core::handle::ObjectId;
-use dsm_core::heap::HeapMachine;
 use dsm_core::provider::SegmentProvider;
+use sim::HeapMachine;
 
 use crate::system::forever;
 use crate::trace;

@@ -1,7 +1,7 @@
 //! The cores alone: an allocator and a hash table in a machine's own memory.
 //!
 //! ```console
-//! cargo run -p dsm-registry --example embedder
+//! cargo run -p dshash-core --example embedder
 //! ```
 //!
 //! An embedder without an operating system, or with one that we don't know, brings four things:

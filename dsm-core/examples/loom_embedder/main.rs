@@ -1,8 +1,8 @@
 //! An embedder model-checks its own data structure over our lock.
 //!
 //! ```console
-//! cargo run -p dsm-registry --example loom_embedder
-//! RUSTFLAGS="--cfg loom" cargo run --release -p dsm-registry --example loom_embedder
+//! cargo run -p dsm-core --example loom_embedder
+//! RUSTFLAGS="--cfg loom" cargo run --release -p dsm-core --example loom_embedder
 //! ```
 //!
 //! The first command runs the two scenarios once, with real threads. The second runs the same

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
-use super::PAGE;
-use crate::handle::{ObjectId, SegmentHandle};
-use crate::provider::ObjectInfo;
+use crate::PAGE;
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::ObjectInfo;
 
 pub(super) struct Memory {
     base: NonNull<u8>,

@@ -3,11 +3,11 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{HeapError, HeapMachine, HeapProcess};
-use crate::error::ErrorKind;
-use crate::handle::ObjectId;
-use crate::provider::{Election, Mapping, ObjectInfo, Root};
-use crate::sync::Ordering;
+use crate::{HeapError, HeapMachine, HeapProcess};
+use dsm_core::error::ErrorKind;
+use dsm_core::handle::ObjectId;
+use dsm_core::provider::{Election, Mapping, ObjectInfo, Root};
+use dsm_core::sync::Ordering;
 
 /// The election of a simulated machine, held by one of its processes.
 pub struct HeapElection<'a> {
@@ -60,7 +60,7 @@ impl Deadline {
 
 fn pause() {
     #[cfg(any(loom, shuttle))]
-    crate::sync::yield_now();
+    dsm_core::sync::yield_now();
     #[cfg(not(any(loom, shuttle)))]
     std::thread::sleep(Duration::from_micros(50));
 }

@@ -26,8 +26,13 @@
 //! # Limits
 //!
 //! Two mappings of one object have the same address here, so that a stored address is not caught;
-//! [`blank`](crate::provider::SegmentProvider::blank) leaves the bytes as they are; memory that
+//! [`blank`](dsm_core::provider::SegmentProvider::blank) leaves the bytes as they are; memory that
 //! was never reserved can be touched.
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 use core::ptr::NonNull;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,10 +42,10 @@ use std::sync::atomic::{AtomicU64 as StdU64, Ordering as StdOrdering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
-use crate::error::{ErrorKind, ProviderFailure};
-use crate::handle::{ObjectId, SegmentHandle};
-use crate::provider::{ObjectInfo, ProviderError};
-use crate::sync::{AtomicU32, Ordering};
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::{ObjectInfo, ProviderError};
+use dsm_core::sync::{AtomicU32, Ordering};
 
 mod env;
 mod memory;
@@ -163,7 +168,7 @@ impl HeapMachine {
 
     fn from_state(state: State, used: Arc<StdU64>) -> Self {
         #[cfg(dsm_planted)]
-        crate::planted::select_by_environment();
+        select_planted_bug();
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::new(state),
@@ -256,7 +261,7 @@ impl HeapMachine {
         (pid != 0).then_some(u64::from(pid))
     }
 
-    /// Declares a thread ended, as named by [`ThreadProof`](crate::env::ThreadProof)`::tid`.
+    /// Declares a thread ended, as named by [`ThreadProof`](dsm_core::env::ThreadProof)`::tid`.
     pub fn end_thread(&self, tid: u64) {
         self.state().ended_threads.insert(tid);
     }
@@ -389,4 +394,11 @@ impl HeapMachine {
         }
         Ok(())
     }
+}
+
+/// Selects the planted bug that the environment names, for every test that sets up a machine.
+#[cfg(dsm_planted)]
+fn select_planted_bug() {
+    let name = std::env::var(dsm_core::planted::VARIABLE).unwrap_or_default();
+    assert!(dsm_core::planted::select(&name), "there is no planted bug {name}");
 }

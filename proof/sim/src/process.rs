@@ -8,20 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use super::memory::Memory;
-use super::{HeapError, HeapMachine, Object, PAGE};
-use crate::error::ErrorKind;
-use crate::handle::{ObjectId, SegmentHandle};
-use crate::namespace::{LocalSegment, Platform, ProcessLocal};
-use crate::provider::{Mapping, ObjectInfo, SegmentProvider};
-use crate::sync::{AtomicU64, Ordering};
+use crate::{HeapError, HeapMachine, Object, PAGE};
+use dsm_core::error::ErrorKind;
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::namespace::{LocalSegment, Platform, ProcessLocal};
+use dsm_core::provider::{Mapping, ObjectInfo, SegmentProvider};
+use dsm_core::sync::{AtomicU64, Ordering};
 
 /// Records that a process has for segments of its namespace.
 const SEGMENTS: usize = if cfg!(loom) { 4 } else { 1024 };
 
 /// One simulated process: everything a namespace asks of its platform.
 ///
-/// Implements [`SegmentProvider`], [`Root`](crate::provider::Root) and the four traits of
-/// [`Environment`](crate::env::Environment).
+/// Implements [`SegmentProvider`], [`Root`](dsm_core::provider::Root) and the four traits of
+/// [`Environment`](dsm_core::env::Environment).
 pub struct HeapProcess {
     pub(super) machine: HeapMachine,
     pub(super) pid: u64,
@@ -65,7 +65,7 @@ impl HeapProcess {
         self.machine.state().living.contains(&self.pid)
     }
 
-    /// The process as a platform, for [`Namespace::open`](crate::namespace::Namespace::open).
+    /// The process as a platform, for [`Namespace::open`](dsm_core::namespace::Namespace::open).
     #[must_use]
     pub fn platform(&self) -> Platform<'_> {
         Platform { provider: self, env: self }

@@ -7,18 +7,18 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64 as StdU64;
 use std::sync::atomic::Ordering as StdOrdering;
 
-use super::HeapProcess;
-use crate::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
-use crate::error::{ErrorKind, ProviderFailure};
-use crate::sync::AtomicU32;
+use crate::HeapProcess;
+use dsm_core::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
+use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::sync::AtomicU32;
 #[cfg(not(shuttle))]
-use crate::sync::Ordering;
+use dsm_core::sync::Ordering;
 
 #[cfg(not(shuttle))]
 impl Wait for HeapProcess {
     fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
         if cfg!(loom) {
-            crate::sync::yield_now();
+            dsm_core::sync::yield_now();
             return;
         }
         let guard = self.machine.inner.waiters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,11 +42,11 @@ impl Wait for HeapProcess {
 #[cfg(shuttle)]
 impl Wait for HeapProcess {
     fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
-        crate::sync::shuttle::sleep(word, expected, timeout);
+        dsm_core::sync::shuttle::sleep(word, expected, timeout);
     }
 
     fn wake_all(&self, word: &AtomicU32) {
-        crate::sync::shuttle::wake(word);
+        dsm_core::sync::shuttle::wake(word);
     }
 }
 
@@ -109,7 +109,7 @@ fn thread_number() -> u64 {
 impl Clock for HeapProcess {
     #[cfg(shuttle)]
     fn now(&self) -> Duration {
-        crate::sync::shuttle::now()
+        dsm_core::sync::shuttle::now()
     }
 
     #[cfg(not(shuttle))]
