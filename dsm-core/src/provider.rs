@@ -306,3 +306,113 @@ pub trait Election {
     /// [`ErrorKind::Foreign`] if the name means another object by now.
     fn remove(&mut self) -> Result<(), Self::Error>;
 }
+
+/// A type whose objects are those of another provider: a newtype around it, a reference to it. It
+/// is a [`SegmentProvider`] and a [`Root`] wherever the other is.
+///
+/// ```
+/// use dsm_core::provider::{Forward, Root, SegmentProvider};
+///
+/// struct Mine<P>(P);
+///
+/// // SAFETY: the same field each time.
+/// unsafe impl<P: Send + Sync> Forward for Mine<P> {
+///     type Target = P;
+///
+///     fn target(&self) -> &P {
+///         &self.0
+///     }
+/// }
+///
+/// fn use_it<P: SegmentProvider + Root>(provider: P) -> impl SegmentProvider + Root {
+///     Mine(provider)
+/// }
+/// ```
+///
+/// # Safety
+///
+/// [`target`](Self::target) must return the same provider each time: what one has mapped
+/// another can't unmap.
+pub unsafe trait Forward: Send + Sync {
+    /// The provider that does the work.
+    type Target: ?Sized;
+
+    /// The provider that does the work.
+    fn target(&self) -> &Self::Target;
+}
+
+// SAFETY: a reference refers to one value as long as it lives.
+unsafe impl<P: Sync + ?Sized> Forward for &P {
+    type Target = P;
+
+    fn target(&self) -> &P {
+        self
+    }
+}
+
+// SAFETY: every method forwards to one provider, which upholds the same contract.
+unsafe impl<F: Forward<Target: SegmentProvider>> SegmentProvider for F {
+    type Error = <F::Target as SegmentProvider>::Error;
+
+    fn page_size(&self) -> usize {
+        self.target().page_size()
+    }
+    fn create(
+        &self,
+        handle: SegmentHandle,
+        size: usize,
+        reserved: usize,
+    ) -> Result<(Mapping, ObjectId), Self::Error> {
+        self.target().create(handle, size, reserved)
+    }
+    fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Self::Error> {
+        self.target().attach(handle, id)
+    }
+    fn reserve(
+        &self,
+        handle: SegmentHandle,
+        mapping: &Mapping,
+        range: Range<usize>,
+    ) -> Result<(), Self::Error> {
+        self.target().reserve(handle, mapping, range)
+    }
+    unsafe fn detach(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise is the target's condition.
+        unsafe { self.target().detach(mapping) }
+    }
+    unsafe fn blank(&self, mapping: &Mapping) {
+        // SAFETY: the caller's promise is the target's condition.
+        unsafe { self.target().blank(mapping) }
+    }
+    fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Self::Error> {
+        self.target().destroy(handle, id)
+    }
+    fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Self::Error> {
+        self.target().stat(handle)
+    }
+}
+
+impl<F: Forward<Target: Root>> Root for F {
+    type Error = <F::Target as Root>::Error;
+    type Election<'a>
+        = <F::Target as Root>::Election<'a>
+    where
+        Self: 'a;
+
+    fn elect(&self, patience: Duration) -> Result<Self::Election<'_>, Self::Error> {
+        self.target().elect(patience)
+    }
+    fn elect_existing(&self, patience: Duration) -> Result<Self::Election<'_>, Self::Error> {
+        self.target().elect_existing(patience)
+    }
+    fn peek(&self) -> Result<Mapping, Self::Error> {
+        self.target().peek()
+    }
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise is the target's condition.
+        unsafe { self.target().unmap(mapping) }
+    }
+    fn enumerate(&self, found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Self::Error> {
+        self.target().enumerate(found)
+    }
+}

@@ -1,15 +1,12 @@
 //! A namespace among things that go wrong around it: damage, hands from outside, other users.
 #![cfg(not(loom))]
 
-use std::ops::Range;
+use std::sync::Arc;
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
-use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::lock::HeldMode;
-use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, Platform};
+use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
-use dsm_core::provider::{Mapping, ObjectInfo, SegmentProvider};
-use sim::{HeapError, HeapMachine, HeapProcess};
+use sim::HeapMachine;
 
 fn config() -> NamespaceConfig {
     NamespaceConfig {
@@ -61,51 +58,6 @@ fn the_last_to_leave_a_namespace_without_a_name_removes_its_segments() {
     assert_eq!(machine.used(), 0);
 }
 
-/// A process that may not remove objects: another user's, in a directory with the sticky bit.
-struct Unprivileged<'p>(&'p HeapProcess);
-
-// SAFETY: forwards to a provider that upholds the contract.
-unsafe impl SegmentProvider for Unprivileged<'_> {
-    type Error = HeapError;
-
-    fn page_size(&self) -> usize {
-        SegmentProvider::page_size(self.0)
-    }
-    fn create(
-        &self,
-        handle: SegmentHandle,
-        size: usize,
-        reserved: usize,
-    ) -> Result<(Mapping, ObjectId), HeapError> {
-        SegmentProvider::create(self.0, handle, size, reserved)
-    }
-    fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, HeapError> {
-        SegmentProvider::attach(self.0, handle, id)
-    }
-    fn reserve(
-        &self,
-        handle: SegmentHandle,
-        mapping: &Mapping,
-        range: Range<usize>,
-    ) -> Result<(), HeapError> {
-        SegmentProvider::reserve(self.0, handle, mapping, range)
-    }
-    unsafe fn detach(&self, mapping: Mapping) {
-        // SAFETY: the caller's promise.
-        unsafe { SegmentProvider::detach(self.0, mapping) }
-    }
-    unsafe fn blank(&self, mapping: &Mapping) {
-        // SAFETY: the caller's promise.
-        unsafe { SegmentProvider::blank(self.0, mapping) }
-    }
-    fn destroy(&self, _: SegmentHandle, _: ObjectId) -> Result<(), HeapError> {
-        Err(HeapError(ProviderFailure::new(ErrorKind::PermissionDenied, "destroy")))
-    }
-    fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, HeapError> {
-        SegmentProvider::stat(self.0, handle)
-    }
-}
-
 #[test]
 fn a_dead_users_segments_keep_nobody_out() {
     let machine = HeapMachine::new();
@@ -116,9 +68,13 @@ fn a_dead_users_segments_keep_nobody_out() {
     let left = theirs.create_segment(5000, 5000).unwrap().into_raw();
     victim.kill();
 
-    let provider = Unprivileged(&other);
-    let platform = Platform { provider: &provider, env: &other };
-    let (joined, opened) = Namespace::open(&other, platform, &config(), &c).unwrap();
+    // The other one is another user's, who may not remove objects: a directory with the sticky bit.
+    machine.on_call(Some(Arc::new(|machine, call| {
+        if call == "destroy" {
+            machine.fail_next_destroy();
+        }
+    })));
+    let (joined, opened) = Namespace::open(&other, other.platform(), &config(), &c).unwrap();
     assert_eq!(opened, Opened::Joined);
     assert!(joined.attach_segment(left.handle).unwrap().is_none());
     // Asking for more participants than there are sweeps as well.
@@ -126,8 +82,9 @@ fn a_dead_users_segments_keep_nobody_out() {
     let full = threads.iter().find_map(|thread| joined.register(thread).err());
     assert_eq!(full, Some(Error::TooManyParticipants(16)));
     threads.iter().for_each(|thread| assert!(joined.unregister(thread)));
-    // Whoever may remove it does.
     assert_eq!(machine.objects().len(), 2);
+    // Whoever may remove it does.
+    machine.on_call(None);
     namespace.reap().unwrap();
     assert_eq!(machine.objects().len(), 1);
     namespace.leave(&owner).unwrap();
