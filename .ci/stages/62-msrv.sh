@@ -23,6 +23,6 @@ export LD_LIBRARY_PATH="$root/usr/lib/x86_64-linux-gnu" RUSTC="$root/usr/bin/rus
 export CARGO_TARGET_DIR="$CI_ROOT/target/msrv"
 say "$RUSTC" --version
 [[ $("$RUSTC" --version) == "rustc 1.85."* ]]
-say cargo check -p dsm-core -p dsa-core -p dshash-core -p platform-posix -p platform-windows \
-    -p dsm-registry -p dsm-sim
+say cargo check -p dsm-core -p dsa-core -p dshash-core -p platform-common -p platform-posix \
+    -p platform-windows -p dsm-registry -p dsm-sim
 say cargo check -p dsm-core -p dsa-core -p dshash-core -p dsm-registry --all-features

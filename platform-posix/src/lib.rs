@@ -38,14 +38,14 @@ mod sysv;
 mod wait;
 mod watch;
 
-pub use error::Error;
 pub use file::File;
 pub use liveness::Posix;
 #[cfg(target_os = "linux")]
 pub use memfd::Memfd;
-pub use name::NamespaceName;
 pub use options::{Numa, Options, Owners};
 pub use root::PosixElection;
 pub use shm::Shm;
 pub use sysv::SysV;
 pub use watch::{Interrupt, Watch, Watched};
+#[doc(inline)]
+pub use {error::Error, name::NamespaceName};

@@ -38,8 +38,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dsm_core::env::{Liveness, ProcessProof, ThreadProof};
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::ProviderFailure;
 use dsm_core::provider::ProviderError;
+use platform_common::refusal;
 
 use crate::error::Error;
 use crate::fork;
@@ -90,13 +91,7 @@ impl Posix {
     }
 
     fn try_claim(&self, slot: u32) -> Result<(), Error> {
-        let taken = || {
-            let why = format!(
-                "a living process holds the token of process slot {slot} of {}",
-                self.control.label()
-            );
-            Err(Error::new(ErrorKind::AlreadyExists, "token of life", why))
-        };
+        let taken = || Err(refusal::token_taken(slot, self.control.label()));
         self.with_state(|state, no_fork| {
             if state.claimed.contains(&slot) {
                 return taken();
@@ -109,14 +104,7 @@ impl Posix {
             }
             let locks = match &mut state.locks {
                 Some(locks) if current == Some(locks.id()) => locks,
-                Some(_) => {
-                    let why = format!(
-                        "{} was replaced while this process is attached to the one before; leave \
-                         that one first",
-                        self.control.label()
-                    );
-                    return Err(Error::new(ErrorKind::Foreign, "token of life", why));
-                }
+                Some(_) => return Err(refusal::control_replaced(self.control.label())),
                 none => none.insert(Locks::open(&*self.control, false, no_fork)?),
             };
             if !locks.try_lock(slot_byte(slot), no_fork)? {

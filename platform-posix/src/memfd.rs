@@ -23,11 +23,12 @@ use std::time::Duration;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ObjectInfo, Root, SegmentProvider};
+use platform_common::refusal::check_range;
 
 use crate::error::Error;
 use crate::liveness::Posix;
 use crate::name::{ObjectName, Style};
-use crate::object::{self, Place, Subject, back_mapped, check_range, furnish, info, map_existing};
+use crate::object::{self, Place, Subject, back_mapped, furnish, info, map_existing};
 use crate::options::Options;
 use crate::root::{self, ControlObject, PosixElection, check_size, set_mode};
 use crate::sys::{self, Errno, Stat};

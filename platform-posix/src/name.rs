@@ -12,14 +12,9 @@
 use core::fmt;
 use std::ffi::CStr;
 
-use dsm_core::error::ErrorKind;
-use dsm_core::handle::SegmentHandle;
-
-use crate::error::Error;
-
-/// The name of a namespace: 1 to 63 of `A-Z a-z 0-9 . _ -`, and neither `.` nor `..`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct NamespaceName(String);
+pub use platform_common::NamespaceName;
+use platform_common::name::base32;
+pub(crate) use platform_common::name::{Role, hash};
 
 /// How object names are formed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,82 +29,6 @@ pub(crate) enum Style {
     Short,
 }
 
-/// What an object is to its namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    /// The control object.
-    Control,
-    /// A segment.
-    Segment(SegmentHandle),
-}
-
-impl NamespaceName {
-    /// The longest name, in bytes.
-    pub const MAX: usize = 63;
-
-    /// Checks a name.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidName`] if it is empty, too long, `.` or `..`, or has a character other
-    /// than letters, digits, dot, underscore and hyphen.
-    pub fn new(name: &str) -> Result<Self, Error> {
-        let refuse = |why: &str| {
-            let why = format!(
-                "namespace name {name:?} {why}: 1 to {} of A-Z a-z 0-9 . _ - are allowed",
-                Self::MAX
-            );
-            Err(Error::new(ErrorKind::InvalidName, "check of a name", why))
-        };
-        if name.is_empty() {
-            return refuse("is empty");
-        }
-        if name.len() > Self::MAX {
-            return refuse("is too long");
-        }
-        if name == "." || name == ".." {
-            return refuse("means a directory");
-        }
-        match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
-            Some(c) => refuse(&format!("contains {c:?}")),
-            None => Ok(Self(name.to_owned())),
-        }
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The file name of an object.
-    pub(crate) fn object(&self, style: Style, role: Role) -> ObjectName {
-        let short;
-        let namespace = match style {
-            Style::Full => self.0.as_bytes(),
-            Style::Short => {
-                short = base32::<10>(hash(self.0.as_bytes()));
-                &short
-            }
-        };
-        match (role, style) {
-            (Role::Control, _) => ObjectName::new(&[b"dsm.", namespace, b".ctl"]),
-            (Role::Segment(handle), Style::Full) => {
-                ObjectName::new(&[b"dsm.", namespace, b".", &base16(handle.get())])
-            }
-            (Role::Segment(handle), Style::Short) => {
-                ObjectName::new(&[b"dsm.", namespace, b".", &base32::<13>(handle.get())])
-            }
-        }
-    }
-
-    /// What the object of that file name is to this namespace; `None` if it is not one of its own.
-    pub(crate) fn role(&self, file: &str) -> Option<Role> {
-        let (namespace, role) = split(file)?;
-        (namespace == self.0).then_some(role)
-    }
-}
-
 /// The file name of an object, for the system to read: on the stack, since attaching a segment takes
 /// hardly longer than an allocation or two.
 #[derive(Clone, Copy)]
@@ -122,6 +41,28 @@ pub(crate) struct ObjectName {
 impl ObjectName {
     /// The longest name is that of a segment: prefix, namespace, dot, sixteen digits.
     const MAX: usize = 1 + 16 + NamespaceName::MAX + 1 + 16 + 1;
+
+    /// Of an object of a namespace.
+    pub(crate) fn of(namespace: &NamespaceName, style: Style, role: Role) -> Self {
+        let short;
+        let namespace = namespace.as_str().as_bytes();
+        let namespace = match style {
+            Style::Full => namespace,
+            Style::Short => {
+                short = base32::<10>(hash(namespace));
+                &short
+            }
+        };
+        match (role, style) {
+            (Role::Control, _) => Self::new(&[b"dsm.", namespace, b".ctl"]),
+            (Role::Segment(handle), Style::Full) => {
+                Self::new(&[b"dsm.", namespace, b".", &base16(handle.get())])
+            }
+            (Role::Segment(handle), Style::Short) => {
+                Self::new(&[b"dsm.", namespace, b".", &base32::<13>(handle.get())])
+            }
+        }
+    }
 
     /// Joins parts that have no zero in them and fit.
     pub(crate) fn new(parts: &[&[u8]]) -> Self {
@@ -157,46 +98,13 @@ impl fmt::Debug for ObjectName {
     }
 }
 
-impl fmt::Display for NamespaceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl core::str::FromStr for NamespaceName {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::new(name)
-    }
-}
-
 /// Splits a file name of [`Style::Full`] into the namespace and the object's role.
 pub(crate) fn split(file: &str) -> Option<(&str, Role)> {
     let (namespace, last) = file.strip_prefix("dsm.")?.rsplit_once('.')?;
     if NamespaceName::new(namespace).is_err() {
         return None;
     }
-    if last == "ctl" {
-        return Some((namespace, Role::Control));
-    }
-    let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if last.len() != 16 || !last.bytes().all(digits) {
-        return None;
-    }
-    let handle = SegmentHandle::from_raw(u64::from_str_radix(last, 16).ok()?)?;
-    Some((namespace, Role::Segment(handle)))
-}
-
-/// FNV-1a with a final mix (of splitmix64): stable between builds, which file names must be.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let mut h = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes {
-        h = (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    h ^ (h >> 31)
+    Some((namespace, Role::parse(last)?))
 }
 
 /// All 64 bits.
@@ -209,33 +117,14 @@ fn base16(mut value: u64) -> [u8; 16] {
     out
 }
 
-/// The low five bits for each digit.
-fn base32<const DIGITS: usize>(mut value: u64) -> [u8; DIGITS] {
-    let mut out = [0; DIGITS];
-    for slot in out.iter_mut().rev() {
-        *slot = b"0123456789abcdefghijklmnopqrstuv"[(value & 31) as usize];
-        value >>= 5;
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use dsm_core::handle::SegmentHandle;
+
     use super::*;
 
     fn handle(raw: u64) -> SegmentHandle {
         SegmentHandle::from_raw(raw).unwrap()
-    }
-
-    #[test]
-    fn names_are_validated() {
-        for good in ["a", "demo", "A.b_c-9", "...", "-", ".hidden", &"x".repeat(63)] {
-            assert!(NamespaceName::new(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "a/b", "../x", "a b", "a\0b", "é", "a\n", &"x".repeat(64)] {
-            let error = NamespaceName::new(bad).unwrap_err();
-            assert_eq!(dsm_core::provider::ProviderError::kind(&error), ErrorKind::InvalidName);
-        }
     }
 
     #[test]
@@ -244,10 +133,8 @@ mod tests {
         for name in ["demo", "a.b", "a.ctl", "a.0123456789abcdef", "..."] {
             let namespace = NamespaceName::new(name).unwrap();
             for role in roles {
-                let file = namespace.object(Style::Full, role).to_string();
+                let file = ObjectName::of(&namespace, Style::Full, role).to_string();
                 assert_eq!(split(&file), Some((name, role)), "{file}");
-                assert_eq!(namespace.role(&file), Some(role));
-                assert_eq!(NamespaceName::new("a").unwrap().role(&file), None);
             }
         }
     }
@@ -273,8 +160,9 @@ mod tests {
     #[test]
     fn short_names_fit_macos() {
         let longest = NamespaceName::new(&"x".repeat(63)).unwrap();
-        let short =
-            |namespace: &NamespaceName, role| namespace.object(Style::Short, role).to_string();
+        let short = |namespace: &NamespaceName, role| {
+            ObjectName::of(namespace, Style::Short, role).to_string()
+        };
         let a = short(&longest, Role::Segment(handle(u64::MAX)));
         assert!(a.len() < 31, "a slash is added: {a}");
         let b = short(&longest, Role::Segment(handle(u64::MAX - 1)));
@@ -282,7 +170,7 @@ mod tests {
         let other = NamespaceName::new(&"x".repeat(62)).unwrap();
         assert_ne!(a, short(&other, Role::Segment(handle(u64::MAX))));
         assert_ne!(short(&longest, Role::Control), short(&other, Role::Control));
-        let full = longest.object(Style::Full, Role::Segment(handle(u64::MAX)));
+        let full = ObjectName::of(&longest, Style::Full, Role::Segment(handle(u64::MAX)));
         assert_eq!(full.with_slash().to_bytes().len(), 1 + 4 + 63 + 1 + 16);
     }
 }

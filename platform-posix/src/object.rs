@@ -45,9 +45,10 @@ use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::planted::{Bug, planted};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
+use platform_common::refusal::{self, check_range};
 
 use crate::error::Error;
-use crate::name::{NamespaceName, ObjectName, Role, Style};
+use crate::name::{NamespaceName, ObjectName, Role, Style, split};
 use crate::options::Options;
 use crate::root::{
     self, ControlObject, PosixElection, addressable, check_size, enough_memory, set_mode,
@@ -110,7 +111,7 @@ impl Named {
         options: Options,
     ) -> Result<Self, Error> {
         let namespace = NamespaceName::new(namespace)?;
-        let control = namespace.object(place.style(), Role::Control);
+        let control = ObjectName::of(&namespace, place.style(), Role::Control);
         Ok(Self { place, namespace, options, control })
     }
 
@@ -128,7 +129,7 @@ impl Named {
     }
 
     fn segment_name(&self, handle: SegmentHandle) -> ObjectName {
-        self.namespace.object(self.place.style(), Role::Segment(handle))
+        ObjectName::of(&self.namespace, self.place.style(), Role::Segment(handle))
     }
 
     fn path(&self, name: &ObjectName) -> String {
@@ -235,19 +236,17 @@ impl Named {
     pub(crate) fn enumerate(&self, found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> {
         let mut names = Vec::new();
         let listed = self.place.list(&mut |name| {
-            if let Some(role) = self.namespace.role(name) {
-                names.push((self.namespace.object(self.place.style(), role), role));
+            if let Some((namespace, role)) = split(name) {
+                if namespace == self.namespace.as_str() {
+                    names.push((ObjectName::of(&self.namespace, self.place.style(), role), role));
+                }
             }
         });
         listed.map_err(|e| Error::os(e, "listing", self.place.label()))?;
         for (name, role) in names {
             // What went meanwhile is not there.
             let Ok(Some(stat)) = self.look(&name) else { continue };
-            let handle = match role {
-                Role::Control => None,
-                Role::Segment(handle) => Some(handle),
-            };
-            found(&info(handle, &stat));
+            found(&info(role.handle(), &stat));
         }
         Ok(())
     }
@@ -343,7 +342,7 @@ pub(crate) struct Subject<'a> {
 impl Subject<'_> {
     fn fail(&self, errno: Errno, step: &'static str, asked: usize) -> Error {
         let error = Error::os(errno, step, (self.name)());
-        error.with_space(asked as u64, self.fd, self.place.label())
+        error.with_space(asked as u64, self.place.label(), || sys::space(self.fd))
     }
 }
 
@@ -392,8 +391,7 @@ pub(crate) fn map_existing(
     }
     let len = addressable(stat.size, subject.name)?;
     if len == 0 {
-        let why = format!("{} is empty: its creation was never completed", (subject.name)());
-        return Err(Error::new(ErrorKind::InvalidSize, "attaching", why));
+        return Err(refusal::never_completed((subject.name)()));
     }
     let base = sys::map(subject.fd, len, true).map_err(|e| subject.fail(e, "mmap", len))?;
     options.advise(base, len);
@@ -441,15 +439,6 @@ pub(crate) fn info(handle: Option<SegmentHandle>, stat: &Stat) -> ObjectInfo {
         mode: stat.mode & 0o777,
         id: stat.id,
     }
-}
-
-/// Refuses ranges that leave the mapping.
-pub(crate) fn check_range(mapping: &Mapping, range: &Range<usize>) -> Result<(), Error> {
-    if range.start <= range.end && range.end <= mapping.len {
-        return Ok(());
-    }
-    let why = format!("bytes {range:?} do not lie in a mapping of {}", mapping.len);
-    Err(Error::new(ErrorKind::InvalidSize, "reserving", why))
 }
 
 /// The pages that a range of a mapping, held against its length by [`check_range`], lies in.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::ptr::NonNull;
 
 use dsm_core::error::ErrorKind;
+use platform_common::refusal;
 
 use crate::error::Error;
 use crate::sys::{self, Stat};
@@ -136,12 +137,7 @@ impl Options {
         if trusted {
             return Ok(());
         }
-        let why = format!(
-            "{} belongs to user {owner}, this process is user {own}; trust that user with \
-             Options::owners, or choose another name",
-            object()
-        );
-        Err(Error::new(ErrorKind::PermissionDenied, "check of the owner", why))
+        Err(refusal::untrusted_owner("check of the owner", object(), owner, own))
     }
 
     /// Refuses permission bits beyond those asked for.

@@ -29,6 +29,7 @@ use std::time::Duration;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Election, Mapping};
+use platform_common::refusal;
 
 use crate::clock::monotonic;
 use crate::error::Error;
@@ -131,13 +132,7 @@ fn await_lock(
         }
         let left = patience.saturating_sub(monotonic().saturating_sub(start));
         if left.is_zero() {
-            let why = format!(
-                "another process has been setting up or leaving {} for {patience:?}; it may be \
-                 stopped, or in the initialisation of a large namespace: try again, or allow more \
-                 time",
-                control.label()
-            );
-            return Err(Error::new(ErrorKind::TimedOut, "election", why));
+            return Err(refusal::elected_late(control.label(), patience));
         }
         std::thread::sleep(pause.min(left));
         pause = (pause * 2).min(Duration::from_millis(5));
@@ -182,7 +177,7 @@ impl PosixElection<'_> {
         }
         sys::back(fd, 0, size as u64).map_err(|e| {
             let error = self.fail(e, "posix_fallocate");
-            let error = error.with_space(size as u64, fd, self.control.place());
+            let error = error.with_space(size as u64, self.control.place(), || sys::space(fd));
             // Of size 0 again, should the file system have extended it first.
             let _ = sys::set_len(fd, 0);
             error
@@ -192,7 +187,8 @@ impl PosixElection<'_> {
     #[cfg(not(target_os = "linux"))]
     fn renew(&self, size: usize) -> Result<(), Error> {
         let fd = self.descriptor()?;
-        let space = |error: Error| error.with_space(size as u64, fd, self.control.place());
+        let space =
+            |error: Error| error.with_space(size as u64, self.control.place(), || sys::space(fd));
         if self.control.on_disk() {
             let zeros = sys::set_len(fd, 0).and_then(|()| sys::write_zeros(fd, size as u64));
             return zeros.map_err(|e| {
@@ -243,8 +239,7 @@ impl Election for PosixElection<'_> {
 
     fn map(&mut self) -> Result<Mapping, Error> {
         if self.size == 0 {
-            let why = format!("{} is empty: it was never set up", self.control.label());
-            return Err(Error::new(ErrorKind::InvalidSize, "mapping of the control object", why));
+            return Err(refusal::never_set_up(self.control.label()));
         }
         self.map_len(addressable(self.size as u64, &|| self.control.label())?)
     }
@@ -273,8 +268,7 @@ pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
     let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
     let len = addressable(stat.size, &|| control.label())?;
     if len == 0 || control.was_removed(&stat) {
-        let why = format!("{} is empty: it is being set up", control.label());
-        return Err(Error::new(ErrorKind::NotFound, "mapping of the control object", why));
+        return Err(refusal::being_set_up(control.label()));
     }
     let base = sys::map(fd.as_fd(), len, false).map_err(|e| fail(e, "mmap"))?;
     Ok(Mapping { base, len, token: 0 })
@@ -329,8 +323,8 @@ pub(crate) fn enough_memory(asked: usize) -> Result<(), Error> {
     }
     match sys::memory() {
         Some((available, total)) if asked as u64 > available => {
-            let error = Error::os(Errno(libc::ENOSPC), "reserving", "");
-            Err(error.with_sizes(asked as u64, available, total, "this machine"))
+            let sizes = (available, total);
+            Err(Error::full(Errno(libc::ENOSPC), asked as u64, sizes, "this machine"))
         }
         _ => Ok(()),
     }

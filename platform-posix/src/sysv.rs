@@ -22,12 +22,13 @@ use std::time::Duration;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, Root, SegmentProvider};
+use platform_common::refusal::check_range;
 
 use crate::error::Error;
 use crate::file::Directory;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, hash};
-use crate::object::{self, Named, check_range, populate};
+use crate::object::{self, Named, populate};
 use crate::options::Options;
 use crate::root::{PosixElection, check_size, enough_memory};
 use crate::sys::{self, Errno};

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
+use platform_common::refusal;
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_DELETE_PENDING, ERROR_FILE_NOT_FOUND, ERROR_SHARING_VIOLATION,
 };
@@ -260,10 +261,7 @@ impl Folder {
 fn info(role: Role, file: &OpenFile, stat: &Stat) -> ObjectInfo {
     let owner = security::owner(file.as_handle(), Kind::File);
     ObjectInfo {
-        handle: match role {
-            Role::Control => None,
-            Role::Segment(handle) => Some(handle),
-        },
+        handle: role.handle(),
         size: stat.size,
         reserved: stat.backed,
         owner: owner.map_or(0, |owner| security::relative_id(&owner)),
@@ -304,15 +302,13 @@ impl Store for Folder {
     }
 
     fn attach(&self, role: Role, id: ObjectId, purpose: Purpose) -> Result<Mapping, Error> {
-        const STEP: &str = "attaching";
         let access = if purpose == Purpose::Use { Access::Write } else { Access::Read };
         let (file, stat) = self.open(role, access)?;
         self.accept(&file, role)?;
-        check_identity(id, stat.id, &|| self.label(role), STEP)?;
+        check_identity(id, stat.id, &|| self.label(role), "attaching")?;
         let len = usize::try_from(stat.size).unwrap_or(usize::MAX);
         if len == 0 {
-            let why = format!("{} is empty: its creation was never completed", self.label(role));
-            return Err(Error::new(ErrorKind::InvalidSize, STEP, why));
+            return Err(refusal::never_completed(self.label(role)));
         }
         self.map(&file, &stat, len, purpose).map_err(|code| self.fail(code, "mapping", role))
     }

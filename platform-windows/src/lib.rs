@@ -64,11 +64,12 @@ mod sys;
 mod wait;
 
 #[cfg(windows)]
+#[doc(inline)]
+pub use {error::Error, name::NamespaceName};
+#[cfg(windows)]
 pub use {
-    error::Error,
     file::File,
     liveness::Windows,
-    name::NamespaceName,
     options::{Backing, Options, Owners, Scope},
     root::WindowsElection,
     shm::Shm,

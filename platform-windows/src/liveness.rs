@@ -26,9 +26,10 @@ use std::os::windows::io::OwnedHandle;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dsm_core::env::{Liveness, ProcessProof, ThreadProof};
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::ProviderFailure;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::ProviderError;
+use platform_common::refusal;
 use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 
 use crate::error::Error;
@@ -78,13 +79,8 @@ impl Windows {
     }
 
     fn try_claim(&self, slot: u32) -> Result<(), Error> {
-        const STEP: &str = "token of life";
         let label = || self.named.store.label(Role::Control);
-        let taken = || {
-            let why =
-                format!("a living process holds the token of process slot {slot} of {}", label());
-            Err(Error::new(ErrorKind::AlreadyExists, STEP, why))
-        };
+        let taken = || Err(refusal::token_taken(slot, label()));
         let mut state = self.state();
         if state.holds(slot) {
             return taken();
@@ -93,12 +89,7 @@ impl Windows {
         if state.claimed.is_empty() {
             state.control = current;
         } else if state.control != current {
-            let why = format!(
-                "{} was replaced while this process is attached to the one before; leave that one \
-                 first",
-                label()
-            );
-            return Err(Error::new(ErrorKind::Foreign, STEP, why));
+            return Err(refusal::control_replaced(label()));
         }
         match sys::event(&self.token(current, slot), &self.named.domain().security) {
             Ok((token, false)) => {
@@ -107,7 +98,7 @@ impl Windows {
             }
             // What we may not open exists all the same.
             Ok((_, true)) | Err(Code(ERROR_ACCESS_DENIED)) => taken(),
-            Err(code) => Err(Error::os(code, STEP, label())),
+            Err(code) => Err(Error::os(code, "token of life", label())),
         }
     }
 

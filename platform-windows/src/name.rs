@@ -21,91 +21,13 @@
 //! `Local\dsm.<place>.demo.<what>`, where the place is a hash of the folder (of its identity,
 //! however its path is written) or of the words "page file".
 
-use core::fmt;
-
-use dsm_core::error::ErrorKind;
-use dsm_core::handle::SegmentHandle;
+pub use platform_common::NamespaceName;
+use platform_common::name::hexadecimal;
+pub(crate) use platform_common::name::{Role, hash};
 use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
 use windows_sys::Win32::System::WindowsProgramming::GetComputerNameW;
 
-use crate::error::Error;
 use crate::options::Scope;
-
-/// The name of a namespace: 1 to 63 of `A-Z a-z 0-9 . _ -`, and neither `.` nor `..`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct NamespaceName(String);
-
-/// What an object is to its namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    /// The control object.
-    Control,
-    /// A segment.
-    Segment(SegmentHandle),
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Control => f.write_str("ctl"),
-            Self::Segment(handle) => write!(f, "{:016x}", handle.get()),
-        }
-    }
-}
-
-impl NamespaceName {
-    /// The longest name, in bytes.
-    pub const MAX: usize = 63;
-
-    /// Checks a name.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidName`] if it is empty, too long, `.` or `..`, or has a character other
-    /// than letters, digits, dot, underscore and hyphen.
-    pub fn new(name: &str) -> Result<Self, Error> {
-        let refuse = |why: &str| {
-            let why = format!(
-                "namespace name {name:?} {why}: 1 to {} of A-Z a-z 0-9 . _ - are allowed",
-                Self::MAX
-            );
-            Err(Error::new(ErrorKind::InvalidName, "check of a name", why))
-        };
-        if name.is_empty() {
-            return refuse("is empty");
-        }
-        if name.len() > Self::MAX {
-            return refuse("is too long");
-        }
-        if name == "." || name == ".." {
-            return refuse("means a directory");
-        }
-        match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
-            Some(c) => refuse(&format!("contains {c:?}")),
-            None => Ok(Self(name.to_owned())),
-        }
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for NamespaceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl core::str::FromStr for NamespaceName {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::new(name)
-    }
-}
 
 /// Names of the files of one scope.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,7 +45,7 @@ impl FileNames {
         // Windows doesn't tell capitals from small letters in names of files, and kernel objects do:
         // a capital is marked.
         let mut name = self.prefix.clone();
-        for character in namespace.0.chars() {
+        for character in namespace.as_str().chars() {
             if character.is_ascii_uppercase() {
                 name.push('+');
             }
@@ -137,26 +59,9 @@ impl FileNames {
     pub(crate) fn split(&self, file: &str) -> Option<(NamespaceName, Role)> {
         let (marked, last) = file.strip_prefix(&*self.prefix)?.rsplit_once('.')?;
         let namespace = NamespaceName::new(&marked.replace('+', "")).ok()?;
-        let role = role(last)?;
+        let role = Role::parse(last)?;
         (self.file(&namespace, role) == file).then_some((namespace, role))
     }
-}
-
-fn role(text: &str) -> Option<Role> {
-    if text == "ctl" {
-        return Some(Role::Control);
-    }
-    let handle = SegmentHandle::from_raw(hexadecimal(text)?)?;
-    Some(Role::Segment(handle))
-}
-
-/// Sixteen small hexadecimal digits.
-fn hexadecimal(text: &str) -> Option<u64> {
-    let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if text.len() != 16 || !text.bytes().all(digits) {
-        return None;
-    }
-    u64::from_str_radix(text, 16).ok()
 }
 
 /// The name of a removed file that could not be deleted yet.
@@ -204,44 +109,19 @@ pub(crate) fn machine() -> u64 {
     hash(&bytes).max(1)
 }
 
-/// FNV-1a with a final mix (of splitmix64): stable between builds, which names must be.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let mut h = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes {
-        h = (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    h ^ (h >> 31)
-}
-
 /// The low fifty bits.
-fn base32(mut value: u64) -> String {
-    let mut out = [0u8; 10];
-    for slot in out.iter_mut().rev() {
-        *slot = b"0123456789abcdefghijklmnopqrstuv"[(value & 31) as usize];
-        value >>= 5;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+fn base32(value: u64) -> String {
+    String::from_utf8_lossy(&platform_common::name::base32::<10>(value)).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use dsm_core::handle::SegmentHandle;
+
     use super::*;
 
     fn handle(raw: u64) -> SegmentHandle {
         SegmentHandle::from_raw(raw).unwrap()
-    }
-
-    #[test]
-    fn names_are_validated() {
-        for good in ["a", "demo", "A.b_c-9", "...", "-", ".hidden", &"x".repeat(63)] {
-            assert!(NamespaceName::new(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", r"a\b", "a/b", "a b", "a\0b", "é", "a:b", &"x".repeat(64)] {
-            let error = NamespaceName::new(bad).unwrap_err();
-            assert_eq!(dsm_core::provider::ProviderError::kind(&error), ErrorKind::InvalidName);
-        }
     }
 
     #[test]

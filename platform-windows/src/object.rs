@@ -13,6 +13,7 @@ use std::sync::Arc;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo};
+use platform_common::refusal::{self, check_range};
 
 use crate::error::Error;
 use crate::name::{NamespaceName, Role, kernel_prefix};
@@ -129,8 +130,7 @@ impl Named {
     /// Maps the control object for reading.
     pub(crate) fn peek(&self) -> Result<Mapping, Error> {
         if self.store.stat(Role::Control)?.size == 0 {
-            let why = format!("{} is empty: it is being set up", self.store.label(Role::Control));
-            return Err(Error::new(ErrorKind::NotFound, "mapping of the control object", why));
+            return Err(refusal::being_set_up(self.store.label(Role::Control)));
         }
         self.store.attach(Role::Control, ObjectId::default(), Purpose::Look)
     }
@@ -150,15 +150,6 @@ pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
         return refuse(format!("{reserved} bytes to reserve of an object of {size}"));
     }
     Ok(())
-}
-
-/// Refuses ranges that leave the mapping.
-fn check_range(mapping: &Mapping, range: &Range<usize>) -> Result<(), Error> {
-    if range.start <= range.end && range.end <= mapping.len {
-        return Ok(());
-    }
-    let why = format!("bytes {range:?} do not lie in a mapping of {}", mapping.len);
-    Err(Error::new(ErrorKind::InvalidSize, "reserving", why))
 }
 
 /// Refuses an object that is another than the one meant.

@@ -32,6 +32,7 @@ use std::time::Duration;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Election, Mapping, ProviderError};
+use platform_common::refusal;
 
 use crate::clock::monotonic;
 use crate::error::Error;
@@ -93,14 +94,7 @@ pub(crate) fn elect(
 ) -> Result<WindowsElection<'_>, Error> {
     const STEP: &str = "election";
     let label = || named.store.label(Role::Control);
-    let late = || {
-        let why = format!(
-            "another process has been setting up or leaving {} for {patience:?}; it may be \
-             stopped, or in the initialisation of a large namespace: try again, or allow more time",
-            label()
-        );
-        Error::new(ErrorKind::TimedOut, STEP, why)
-    };
+    let late = || refusal::elected_late(label(), patience);
     let start = monotonic();
     let domain = named.domain();
     let gate = Gate::enter(&domain.prefix, patience).ok_or_else(late)?;
@@ -171,9 +165,7 @@ impl Election for WindowsElection<'_> {
 
     fn map(&mut self) -> Result<Mapping, Error> {
         if self.size == 0 {
-            let label = self.named.store.label(Role::Control);
-            let why = format!("{label} is empty: it was never set up");
-            return Err(Error::new(ErrorKind::InvalidSize, "mapping of the control object", why));
+            return Err(refusal::never_set_up(self.named.store.label(Role::Control)));
         }
         self.named.store.attach(Role::Control, self.id, Purpose::Use)
     }

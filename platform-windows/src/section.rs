@@ -318,10 +318,7 @@ impl Store for PageFile {
         let view = self.find_existing(role, false)?;
         let owner = security::owner(view.section.as_handle(), Kind::Kernel);
         Ok(ObjectInfo {
-            handle: match role {
-                Role::Control => None,
-                Role::Segment(handle) => Some(handle),
-            },
+            handle: role.handle(),
             size: view.header().size.load(Ordering::Relaxed),
             reserved: view.header().backed.load(Ordering::Relaxed),
             owner: owner.map_or(0, |owner| security::relative_id(&owner)),

@@ -15,6 +15,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::OnceLock;
 
 use dsm_core::error::ErrorKind;
+use platform_common::refusal;
 use windows_sys::Win32::Foundation::{ERROR_SUCCESS, HANDLE, LocalFree};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo,
@@ -278,12 +279,7 @@ fn check_owner(owner: &str, listed: &[String], object: &dyn Fn() -> String) -> R
     if owner == own || listed.iter().any(|listed| listed == owner) {
         return Ok(());
     }
-    let why = format!(
-        "{} belongs to user {owner}, this process is user {own}; trust that user with \
-         Options::owners, or choose another name",
-        object()
-    );
-    Err(Error::new(ErrorKind::PermissionDenied, STEP, why))
+    Err(refusal::untrusted_owner(STEP, object(), owner, own))
 }
 
 /// Refuses an object whose owner is not trusted, or to which others have access.
