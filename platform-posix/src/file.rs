@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dsm_core::provider::Forward;
+
 use crate::error::Error;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style, split};
 use crate::object::{Named, Place};
 use crate::options::Options;
-use crate::provide::provide_named;
 use crate::sys::{self, Errno};
 
 /// Segments in files of a directory, one file each.
@@ -21,10 +22,20 @@ use crate::sys::{self, Errno};
 /// a database. The directory stays open, so that it may be renamed and relative paths are safe.
 /// Removing other people's files must be forbidden in it, as it is in `/tmp` (sticky) or in a
 /// directory of one's own.
+///
+/// Implements [`SegmentProvider`](dsm_core::provider::SegmentProvider) and
+/// [`Root`](dsm_core::provider::Root), with the errors of [`Error`].
 #[derive(Clone, Debug)]
 pub struct File(Named);
 
-provide_named!(File);
+// SAFETY: the same field each time.
+unsafe impl Forward for File {
+    type Target = Named;
+
+    fn target(&self) -> &Named {
+        &self.0
+    }
+}
 
 impl File {
     /// The files of a namespace in `directory`, mode 0600.
@@ -55,7 +66,7 @@ impl File {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &NamespaceName {
-        self.0.namespace()
+        &self.0.namespace
     }
 
     /// Waits, liveness, time and entropy for the processes of this namespace.

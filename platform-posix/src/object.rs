@@ -39,20 +39,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[cfg(target_os = "linux")]
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::planted::{Bug, planted};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
-use platform_common::refusal::{self, check_range};
+use platform_common::refusal;
 
 use crate::error::Error;
-use crate::name::{NamespaceName, ObjectName, Role, Style, split};
+use crate::name::{NamespaceName, ObjectName, Role, Style};
 use crate::options::Options;
-use crate::root::{
-    self, ControlObject, PosixElection, addressable, check_size, enough_memory, set_mode,
-};
+use crate::root::{ControlObject, addressable, enough_memory, set_mode};
 use crate::sys::{self, Errno, Stat};
 
 /// Ranges that are entered in the page tables when they are backed: few fill a longer one at once.
@@ -73,27 +70,28 @@ pub(crate) trait Place: Send + Sync + fmt::Debug {
 
 /// Opens for a look only, which not even a device or a pipe notices.
 #[cfg(target_os = "linux")]
-const LOOK: c_int = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+pub(crate) const LOOK: c_int = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
-const LOOK: c_int = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+pub(crate) const LOOK: c_int =
+    libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
 
 /// Never blocks on a pipe that somebody put in the object's place.
-const USE: c_int = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+pub(crate) const USE: c_int = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
 
 /// The objects of one namespace in one place.
 #[derive(Clone, Debug)]
-pub(crate) struct Named {
-    place: Arc<dyn Place>,
-    namespace: NamespaceName,
-    options: Options,
+pub struct Named {
+    pub(crate) place: Arc<dyn Place>,
+    pub(crate) namespace: NamespaceName,
+    pub(crate) options: Options,
     control: ObjectName,
 }
 
 /// An object that is removed unless its creation succeeds.
-struct Unfinished<'a> {
-    owner: &'a Named,
-    name: &'a ObjectName,
-    id: ObjectId,
+pub(crate) struct Unfinished<'a> {
+    pub(crate) owner: &'a Named,
+    pub(crate) name: &'a ObjectName,
+    pub(crate) id: ObjectId,
 }
 
 impl Drop for Unfinished<'_> {
@@ -120,23 +118,19 @@ impl Named {
         Self { control, ..self }
     }
 
-    pub(crate) fn namespace(&self) -> &NamespaceName {
-        &self.namespace
-    }
-
     pub(crate) fn into_control(self) -> Arc<dyn ControlObject> {
         Arc::new(self)
     }
 
-    fn segment_name(&self, handle: SegmentHandle) -> ObjectName {
+    pub(crate) fn segment_name(&self, handle: SegmentHandle) -> ObjectName {
         ObjectName::of(&self.namespace, self.place.style(), Role::Segment(handle))
     }
 
-    fn path(&self, name: &ObjectName) -> String {
+    pub(crate) fn path(&self, name: &ObjectName) -> String {
         format!("{}/{name}", self.place.label())
     }
 
-    fn open(&self, name: &ObjectName, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
+    pub(crate) fn open(&self, name: &ObjectName, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
         let fail = |e, step| Error::os(e, step, self.path(name));
         let fd = self.place.open(name, flags, 0).map_err(|e| fail(e, "open"))?;
         let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
@@ -144,7 +138,7 @@ impl Named {
     }
 
     /// Looks at what a name means; `None` if nothing.
-    fn look(&self, name: &ObjectName) -> Result<Option<Stat>, Error> {
+    pub(crate) fn look(&self, name: &ObjectName) -> Result<Option<Stat>, Error> {
         match self.open(name, LOOK) {
             Ok((_, stat)) => Ok(Some(stat)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -153,7 +147,7 @@ impl Named {
     }
 
     /// Removes a name if it means `id` (all zero: whatever is there) and its owner is trusted.
-    fn remove(&self, name: &ObjectName, id: ObjectId) -> Result<(), Error> {
+    pub(crate) fn remove(&self, name: &ObjectName, id: ObjectId) -> Result<(), Error> {
         let Some(stat) = self.look(name)? else { return Ok(()) };
         let path = || self.path(name);
         let checked = !planted(Bug::UnlinkByName);
@@ -166,101 +160,6 @@ impl Named {
             Ok(()) | Err(Errno(libc::ENOENT)) => Ok(()),
             Err(e) => Err(Error::os(e, "unlink", path())),
         }
-    }
-
-    pub(crate) fn create(
-        &self,
-        handle: SegmentHandle,
-        size: usize,
-        reserved: usize,
-    ) -> Result<(Mapping, ObjectId), Error> {
-        check_size(size, reserved)?;
-        let name = &self.segment_name(handle);
-        let fail = |e, step| Error::os(e, step, self.path(name));
-        let flags = USE | libc::O_CREAT | libc::O_EXCL;
-        let fd =
-            self.place.open(name, flags, self.options.mode | 0o600).map_err(|e| fail(e, "open"))?;
-        let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
-        let unfinished = Unfinished { owner: self, name, id: stat.id };
-        let mapping = furnish(
-            &Subject {
-                fd: fd.as_fd(),
-                stat: &stat,
-                name: &|| self.path(name),
-                place: &*self.place,
-            },
-            size,
-            reserved,
-            &self.options,
-        )?;
-        std::mem::forget(unfinished);
-        Ok((mapping, stat.id))
-    }
-
-    pub(crate) fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Error> {
-        let name = self.segment_name(handle);
-        let (fd, stat) = self.open(&name, USE)?;
-        let path = &|| self.path(&name);
-        self.options.accept(&stat, path)?;
-        let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
-        map_existing(&subject, id, &self.options)
-    }
-
-    pub(crate) fn reserve(
-        &self,
-        handle: SegmentHandle,
-        mapping: &Mapping,
-        range: Range<usize>,
-    ) -> Result<(), Error> {
-        check_range(mapping, &range)?;
-        let name = self.segment_name(handle);
-        let (fd, stat) = match self.open(&name, USE) {
-            Ok(opened) => opened,
-            Err(e) if e.kind() == ErrorKind::NotFound => return populate(mapping, range),
-            Err(e) => return Err(e),
-        };
-        let path = &|| self.path(&name);
-        let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
-        back_mapped(&subject, mapping, range)
-    }
-
-    pub(crate) fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
-        self.remove(&self.segment_name(handle), id)
-    }
-
-    pub(crate) fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Error> {
-        let (_, stat) = self.open(&self.segment_name(handle), LOOK)?;
-        Ok(info(Some(handle), &stat))
-    }
-
-    pub(crate) fn enumerate(&self, found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> {
-        let mut names = Vec::new();
-        let listed = self.place.list(&mut |name| {
-            if let Some((namespace, role)) = split(name) {
-                if namespace == self.namespace.as_str() {
-                    names.push((ObjectName::of(&self.namespace, self.place.style(), role), role));
-                }
-            }
-        });
-        listed.map_err(|e| Error::os(e, "listing", self.place.label()))?;
-        for (name, role) in names {
-            // What went meanwhile is not there.
-            let Ok(Some(stat)) = self.look(&name) else { continue };
-            found(&info(role.handle(), &stat));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn elect(
-        &self,
-        create: bool,
-        patience: Duration,
-    ) -> Result<PosixElection<'_>, Error> {
-        root::elect(self, create, patience)
-    }
-
-    pub(crate) fn peek(&self) -> Result<Mapping, Error> {
-        root::peek(self)
     }
 }
 
@@ -441,7 +340,7 @@ pub(crate) fn info(handle: Option<SegmentHandle>, stat: &Stat) -> ObjectInfo {
     }
 }
 
-/// The pages that a range of a mapping, held against its length by [`check_range`], lies in.
+/// The pages that a range of a mapping, held against its length by [`refusal::check_range`], lies in.
 #[cfg(target_os = "linux")]
 fn pages(mapping: &Mapping, range: &Range<usize>) -> (NonNull<u8>, usize) {
     let page = sys::page_size();

@@ -1,107 +1,144 @@
-//! The provider traits for the types that are [`Named`](crate::object::Named) objects in one place
-//! or another: the same forwarding for each, written once.
+//! The provider traits for [`Named`] objects, to which [`Shm`](crate::Shm) and [`File`](crate::File)
+//! forward.
 
-/// Implements `SegmentProvider` and `Root` for a tuple struct around [`Named`].
-macro_rules! provide_named {
-    ($provider:ident) => {
-        // SAFETY: mappings come from mmap with MAP_SHARED, are unmapped by `detach` alone, and the
-        // first `reserved` bytes are backed by posix_fallocate (or as a whole, off Linux).
-        unsafe impl dsm_core::provider::SegmentProvider for $provider {
-            type Error = $crate::error::Error;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-            fn page_size(&self) -> usize {
-                $crate::sys::page_size()
-            }
+use dsm_core::error::ErrorKind;
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, Root, SegmentProvider};
+use platform_common::refusal::check_range;
 
-            fn create(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                size: usize,
-                reserved: usize,
-            ) -> Result<
-                (dsm_core::provider::Mapping, dsm_core::handle::ObjectId),
-                $crate::error::Error,
-            > {
-                self.0.create(handle, size, reserved)
-            }
+use crate::error::Error;
+use crate::name::{ObjectName, split};
+use crate::object::{
+    self, LOOK, Named, Subject, USE, Unfinished, back_mapped, furnish, info, map_existing, populate,
+};
+use crate::root::{self, PosixElection, check_size};
+use crate::sys;
 
-            fn attach(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                id: dsm_core::handle::ObjectId,
-            ) -> Result<dsm_core::provider::Mapping, $crate::error::Error> {
-                self.0.attach(handle, id)
-            }
+// SAFETY: mappings come from mmap with MAP_SHARED, are unmapped by `detach` alone, and the
+// first `reserved` bytes are backed by posix_fallocate (or as a whole, off Linux).
+unsafe impl SegmentProvider for Named {
+    type Error = Error;
 
-            fn reserve(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                mapping: &dsm_core::provider::Mapping,
-                range: core::ops::Range<usize>,
-            ) -> Result<(), $crate::error::Error> {
-                self.0.reserve(handle, mapping, range)
-            }
+    fn page_size(&self) -> usize {
+        sys::page_size()
+    }
 
-            unsafe fn detach(&self, mapping: dsm_core::provider::Mapping) {
-                // SAFETY: the caller's promise.
-                unsafe { $crate::object::detach(mapping) };
-            }
+    fn create(
+        &self,
+        handle: SegmentHandle,
+        size: usize,
+        reserved: usize,
+    ) -> Result<(Mapping, ObjectId), Error> {
+        check_size(size, reserved)?;
+        let name = &self.segment_name(handle);
+        let fail = |e, step| Error::os(e, step, self.path(name));
+        let flags = USE | libc::O_CREAT | libc::O_EXCL;
+        let fd =
+            self.place.open(name, flags, self.options.mode | 0o600).map_err(|e| fail(e, "open"))?;
+        let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
+        let unfinished = Unfinished { owner: self, name, id: stat.id };
+        let mapping = furnish(
+            &Subject {
+                fd: fd.as_fd(),
+                stat: &stat,
+                name: &|| self.path(name),
+                place: &*self.place,
+            },
+            size,
+            reserved,
+            &self.options,
+        )?;
+        std::mem::forget(unfinished);
+        Ok((mapping, stat.id))
+    }
 
-            unsafe fn blank(&self, mapping: &dsm_core::provider::Mapping) {
-                // SAFETY: the caller's promise.
-                unsafe { $crate::object::blank(mapping) };
-            }
+    fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Error> {
+        let name = self.segment_name(handle);
+        let (fd, stat) = self.open(&name, USE)?;
+        let path = &|| self.path(&name);
+        self.options.accept(&stat, path)?;
+        let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
+        map_existing(&subject, id, &self.options)
+    }
 
-            fn destroy(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                id: dsm_core::handle::ObjectId,
-            ) -> Result<(), $crate::error::Error> {
-                self.0.destroy(handle, id)
-            }
+    fn reserve(
+        &self,
+        handle: SegmentHandle,
+        mapping: &Mapping,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        check_range(mapping, &range)?;
+        let name = self.segment_name(handle);
+        let (fd, stat) = match self.open(&name, USE) {
+            Ok(opened) => opened,
+            Err(e) if e.kind() == ErrorKind::NotFound => return populate(mapping, range),
+            Err(e) => return Err(e),
+        };
+        let path = &|| self.path(&name);
+        let subject = Subject { fd: fd.as_fd(), stat: &stat, name: path, place: &*self.place };
+        back_mapped(&subject, mapping, range)
+    }
 
-            fn stat(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-            ) -> Result<dsm_core::provider::ObjectInfo, $crate::error::Error> {
-                self.0.stat(handle)
-            }
-        }
+    unsafe fn detach(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { object::detach(mapping) };
+    }
 
-        impl dsm_core::provider::Root for $provider {
-            type Error = $crate::error::Error;
-            type Election<'a> = $crate::root::PosixElection<'a>;
+    unsafe fn blank(&self, mapping: &Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { object::blank(mapping) };
+    }
 
-            fn elect(
-                &self,
-                patience: core::time::Duration,
-            ) -> Result<$crate::root::PosixElection<'_>, $crate::error::Error> {
-                self.0.elect(true, patience)
-            }
+    fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
+        self.remove(&self.segment_name(handle), id)
+    }
 
-            fn elect_existing(
-                &self,
-                patience: core::time::Duration,
-            ) -> Result<$crate::root::PosixElection<'_>, $crate::error::Error> {
-                self.0.elect(false, patience)
-            }
-
-            fn peek(&self) -> Result<dsm_core::provider::Mapping, $crate::error::Error> {
-                self.0.peek()
-            }
-
-            unsafe fn unmap(&self, mapping: dsm_core::provider::Mapping) {
-                // SAFETY: the caller's promise.
-                unsafe { $crate::object::detach(mapping) };
-            }
-
-            fn enumerate(
-                &self,
-                found: &mut dyn FnMut(&dsm_core::provider::ObjectInfo),
-            ) -> Result<(), $crate::error::Error> {
-                self.0.enumerate(found)
-            }
-        }
-    };
+    fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Error> {
+        let (_, stat) = self.open(&self.segment_name(handle), LOOK)?;
+        Ok(info(Some(handle), &stat))
+    }
 }
-pub(crate) use provide_named;
+
+impl Root for Named {
+    type Error = Error;
+    type Election<'a> = PosixElection<'a>;
+
+    fn elect(&self, patience: Duration) -> Result<PosixElection<'_>, Error> {
+        root::elect(self, true, patience)
+    }
+
+    fn elect_existing(&self, patience: Duration) -> Result<PosixElection<'_>, Error> {
+        root::elect(self, false, patience)
+    }
+
+    fn peek(&self) -> Result<Mapping, Error> {
+        root::peek(self)
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { object::detach(mapping) };
+    }
+
+    fn enumerate(&self, found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> {
+        let mut names = Vec::new();
+        let listed = self.place.list(&mut |name| {
+            if let Some((namespace, role)) = split(name) {
+                if namespace == self.namespace.as_str() {
+                    names.push((ObjectName::of(&self.namespace, self.place.style(), role), role));
+                }
+            }
+        });
+        listed.map_err(|e| Error::os(e, "listing", self.place.label()))?;
+        for (name, role) in names {
+            // What went meanwhile is not there.
+            let Ok(Some(stat)) = self.look(&name) else { continue };
+            found(&info(role.handle(), &stat));
+        }
+        Ok(())
+    }
+}

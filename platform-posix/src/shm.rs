@@ -4,12 +4,13 @@ use std::ffi::c_int;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use dsm_core::provider::Forward;
+
 use crate::error::Error;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style};
 use crate::object::{Named, Place};
 use crate::options::Options;
-use crate::provide::provide_named;
 use crate::sys::{self, Errno};
 
 /// Segments in POSIX shared memory, one object each.
@@ -17,11 +18,21 @@ use crate::sys::{self, Errno};
 /// On Linux the objects are files `dsm.<namespace>.*` of the tmpfs in `/dev/shm`, whose memory is
 /// reserved at creation so that touching it can't fault. On macOS and the BSDs memory is backed
 /// by swap and can't be reserved; names are shortened on macOS, where they have 31 bytes.
+///
+/// Implements [`SegmentProvider`](dsm_core::provider::SegmentProvider) and
+/// [`Root`](dsm_core::provider::Root), with the errors of [`Error`].
 #[doc(alias = "shm_open")]
 #[derive(Clone, Debug)]
 pub struct Shm(Named);
 
-provide_named!(Shm);
+// SAFETY: the same field each time.
+unsafe impl Forward for Shm {
+    type Target = Named;
+
+    fn target(&self) -> &Named {
+        &self.0
+    }
+}
 
 impl Shm {
     /// The objects of a namespace, mode 0600.
@@ -45,7 +56,7 @@ impl Shm {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &NamespaceName {
-        self.0.namespace()
+        &self.0.namespace
     }
 
     /// Waits, liveness, time and entropy for the processes of this namespace.

@@ -87,7 +87,7 @@ impl SysV {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &NamespaceName {
-        self.control.namespace()
+        &self.control.namespace
     }
 
     /// Waits, liveness, time and entropy for the processes of this namespace.
@@ -304,11 +304,11 @@ impl Root for SysV {
     type Election<'a> = PosixElection<'a>;
 
     fn elect(&self, patience: Duration) -> Result<PosixElection<'_>, Error> {
-        self.control.elect(true, patience)
+        self.control.elect(patience)
     }
 
     fn elect_existing(&self, patience: Duration) -> Result<PosixElection<'_>, Error> {
-        self.control.elect(false, patience)
+        self.control.elect_existing(patience)
     }
 
     fn peek(&self) -> Result<Mapping, Error> {

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
-use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
+use dsm_core::provider::{Forward, Mapping, ObjectInfo, ProviderError};
 use platform_common::refusal;
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_DELETE_PENDING, ERROR_FILE_NOT_FOUND, ERROR_SHARING_VIOLATION,
@@ -45,7 +45,6 @@ use crate::liveness::Windows;
 use crate::name::{FileNames, NamespaceName, Role, gone, hash, is_gone};
 use crate::object::{Domain, Named, Purpose, Store, check_identity, check_size};
 use crate::options::Options;
-use crate::provide::provide_named;
 use crate::security::{self, Kind};
 use crate::sys::{self, Code};
 
@@ -53,10 +52,20 @@ use crate::sys::{self, Code};
 ///
 /// The folder should be a local one; on a network two machines would not see each other's memory, and
 /// don't find each other's namespaces.
+///
+/// Implements [`SegmentProvider`](dsm_core::provider::SegmentProvider) and
+/// [`Root`](dsm_core::provider::Root), with the errors of [`Error`].
 #[derive(Clone, Debug)]
 pub struct File(Named);
 
-provide_named!(File);
+// SAFETY: the same field each time.
+unsafe impl Forward for File {
+    type Target = Named;
+
+    fn target(&self) -> &Named {
+        &self.0
+    }
+}
 
 impl File {
     /// The files of a namespace in `directory`, for this user alone.

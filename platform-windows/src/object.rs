@@ -13,7 +13,6 @@ use std::sync::Arc;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo};
-use platform_common::refusal::{self, check_range};
 
 use crate::error::Error;
 use crate::name::{NamespaceName, Role, kernel_prefix};
@@ -109,7 +108,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
 /// One namespace in one store.
 #[derive(Clone, Debug)]
-pub(crate) struct Named {
+pub struct Named {
     pub(crate) store: Arc<dyn Store>,
 }
 
@@ -120,19 +119,6 @@ impl Named {
 
     pub(crate) fn domain(&self) -> &Arc<Domain> {
         self.store.domain()
-    }
-
-    pub(crate) fn reserve(&self, mapping: &Mapping, range: Range<usize>) -> Result<(), Error> {
-        check_range(mapping, &range)?;
-        self.store.reserve(mapping, range)
-    }
-
-    /// Maps the control object for reading.
-    pub(crate) fn peek(&self) -> Result<Mapping, Error> {
-        if self.store.stat(Role::Control)?.size == 0 {
-            return Err(refusal::being_set_up(self.store.label(Role::Control)));
-        }
-        self.store.attach(Role::Control, ObjectId::default(), Purpose::Look)
     }
 }
 

@@ -1,108 +1,95 @@
-//! The provider traits for the types that are [`Named`](crate::object::Named) objects of one kind
-//! or another: the same forwarding for each, written once.
+//! The provider traits for [`Named`] objects, to which [`Shm`](crate::Shm) and [`File`](crate::File)
+//! forward.
 
-/// Implements `SegmentProvider` and `Root` for a tuple struct around [`Named`].
-macro_rules! provide_named {
-    ($provider:ident) => {
-        // SAFETY: mappings are views of sections that all processes share, and are unmapped by
-        // `detach` alone; the first `reserved` bytes are allocated in the file, or committed.
-        unsafe impl dsm_core::provider::SegmentProvider for $provider {
-            type Error = $crate::error::Error;
+use std::ops::Range;
+use std::time::Duration;
 
-            fn page_size(&self) -> usize {
-                $crate::sys::page_size()
-            }
+use dsm_core::handle::{ObjectId, SegmentHandle};
+use dsm_core::provider::{Mapping, ObjectInfo, Root, SegmentProvider};
+use platform_common::refusal::{self, check_range};
 
-            fn create(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                size: usize,
-                reserved: usize,
-            ) -> Result<
-                (dsm_core::provider::Mapping, dsm_core::handle::ObjectId),
-                $crate::error::Error,
-            > {
-                self.0.store.create($crate::name::Role::Segment(handle), size, reserved)
-            }
+use crate::error::Error;
+use crate::name::Role;
+use crate::object::{Named, Purpose};
+use crate::root::{self, WindowsElection};
+use crate::sys;
 
-            fn attach(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                id: dsm_core::handle::ObjectId,
-            ) -> Result<dsm_core::provider::Mapping, $crate::error::Error> {
-                let role = $crate::name::Role::Segment(handle);
-                self.0.store.attach(role, id, $crate::object::Purpose::Use)
-            }
+// SAFETY: mappings are views of sections that all processes share, and are unmapped by
+// `detach` alone; the first `reserved` bytes are allocated in the file, or committed.
+unsafe impl SegmentProvider for Named {
+    type Error = Error;
 
-            fn reserve(
-                &self,
-                _handle: dsm_core::handle::SegmentHandle,
-                mapping: &dsm_core::provider::Mapping,
-                range: core::ops::Range<usize>,
-            ) -> Result<(), $crate::error::Error> {
-                self.0.reserve(mapping, range)
-            }
+    fn page_size(&self) -> usize {
+        sys::page_size()
+    }
 
-            unsafe fn detach(&self, mapping: dsm_core::provider::Mapping) {
-                // SAFETY: the caller's promise.
-                unsafe { self.0.store.detach(mapping) };
-            }
+    fn create(
+        &self,
+        handle: SegmentHandle,
+        size: usize,
+        reserved: usize,
+    ) -> Result<(Mapping, ObjectId), Error> {
+        self.store.create(Role::Segment(handle), size, reserved)
+    }
 
-            /// Does nothing: Windows can't put other memory in a view's place without a moment in
-            /// which there is none. Late readers find what was there last; the memory is given back
-            /// when the mapping is detached.
-            unsafe fn blank(&self, _mapping: &dsm_core::provider::Mapping) {}
+    fn attach(&self, handle: SegmentHandle, id: ObjectId) -> Result<Mapping, Error> {
+        self.store.attach(Role::Segment(handle), id, Purpose::Use)
+    }
 
-            fn destroy(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-                id: dsm_core::handle::ObjectId,
-            ) -> Result<(), $crate::error::Error> {
-                self.0.store.destroy($crate::name::Role::Segment(handle), id)
-            }
+    fn reserve(
+        &self,
+        _handle: SegmentHandle,
+        mapping: &Mapping,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        check_range(mapping, &range)?;
+        self.store.reserve(mapping, range)
+    }
 
-            fn stat(
-                &self,
-                handle: dsm_core::handle::SegmentHandle,
-            ) -> Result<dsm_core::provider::ObjectInfo, $crate::error::Error> {
-                self.0.store.stat($crate::name::Role::Segment(handle))
-            }
-        }
+    unsafe fn detach(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store.detach(mapping) };
+    }
 
-        impl dsm_core::provider::Root for $provider {
-            type Error = $crate::error::Error;
-            type Election<'a> = $crate::root::WindowsElection<'a>;
+    /// Does nothing: Windows can't put other memory in a view's place without a moment in
+    /// which there is none. Late readers find what was there last; the memory is given back
+    /// when the mapping is detached.
+    unsafe fn blank(&self, _mapping: &Mapping) {}
 
-            fn elect(
-                &self,
-                patience: core::time::Duration,
-            ) -> Result<$crate::root::WindowsElection<'_>, $crate::error::Error> {
-                $crate::root::elect(&self.0, true, patience)
-            }
+    fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
+        self.store.destroy(Role::Segment(handle), id)
+    }
 
-            fn elect_existing(
-                &self,
-                patience: core::time::Duration,
-            ) -> Result<$crate::root::WindowsElection<'_>, $crate::error::Error> {
-                $crate::root::elect(&self.0, false, patience)
-            }
-
-            fn peek(&self) -> Result<dsm_core::provider::Mapping, $crate::error::Error> {
-                self.0.peek()
-            }
-
-            unsafe fn unmap(&self, mapping: dsm_core::provider::Mapping) {
-                // SAFETY: the caller's promise.
-                unsafe { self.0.store.detach(mapping) };
-            }
-
-            fn enumerate(
-                &self,
-                found: &mut dyn FnMut(&dsm_core::provider::ObjectInfo),
-            ) -> Result<(), $crate::error::Error> {
-                self.0.store.list(found)
-            }
-        }
-    };
+    fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Error> {
+        self.store.stat(Role::Segment(handle))
+    }
 }
-pub(crate) use provide_named;
+
+impl Root for Named {
+    type Error = Error;
+    type Election<'a> = WindowsElection<'a>;
+
+    fn elect(&self, patience: Duration) -> Result<WindowsElection<'_>, Error> {
+        root::elect(self, true, patience)
+    }
+
+    fn elect_existing(&self, patience: Duration) -> Result<WindowsElection<'_>, Error> {
+        root::elect(self, false, patience)
+    }
+
+    fn peek(&self) -> Result<Mapping, Error> {
+        if self.store.stat(Role::Control)?.size == 0 {
+            return Err(refusal::being_set_up(self.store.label(Role::Control)));
+        }
+        self.store.attach(Role::Control, ObjectId::default(), Purpose::Look)
+    }
+
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store.detach(mapping) };
+    }
+
+    fn enumerate(&self, found: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> {
+        self.store.list(found)
+    }
+}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
+use dsm_core::provider::Forward;
 
 use crate::error::Error;
 use crate::file::{self, Folder};
@@ -11,7 +12,6 @@ use crate::liveness::Windows;
 use crate::name::{NamespaceName, Role};
 use crate::object::Named;
 use crate::options::{Backing, Options, Scope};
-use crate::provide::provide_named;
 use crate::section::PageFile;
 
 /// Segments in shared memory, one object each: in temporary files, or in the page file if the
@@ -19,11 +19,21 @@ use crate::section::PageFile;
 ///
 /// The temporary files lie in the user's folder for such files (`GetTempPath2`), those of
 /// [`Scope::Global`] in the folder that the programs of all users share (`%ProgramData%`).
+///
+/// Implements [`SegmentProvider`](dsm_core::provider::SegmentProvider) and
+/// [`Root`](dsm_core::provider::Root), with the errors of [`Error`].
 #[doc(alias = "CreateFileMapping")]
 #[derive(Clone, Debug)]
 pub struct Shm(Named);
 
-provide_named!(Shm);
+// SAFETY: the same field each time.
+unsafe impl Forward for Shm {
+    type Target = Named;
+
+    fn target(&self) -> &Named {
+        &self.0
+    }
+}
 
 impl Shm {
     /// The objects of a namespace, in temporary files, for this user's processes of this session.
