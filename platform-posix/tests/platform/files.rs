@@ -4,7 +4,7 @@ use dsm_core::provider::{Root, SegmentProvider};
 use platform_posix::{File, NamespaceName, Shm};
 
 #[cfg(target_pointer_width = "64")]
-use crate::support::{get, set};
+use crate::support::{byte, set_byte};
 use crate::support::{handle, name, unmap};
 
 #[cfg(target_pointer_width = "64")]
@@ -17,9 +17,9 @@ fn the_last_byte_of_four_gibibytes_and_one_is_there() {
     let two = file.attach(handle(1), id).unwrap();
     assert_eq!((one.len, two.len), (size, size));
     file.reserve(handle(1), &one, size - 1..size).unwrap();
-    set(&one, size - 1, 77);
-    assert_eq!(get(&two, size - 1), 77);
-    assert_eq!(get(&two, 0), 0);
+    set_byte(&one, size - 1, 77);
+    assert_eq!(byte(&two, size - 1), 77);
+    assert_eq!(byte(&two, 0), 0);
     let info = file.stat(handle(1)).unwrap();
     assert_eq!(info.size, size as u64);
     assert!(info.reserved < 1 << 30, "sparse: {}", info.reserved);

@@ -186,7 +186,7 @@ fn hints_that_cannot_be_followed_change_nothing() {
     for options in hints {
         let shm = Shm::with_options(&name("hints"), options).unwrap();
         let (mapping, id) = shm.create(handle(1), 4 << 20, 4 << 20).unwrap();
-        crate::support::set(&mapping, (4 << 20) - 1, 1);
+        crate::support::set_byte(&mapping, (4 << 20) - 1, 1);
         shm.destroy(handle(1), id).unwrap();
         unmap(&shm, mapping);
     }

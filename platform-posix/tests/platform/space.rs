@@ -9,7 +9,7 @@ use platform_posix::{Error, File, Shm};
 
 #[cfg(target_arch = "x86_64")]
 use crate::support::skip;
-use crate::support::{PATIENCE, get, handle, set, unmap, with_tiny_shm};
+use crate::support::{PATIENCE, byte, handle, set_byte, unmap, with_tiny_shm};
 
 const MIB: usize = 1 << 20;
 
@@ -39,7 +39,7 @@ fn a_segment_that_does_not_fit_leaves_nothing() {
         // Nor is any memory still taken.
         let (all, id) = shm.create(handle(1), 4 * MIB, 4 * MIB).unwrap();
         expect_full(shm.create(handle(2), 4096, 4096), 4096);
-        set(&all, 4 * MIB - 1, 1);
+        set_byte(&all, 4 * MIB - 1, 1);
         shm.destroy(handle(1), id).unwrap();
         unmap(&shm, all);
         assert_eq!(names(), 0);
@@ -51,12 +51,12 @@ fn a_reservation_that_does_not_fit_keeps_what_there_is() {
     with_tiny_shm("4m", || {
         let shm = Shm::new("full").unwrap();
         let (mapping, id) = shm.create(handle(1), 64 * MIB, 4096).unwrap();
-        set(&mapping, 0, 42);
+        set_byte(&mapping, 0, 42);
         expect_full(shm.reserve(handle(1), &mapping, 0..64 * MIB), 64 * MIB);
         shm.reserve(handle(1), &mapping, MIB..3 * MIB).unwrap();
-        set(&mapping, 3 * MIB - 1, 43);
+        set_byte(&mapping, 3 * MIB - 1, 43);
         expect_full(shm.reserve(handle(1), &mapping, 3 * MIB..6 * MIB), 3 * MIB);
-        assert_eq!((get(&mapping, 0), get(&mapping, 3 * MIB - 1)), (42, 43));
+        assert_eq!((byte(&mapping, 0), byte(&mapping, 3 * MIB - 1)), (42, 43));
         shm.destroy(handle(1), id).unwrap();
         unmap(&shm, mapping);
     });
@@ -70,12 +70,12 @@ fn nameless_memory_is_backed_as_far_as_there_is_any() {
     let object = std::fs::File::open(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     let backed = || object.metadata().unwrap().blocks() * 512;
-    set(&mapping, 0, 42);
+    set_byte(&mapping, 0, 42);
 
     shm.reserve(handle(1), &mapping, 0..0).unwrap();
     shm.reserve(handle(1), &mapping, MIB + 1..2 * MIB - 1).unwrap();
     assert_eq!(backed(), MIB as u64 + 4096);
-    set(&mapping, 2 * MIB - 1, 43);
+    set_byte(&mapping, 2 * MIB - 1, 43);
 
     // Others write meanwhile: each addition is kept.
     let counters = [0, MIB].map(|at| {
@@ -114,7 +114,7 @@ fn nameless_memory_is_backed_as_far_as_there_is_any() {
     // More than there is.
     let error = shm.reserve(handle(1), &mapping, 0..64 * MIB).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-    assert_eq!(get(&mapping, 2 * MIB - 1), 43);
+    assert_eq!(byte(&mapping, 2 * MIB - 1), 43);
 
     shm.destroy(handle(1), id).unwrap();
     unmap(&shm, mapping);
@@ -153,7 +153,7 @@ fn a_control_object_that_does_not_fit_is_of_size_zero_again() {
         let mut election = shm.elect(PATIENCE).unwrap();
         assert_eq!(election.size(), 0);
         let mapping = election.create(MIB).unwrap();
-        set(&mapping, MIB - 1, 1);
+        set_byte(&mapping, MIB - 1, 1);
         unmap(&shm, mapping);
         expect_full(election.create(16 * MIB), 16 * MIB);
         assert_eq!(election.size(), 0);

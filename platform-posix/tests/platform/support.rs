@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use dsm_core::env::ProcessProof;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::provider::{Mapping, Root};
 use platform_posix::Shm;
@@ -18,7 +17,9 @@ pub(crate) fn handle(n: u64) -> SegmentHandle {
     SegmentHandle::from_raw(0x00c0_ffee_0000_0000 | n << 1).unwrap()
 }
 
+pub(crate) use testkit::memory::{byte, set_byte};
 pub(crate) use testkit::name;
+pub(crate) use testkit::proof::{eventually, read_proof, unseen, write_proof};
 
 /// The part of a child.
 pub(crate) fn told(part: &Part) -> Shm {
@@ -33,22 +34,6 @@ pub(crate) fn spawn(role: &str, namespace: &str) -> Peer {
 /// Under another program, such as `unshare`, named by the first word; `None` if there is none.
 pub(crate) fn spawn_under(under: &[&str], role: &str, namespace: &str) -> Option<Peer> {
     Peer::spawn(&mut command_under(under, ENTRY, role, &[namespace])).ok()
-}
-
-pub(crate) fn write_proof(proof: &ProcessProof) -> String {
-    let ProcessProof { pid, start_time, pid_namespace, user } = proof;
-    format!("{pid} {start_time} {pid_namespace} {user}")
-}
-
-pub(crate) fn read_proof(line: &str) -> ProcessProof {
-    let parts: Vec<u64> = line.split(' ').map(|part| part.parse().unwrap()).collect();
-    let [pid, start_time, pid_namespace, user] = parts[..] else { panic!("{line}") };
-    ProcessProof { pid, start_time, pid_namespace, user }
-}
-
-/// The same process, seen from where its pid means nothing: only its token can prove it dead.
-pub(crate) fn unseen(proof: ProcessProof) -> ProcessProof {
-    ProcessProof { pid_namespace: !proof.pid_namespace, ..proof }
 }
 
 pub(crate) fn send_signal(pid: i32, signal: i32) {
@@ -67,36 +52,6 @@ pub(crate) fn end(orphan: i32) {
     send_signal(orphan, libc::SIGKILL);
     // SAFETY: no status is asked for.
     unsafe { libc::waitpid(orphan, std::ptr::null_mut(), 0) };
-}
-
-/// Whether `condition` comes true within the patience of a test.
-pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
-    (0..3000).any(|_| {
-        let met = condition();
-        if !met {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        met
-    })
-}
-
-/// The byte at an offset of a mapping.
-pub(crate) fn at(mapping: &Mapping, offset: usize) -> *mut u8 {
-    assert!(offset < mapping.len);
-    // SAFETY: within the mapping.
-    unsafe { mapping.base.add(offset) }.as_ptr()
-}
-
-pub(crate) fn set(mapping: &Mapping, offset: usize, value: u8) {
-    let at = at(mapping, offset);
-    // SAFETY: mapped for writing; only this test uses it.
-    unsafe { at.write_volatile(value) };
-}
-
-pub(crate) fn get(mapping: &Mapping, offset: usize) -> u8 {
-    let at = at(mapping, offset);
-    // SAFETY: mapped; only this test uses it.
-    unsafe { at.read_volatile() }
 }
 
 pub(crate) fn unmap(shm: &Shm, mapping: Mapping) {

@@ -5,7 +5,7 @@ use dsm_core::provider::{Election, ProviderError, Root};
 use platform_windows::{Backing, File, Options, Scope, Shm};
 use testkit::process::Part;
 
-use crate::support::{BOTH, PATIENCE, get, open, set, spawn, told, unmap};
+use crate::support::{BOTH, PATIENCE, byte, open, set_byte, spawn, told, unmap};
 
 /// Role: holds the election, and works on the control object as it is told, until it is killed.
 pub(crate) fn elected(part: &Part) {
@@ -16,8 +16,8 @@ pub(crate) fn elected(part: &Part) {
         match line.as_str() {
             "create" => {
                 let mapping = election.create(8192).unwrap();
-                set(&mapping, 5, 7);
-                set(&mapping, 8191, 7);
+                set_byte(&mapping, 5, 7);
+                set_byte(&mapping, 8191, 7);
             }
             "remove" => election.remove().unwrap(),
             other => panic!("{other}"),
@@ -69,7 +69,7 @@ fn a_dead_initialisers_object_is_set_up_again() {
             let left = if work == "create" && backing == Backing::Files { 8192 } else { 0 };
             assert_eq!(election.size(), left, "{backing:?}, {work}");
             let mapping = election.create(4096).unwrap();
-            assert!((0..4096).all(|offset| get(&mapping, offset) == 0), "{backing:?}, {work}");
+            assert!((0..4096).all(|offset| byte(&mapping, offset) == 0), "{backing:?}, {work}");
             unmap(&shm, mapping);
             election.remove().unwrap();
         }

@@ -14,7 +14,7 @@ use platform_windows::{Backing, File, Shm};
 use testkit::process::Part;
 use testkit::system::forever;
 
-use crate::support::{BOTH, PATIENCE, get, handle, names, open, set, spawn, told, unmap};
+use crate::support::{BOTH, PATIENCE, byte, handle, names, open, set_byte, spawn, told, unmap};
 
 const SIZE: usize = 300_000;
 
@@ -27,8 +27,8 @@ pub(crate) fn keeper(part: &Part) {
                 let (mapping, _) = shm.create(handle(1), SIZE, SIZE).unwrap();
                 let control = shm.elect(PATIENCE).unwrap().create(SIZE).unwrap();
                 for offset in 0..SIZE {
-                    set(&mapping, offset, offset as u8);
-                    set(&control, offset, !offset as u8);
+                    set_byte(&mapping, offset, offset as u8);
+                    set_byte(&control, offset, !offset as u8);
                 }
             }
             "attach" => {
@@ -53,8 +53,8 @@ fn what_a_terminated_process_alone_had_stays_in_files() {
     let control = election.map().unwrap();
     assert_eq!((mapping.len, election.size()), (SIZE, SIZE));
     for offset in 0..SIZE {
-        assert_eq!(get(&mapping, offset), offset as u8, "segment at {offset}");
-        assert_eq!(get(&control, offset), !offset as u8, "control object at {offset}");
+        assert_eq!(byte(&mapping, offset), offset as u8, "segment at {offset}");
+        assert_eq!(byte(&control, offset), !offset as u8, "control object at {offset}");
     }
     election.remove().unwrap();
     shm.destroy(handle(1), ObjectId::default()).unwrap();
@@ -83,8 +83,8 @@ fn what_a_terminated_process_alone_had_goes_in_the_page_file() {
     children[1].kill_and_collect();
     let again = shm.attach(handle(1), ObjectId::default()).unwrap();
     for offset in 0..SIZE {
-        assert_eq!(get(&again, offset), offset as u8, "segment at {offset}");
-        assert_eq!(get(&control, offset), !offset as u8, "control object at {offset}");
+        assert_eq!(byte(&again, offset), offset as u8, "segment at {offset}");
+        assert_eq!(byte(&control, offset), !offset as u8, "control object at {offset}");
     }
     for mapping in [mapping, again, control] {
         unmap(&shm, mapping);
@@ -104,15 +104,15 @@ fn a_file_that_was_destroyed_goes_with_its_last_mapping() {
     };
     let (one, id) = file.create(handle(1), SIZE, SIZE).unwrap();
     let two = file.attach(handle(1), id).unwrap();
-    set(&one, 5, 55);
+    set_byte(&one, 5, 55);
     file.destroy(handle(1), id).unwrap();
     assert_eq!(file.stat(handle(1)).unwrap_err().kind(), ErrorKind::NotFound);
     let (new, new_id) = file.create(handle(1), SIZE, SIZE).unwrap();
-    assert_eq!((get(&two, 5), get(&new, 5)), (55, 0));
+    assert_eq!((byte(&two, 5), byte(&new, 5)), (55, 0));
     file.destroy(handle(1), new_id).unwrap();
     detach(new);
     detach(one);
-    assert_eq!(get(&two, 5), 55);
+    assert_eq!(byte(&two, 5), 55);
     let mut listed = 0;
     file.enumerate(&mut |_| listed += 1).unwrap();
     assert_eq!(listed, 0);
@@ -145,14 +145,14 @@ fn a_removed_control_object_is_in_nobodys_way() {
             let mut election = shm.elect(PATIENCE).unwrap();
             assert_eq!(election.size(), 0, "{backing:?}, round {round}");
             let mapping = election.create(5000).unwrap();
-            assert_eq!(get(&mapping, 4999), 0);
-            set(&mapping, 4999, round + 1);
-            assert_eq!(get(&shm.peek().unwrap(), 4999), round + 1);
+            assert_eq!(byte(&mapping, 4999), 0);
+            set_byte(&mapping, 4999, round + 1);
+            assert_eq!(byte(&shm.peek().unwrap(), 4999), round + 1);
             election.remove().unwrap();
             held.push(mapping);
         }
         for (round, mapping) in held.into_iter().enumerate() {
-            assert_eq!(usize::from(get(&mapping, 4999)), round + 1);
+            assert_eq!(usize::from(byte(&mapping, 4999)), round + 1);
             unmap(&shm, mapping);
         }
     }

@@ -13,7 +13,7 @@ use windows_sys::Win32::Security::Authorization::{
 };
 use windows_sys::Win32::Security::{DACL_SECURITY_INFORMATION, SetFileSecurityW};
 
-use crate::support::{BOTH, PATIENCE, handle, open, set, unmap};
+use crate::support::{BOTH, PATIENCE, handle, open, set_byte, unmap};
 
 fn kind<T>(result: Result<T, Error>) -> ErrorKind {
     match result {
@@ -126,7 +126,7 @@ fn a_taken_name_is_a_collision() {
     for backing in BOTH {
         let shm = open("taken", backing);
         let (mapping, id) = shm.create(handle(1), 100, 100).unwrap();
-        set(&mapping, 0, 1);
+        set_byte(&mapping, 0, 1);
         assert_eq!(kind(shm.create(handle(1), 100, 100)), ErrorKind::AlreadyExists);
         if let Some(file) = shm.file(Some(handle(1))) {
             set_access(&file, "D:P");

@@ -6,7 +6,7 @@ use dsm_core::provider::{Election, ProviderError, Root, SegmentProvider};
 use platform_windows::{Backing, Error, File};
 use testkit::process::Part;
 
-use crate::support::{BOTH, PATIENCE, get, handle, names, open, set, spawn, told, unmap};
+use crate::support::{BOTH, PATIENCE, byte, handle, names, open, set_byte, spawn, told, unmap};
 
 const GIB: usize = 1 << 30;
 
@@ -15,11 +15,11 @@ pub(crate) fn reacher(part: &Part) {
     let shm = told(part);
     let mapping = shm.attach(handle(1), ObjectId::default()).unwrap();
     let end = mapping.len;
-    part.say(&format!("{end} {} {}", get(&mapping, 0), get(&mapping, end - 1)));
+    part.say(&format!("{end} {} {}", byte(&mapping, 0), byte(&mapping, end - 1)));
     let range = end - 3_000_000..end - 2_900_000;
     shm.reserve(handle(1), &mapping, range.clone()).unwrap();
-    set(&mapping, range.start, 3);
-    set(&mapping, range.end - 1, 4);
+    set_byte(&mapping, range.start, 3);
+    set_byte(&mapping, range.end - 1, 4);
     part.say("reserved");
     part.hang();
 }
@@ -31,19 +31,19 @@ fn a_section_of_more_than_four_gibibytes() {
     let size = 5 * GIB + 12_345;
     let (mapping, id) = shm.create(handle(1), size, 4096).unwrap();
     assert_eq!(mapping.len, size);
-    set(&mapping, 0, 1);
+    set_byte(&mapping, 0, 1);
     shm.reserve(handle(1), &mapping, size - 1..size).unwrap();
-    set(&mapping, size - 1, 2);
+    set_byte(&mapping, size - 1, 2);
     let mut child = spawn("reacher", &shm);
     assert_eq!(child.hear(), format!("{size} 1 2"));
     child.expect("reserved");
-    assert_eq!(get(&mapping, size - 3_000_000), 3, "committed by the other one");
-    assert_eq!(get(&mapping, size - 2_900_001), 4);
+    assert_eq!(byte(&mapping, size - 3_000_000), 3, "committed by the other one");
+    assert_eq!(byte(&mapping, size - 2_900_001), 4);
     assert_eq!(shm.stat(handle(1)).unwrap().size, size as u64);
     let again = shm.attach(handle(1), id).unwrap();
-    assert_eq!((again.len, get(&again, size - 1)), (size, 2));
+    assert_eq!((again.len, byte(&again, size - 1)), (size, 2));
     child.end();
-    assert_eq!(get(&mapping, size - 3_000_000), 3, "after its end too");
+    assert_eq!(byte(&mapping, size - 3_000_000), 3, "after its end too");
     shm.destroy(handle(1), id).unwrap();
     unmap(&shm, again);
     unmap(&shm, mapping);
@@ -94,11 +94,11 @@ fn a_reservation_that_does_not_fit_keeps_what_there_is() {
     let shm = open("reserve", Backing::PageFile);
     let size = 1 << 40;
     let (mapping, id) = shm.create(handle(1), size, 4096).unwrap();
-    set(&mapping, 0, 42);
+    set_byte(&mapping, 0, 42);
     expect_full(shm.reserve(handle(1), &mapping, 0..size), size);
     shm.reserve(handle(1), &mapping, 0..1 << 20).unwrap();
-    set(&mapping, (1 << 20) - 1, 43);
-    assert_eq!((get(&mapping, 0), get(&mapping, (1 << 20) - 1)), (42, 43));
+    set_byte(&mapping, (1 << 20) - 1, 43);
+    assert_eq!((byte(&mapping, 0), byte(&mapping, (1 << 20) - 1)), (42, 43));
     shm.destroy(handle(1), id).unwrap();
     unmap(&shm, mapping);
 }

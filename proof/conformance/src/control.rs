@@ -7,9 +7,9 @@ use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Election, Mapping, ProviderError, Root, SegmentProvider};
 use dsm_core::sync::Ordering;
 
-use crate::memory::{byte, handle, is_zero, long, set_byte, word};
 use crate::segments::detach;
 use crate::{Backend, Context};
+use testkit::memory::{byte, handle, is_zero, long, set_byte, word};
 use testkit::process::Part;
 
 /// Longer than any election lasts here.

@@ -24,7 +24,6 @@ use dsm_core::provider::{Election, Root, SegmentProvider};
 
 pub mod control;
 pub mod liveness;
-pub mod memory;
 pub mod process;
 pub mod segments;
 pub mod waits;

@@ -8,6 +8,7 @@ use dsm_core::provider::{Election, Mapping, Root};
 
 use crate::{Backend, Context};
 use testkit::process::Part;
+use testkit::proof::{eventually, read_proof, unseen, write_proof};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,7 +74,7 @@ pub fn a_reaper_holds_the_token_of_the_dead<B: Backend>(context: &Context<B>) {
     }
     with_control(context, |environment| {
         let mut child = context.spawn("claimant");
-        let proof = parse(&child.ask("claim 4"));
+        let proof = read_proof(&child.ask("claim 4"));
         assert!(!environment.process_is_dead(4, &proof));
         child.end();
         environment.claim(4).unwrap();
@@ -93,7 +94,7 @@ pub fn a_living_process_is_alive_and_a_killed_one_dead<B: Backend>(context: &Con
     with_control(context, |environment| {
         for slot in [0, 5] {
             let mut child = context.spawn("claimant");
-            let proof = parse(&child.ask(&format!("claim {slot}")));
+            let proof = read_proof(&child.ask(&format!("claim {slot}")));
             assert_eq!(proof.pid, u64::from(child.id()));
             assert_eq!(environment.claim(slot).unwrap_err().kind, ErrorKind::AlreadyExists);
             for _ in 0..10 {
@@ -102,12 +103,9 @@ pub fn a_living_process_is_alive_and_a_killed_one_dead<B: Backend>(context: &Con
             }
             child.kill();
             // A zombie from here on; the signal may take a moment to arrive.
-            let dead = (0..1000).any(|_| {
-                std::thread::sleep(Duration::from_millis(10));
-                environment.process_is_dead(slot, &unseen(proof))
-            });
-            assert!(environment.process_is_dead(slot, &proof));
+            let dead = eventually(|| environment.process_is_dead(slot, &unseen(proof)));
             assert!(dead, "a killed process that nobody has reaped");
+            assert!(environment.process_is_dead(slot, &proof));
             child.end();
             assert!(environment.process_is_dead(slot, &proof), "a reaped one");
             environment.claim(slot).unwrap();
@@ -123,7 +121,7 @@ pub fn a_proof_of_somebody_else_is_death<B: Backend>(context: &Context<B>) {
     }
     with_control(context, |environment| {
         let mut child = context.spawn("claimant");
-        let proof = parse(&child.ask("claim 6"));
+        let proof = read_proof(&child.ask("claim 6"));
         assert!(proof.start_time != 0);
         let reused = ProcessProof { start_time: proof.start_time + 1, ..proof };
         assert!(environment.process_is_dead(6, &reused), "its pid is another's now");
@@ -150,24 +148,9 @@ pub fn threads_end<B: Backend>(context: &Context<B>) {
         std::thread::scope(|scope| scope.spawn(|| environment.thread_proof()).join().unwrap());
     assert_ne!(own, other);
     // The system may be a moment behind the join.
-    let dead = (0..1000).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        environment.thread_is_dead(&process, &other)
-    });
-    assert!(dead);
+    assert!(eventually(|| environment.thread_is_dead(&process, &other)));
     let reused = ThreadProof { start_time: own.start_time + 1, ..own };
     assert!(environment.thread_is_dead(&process, &reused));
-}
-
-/// The same process, seen from where its pid means nothing: only its token can prove it dead.
-fn unseen(proof: ProcessProof) -> ProcessProof {
-    ProcessProof { pid_namespace: !proof.pid_namespace, ..proof }
-}
-
-fn parse(line: &str) -> ProcessProof {
-    let parts: Vec<u64> = line.split(' ').map(|part| part.parse().unwrap()).collect();
-    let [pid, start_time, pid_namespace, user] = parts[..] else { panic!("{line}") };
-    ProcessProof { pid, start_time, pid_namespace, user }
 }
 
 /// Claims slots as it is told and describes itself.
@@ -176,7 +159,6 @@ pub(crate) fn claimant<B: Backend>(backend: &B, parent: &Part) {
     while let Some(line) = parent.hear() {
         let Some(slot) = line.strip_prefix("claim ") else { return };
         environment.claim(slot.parse().unwrap()).unwrap();
-        let ProcessProof { pid, start_time, pid_namespace, user } = environment.process_proof();
-        parent.say(&format!("{pid} {start_time} {pid_namespace} {user}"));
+        parent.say(&write_proof(&environment.process_proof()));
     }
 }

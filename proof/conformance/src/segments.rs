@@ -5,8 +5,8 @@ use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ProviderError, Root, SegmentProvider};
 use dsm_core::sync::Ordering;
 
-use crate::memory::{byte, handle, is_zero, long, set_byte};
 use crate::{Backend, Context};
+use testkit::memory::{byte, handle, is_zero, long, set_byte};
 use testkit::process::Part;
 
 /// Kind of the error that must come.

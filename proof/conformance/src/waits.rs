@@ -10,9 +10,9 @@ use dsm_core::handle::ObjectId;
 use dsm_core::provider::SegmentProvider;
 use dsm_core::sync::{AtomicU32, Ordering};
 
-use crate::memory::{handle, word};
 use crate::segments::detach;
 use crate::{Backend, Context};
+use testkit::memory::{handle, word};
 use testkit::process::Part;
 
 /// So long that a test which waits for its end has failed.

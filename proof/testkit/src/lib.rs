@@ -3,8 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`environment`] | an environment around another, to see or change what the cores ask of it |
+//! | [`memory`] | bytes and words of a mapping |
 //! | [`process`] | the test binary once more, as a peer with a role; killed, or let go |
 //! | [`program`] | other programs, in bounded time |
+//! | [`proof`] | proofs of life, from process to process |
 //! | `steps` | what a kill leaves after each store of an operation (x86-64 Linux) |
 //! | [`system`] | the system's own backend: namespaces on it, and what is left of them |
 //! | [`tool`] | what programs that test something say, and how they check |
@@ -15,8 +17,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 pub mod environment;
+pub mod memory;
 pub mod process;
 pub mod program;
+pub mod proof;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod steps;
 pub mod system;

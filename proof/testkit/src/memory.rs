@@ -60,7 +60,7 @@ pub fn is_zero(mapping: &Mapping) -> bool {
 pub fn word(mapping: &Mapping, offset: usize) -> &AtomicU32 {
     assert_eq!(offset % 4, 0);
     let at = at(mapping, offset, 4).cast::<u32>();
-    // SAFETY: mapped for the rest of the case, aligned (a page is), and accessed as an atomic by all.
+    // SAFETY: mapped for the rest of the test, aligned (a page is), and accessed as an atomic by all.
     unsafe { AtomicU32::from_ptr(at.as_ptr()) }
 }
 
@@ -73,6 +73,6 @@ pub fn word(mapping: &Mapping, offset: usize) -> &AtomicU32 {
 pub fn long(mapping: &Mapping, offset: usize) -> &AtomicU64 {
     assert_eq!(offset % 8, 0);
     let at = at(mapping, offset, 8).cast::<u64>();
-    // SAFETY: mapped for the rest of the case, aligned (a page is), and accessed as an atomic by all.
+    // SAFETY: mapped for the rest of the test, aligned (a page is), and accessed as an atomic by all.
     unsafe { AtomicU64::from_ptr(at.as_ptr()) }
 }
