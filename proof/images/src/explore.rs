@@ -104,11 +104,8 @@ fn current() -> &'static Explorer {
 }
 
 /// A point: the calling process may have died here. Of the same digest there is one image.
-pub(crate) fn image(kind: Option<&'static str>, digest: u64) {
-    // Else the points are only counted.
-    if let Some(explorer) = CURRENT.get() {
-        explorer.point(kind, digest);
-    }
+fn image(kind: Option<&'static str>, digest: u64) {
+    current().point(kind, digest);
 }
 
 /// Marks a kind of point, or of outcome.
@@ -117,10 +114,8 @@ pub(crate) fn mark(kind: &str) {
 }
 
 /// Ends a process that had a fault of its own.
-pub(crate) fn crashed(how: &str) -> ! {
-    if let Some(explorer) = CURRENT.get() {
-        explorer.fail(how);
-    }
+fn crashed(how: &str) -> ! {
+    current().fail(how);
     exit(0)
 }
 
@@ -453,6 +448,7 @@ pub(crate) fn explore(
         children: RefCell::default(),
     }));
     CURRENT.set(Some(explorer));
+    stepper::watch(stepper::Watcher { point: image, crashed });
     keep_on_fork();
     explorer.run();
     exit(0)

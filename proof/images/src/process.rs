@@ -17,8 +17,8 @@ use dsm_core::namespace::Platform;
 use dsm_core::provider::{Election, Mapping, ObjectInfo, Root, SegmentProvider};
 use dsm_core::sync::{AtomicU32, Ordering};
 
-use crate::arena;
 use crate::system::{self, SystemError, failure};
+use crate::{arena, stepper};
 
 /// The longest that anybody may wait for anything, in virtual time.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ unsafe impl SegmentProvider for Process {
         if size == 0 || size > arena::SIZE || reserved > size {
             return Err(failure(ErrorKind::InvalidSize, "create"));
         }
-        system::change("an object is named", |system| {
+        stepper::change("an object is named", |system| {
             if system.find(handle).is_some() {
                 return Err(failure(ErrorKind::AlreadyExists, "create"));
             }
@@ -105,7 +105,7 @@ unsafe impl SegmentProvider for Process {
             *free.ok_or(failure(ErrorKind::TooMany, "create"))? = object;
             Ok(())
         })?;
-        system::change("an object is sized", |system| {
+        stepper::change("an object is sized", |system| {
             let at = system.bytes(size).ok_or(failure(ErrorKind::NoSpace, "create"))?;
             let object = system.find(handle).ok_or(failure(ErrorKind::NotFound, "create"))?;
             (object.at, object.size) = (at, size);
@@ -145,7 +145,7 @@ unsafe impl SegmentProvider for Process {
         if !known {
             return Ok(());
         }
-        system::change("an object is removed", |system| {
+        stepper::change("an object is removed", |system| {
             let Some(object) = system.find(handle) else { return Ok(()) };
             same(object, id, "destroy")?;
             object.id = 0;
@@ -175,7 +175,7 @@ impl Process {
             left = left.checked_sub(pause).ok_or(failure(ErrorKind::TimedOut, "elect"))?;
             wait(pause);
         }
-        system::change("the election is won", |system| system.election = self.pid);
+        stepper::change("the election is won", |system| system.election = self.pid);
         Ok(())
     }
 }
@@ -188,7 +188,7 @@ impl Root for Process {
         self.win(patience)?;
         let mut id = system::look(|system| system.control.id);
         if id == 0 {
-            id = system::change("the control object is named", |system| {
+            id = stepper::change("the control object is named", |system| {
                 system.control = system.fresh(0);
                 system.control.id
             });
@@ -245,7 +245,7 @@ impl Election for Held<'_> {
         if !self.is_meant() {
             return Err(failure(ErrorKind::Foreign, "create control"));
         }
-        system::change("the control object is sized", |system| {
+        stepper::change("the control object is sized", |system| {
             let at = system.bytes(size).ok_or(failure(ErrorKind::NoSpace, "create control"))?;
             (system.control.at, system.control.size) = (at, size);
             Ok(mapping(at, size))
@@ -260,7 +260,7 @@ impl Election for Held<'_> {
         match system::look(|system| system.control.id) {
             0 => Ok(()),
             id if id == self.id => {
-                system::change("the control object is removed", |system| system.control.id = 0);
+                stepper::change("the control object is removed", |system| system.control.id = 0);
                 Ok(())
             }
             _ => Err(failure(ErrorKind::Foreign, "remove control")),
@@ -271,7 +271,7 @@ impl Election for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if system::look(|system| system.election == self.process.pid) {
-            system::change("the election is let go", |system| system.election = 0);
+            stepper::change("the election is let go", |system| system.election = 0);
         }
     }
 }
@@ -291,7 +291,7 @@ impl Liveness for Process {
         let holder = system::look(|system| system.tokens.get(slot as usize).copied());
         match holder {
             Some(0) => {
-                system::change("a token is taken", |system| {
+                stepper::change("a token is taken", |system| {
                     system.tokens[slot as usize] = self.pid;
                 });
                 Ok(())
@@ -303,7 +303,7 @@ impl Liveness for Process {
 
     fn release(&self, slot: u32) {
         if system::look(|system| system.tokens[slot as usize] == self.pid) {
-            system::change("a token is given back", |system| system.tokens[slot as usize] = 0);
+            stepper::change("a token is given back", |system| system.tokens[slot as usize] = 0);
         }
     }
 

@@ -6,12 +6,17 @@
 //! anything changed, and refuses stores again. Instructions that do not touch shared memory run at
 //! full speed: a kill between two of them leaves the same image as a kill at the store before.
 //!
-//! A call of the (simulated) system is one step for whoever makes it: it suspends the stepper, and
-//! reports its effects itself.
+//! A call of the (simulated) system that changes something is one step for whoever makes it, or two
+//! where a real system would need two (an object exists under its name before it has a size): it
+//! suspends the stepper, and reports its effects itself.
+//!
+//! What is done at a step is not the stepper's business: it tells the [`Watcher`].
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::{arena, explore, system};
+use crate::arena;
+use crate::system::{self, System};
 
 /// Words that are compared from the faulting address on: more than any instruction stores.
 const WINDOW: usize = 32;
@@ -31,6 +36,36 @@ static BEFORE: [AtomicU64; WINDOW] = [const { AtomicU64::new(0) }; WINDOW];
 static DIGEST: AtomicU64 = AtomicU64::new(0);
 /// Instructions that stored to shared memory.
 static STORES: AtomicU64 = AtomicU64::new(0);
+
+/// Who is told of each step.
+pub(crate) struct Watcher {
+    /// Shared memory was changed: by what, if it has a name, and the digest of what it is now.
+    pub(crate) point: fn(Option<&'static str>, u64),
+    /// The process had a fault of its own.
+    pub(crate) crashed: fn(&str) -> !,
+}
+
+/// Without one, stores are only counted.
+static WATCHER: OnceLock<Watcher> = OnceLock::new();
+
+/// Says who is told from now on; once in a process.
+pub(crate) fn watch(watcher: Watcher) {
+    assert!(WATCHER.set(watcher).is_ok(), "somebody watches already");
+}
+
+fn point(kind: Option<&'static str>, digest: u64) {
+    if let Some(watcher) = WATCHER.get() {
+        (watcher.point)(kind, digest);
+    }
+}
+
+fn crashed(how: &str) -> ! {
+    if let Some(watcher) = WATCHER.get() {
+        (watcher.crashed)(how)
+    }
+    // SAFETY: ends the process without running what an ordinary end would.
+    unsafe { libc::_exit(0) }
+}
 
 /// Instructions that have stored to shared memory under the stepper.
 pub(crate) fn stores() -> u64 {
@@ -74,14 +109,14 @@ pub(crate) fn disarm() {
     system::protect(false);
 }
 
-/// A call of the system: its stores are one step, which is reported under this name.
-pub(crate) fn system_call<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+/// A call of the system, which changes its tables: one step, which is reported under this name.
+pub(crate) fn change<T>(name: &'static str, work: impl FnOnce(&mut System) -> T) -> T {
     if !ARMED.swap(false, Ordering::Relaxed) {
-        return work();
+        return system::tables(work);
     }
     system::protect(false);
-    let result = noting(work);
-    explore::image(Some(name), digest());
+    let result = noting(|| system::tables(work));
+    point(Some(name), digest());
     system::protect(true);
     ARMED.store(true, Ordering::Relaxed);
     result
@@ -96,7 +131,7 @@ pub(crate) fn between(what: &'static str) {
     }
     system::protect(false);
     let named = NAMED.fetch_add(1, Ordering::Relaxed);
-    explore::image(Some(what), digest() ^ mix(named, 1));
+    point(Some(what), digest() ^ mix(named, 1));
     system::protect(true);
     ARMED.store(true, Ordering::Relaxed);
 }
@@ -156,7 +191,7 @@ extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c
     // SAFETY: the field of this signal.
     let address = unsafe { info.si_addr() }.addr();
     if !ARMED.load(Ordering::Relaxed) || !arena::contains(address) {
-        explore::crashed(&what_happened("fault", info, address, context));
+        crashed(&what_happened("fault", info, address, context));
     }
     let first = address & !7;
     WINDOW_AT.store(first, Ordering::Relaxed);
@@ -175,7 +210,7 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
     let stepped =
         info.si_code == TRAP_TRACE || info.si_code == TRAP_BRKPT && has_trap_flag(context);
     if !ARMED.load(Ordering::Relaxed) || !stepped {
-        explore::crashed(&what_happened("trap", info, 0, context));
+        crashed(&what_happened("trap", info, 0, context));
     }
     STORES.fetch_add(1, Ordering::Relaxed);
     let first = WINDOW_AT.load(Ordering::Relaxed);
@@ -194,7 +229,7 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
     }
     DIGEST.store(digest, Ordering::Relaxed);
     if changed {
-        explore::image(None, self::digest());
+        point(None, self::digest());
     }
     set_trap_flag(context, false);
     system::protect(true);

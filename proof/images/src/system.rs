@@ -1,9 +1,9 @@
 //! A simulated operating system whose tables lie in the arena.
 //!
 //! What it knows (objects by handle, the control object, who lives, who holds which token of life
-//! and the election) is plain words in shared memory, so that an image has its own copy. Each call
-//! that changes something is a step of the caller's, or two where a real system would need two
-//! (an object exists under its name before it has a size). Nothing else runs meanwhile.
+//! and the election) is plain words in shared memory, so that an image has its own copy. Nothing
+//! else runs while they are changed. What a process changes is a step of its own
+//! (`stepper::change`).
 //!
 //! A dead process is one whose bit is gone: its tokens and its election go with it, nothing else
 //! is cleaned.
@@ -13,7 +13,6 @@ use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{ObjectInfo, ProviderError};
 
 use crate::arena;
-use crate::stepper::system_call;
 
 pub(crate) const OBJECTS: usize = 128;
 pub(crate) const TOKENS: usize = 32;
@@ -58,10 +57,10 @@ pub(crate) struct System {
     pub(crate) election: u64,
 }
 
-/// The system's tables.
+/// Changes the tables.
 ///
 /// The one thread there is calls this, and keeps no result across a call of its own.
-fn tables<T>(work: impl FnOnce(&mut System) -> T) -> T {
+pub(crate) fn tables<T>(work: impl FnOnce(&mut System) -> T) -> T {
     let at = arena::base().cast::<System>();
     // SAFETY: the arena starts with the tables; see above for who else has a reference: nobody.
     work(unsafe { &mut *at.as_ptr() })
@@ -72,11 +71,6 @@ pub(crate) fn look<T>(work: impl FnOnce(&System) -> T) -> T {
     let at = arena::base().cast::<System>();
     // SAFETY: as in `tables`; nothing is stored, so that this works while stores are refused.
     work(unsafe { &*at.as_ptr() })
-}
-
-/// Changes the tables: one step of the calling process.
-pub(crate) fn change<T>(name: &'static str, work: impl FnOnce(&mut System) -> T) -> T {
-    system_call(name, || tables(work))
 }
 
 /// A failure of the simulated system.
