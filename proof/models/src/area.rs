@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use dsa_core::{AtomicDsaPointer, DsaPointer, Flags};
 use dsm_core::sync::{Ordering, shuttle};
 
+use crate::found::mark;
 use crate::look::held_by;
-use crate::play::{Ended, Play, mark};
-use crate::runner::Model;
+use crate::model::Model;
+use crate::play::{Ended, Play};
 use crate::world::{Kit, all_leave, keep};
 
 pub(crate) const MODELS: &[Model] = &[

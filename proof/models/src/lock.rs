@@ -15,9 +15,10 @@ use dsm_core::segment::Segment;
 use dsm_core::sync::{AtomicU64, Ordering::Relaxed, shuttle};
 use sim::HeapMachine;
 
+use crate::found::mark;
 use crate::look::held_by;
-use crate::play::{Ended, Play, mark};
-use crate::runner::Model;
+use crate::model::Model;
+use crate::play::{Ended, Play};
 use crate::world::{Member, config, keep};
 
 pub(crate) const MODELS: &[Model] = &[

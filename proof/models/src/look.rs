@@ -6,7 +6,7 @@ use dsm_core::lock::HeldMode;
 use dsm_core::provider::Mapping;
 use sim::{HeapMachine, HeapProcess};
 
-use crate::play::mark;
+use crate::found::mark;
 
 /// Looks from outside; nothing if there is no finished control segment.
 pub(crate) fn inspect<T>(

@@ -12,7 +12,8 @@
 //! | module | what |
 //! |---|---|
 //! | `runner` | running models and counting |
-//! | `play` | the actors of one execution, and who of them dies when |
+//! | `model` | what a model is |
+//! | `play`, `found` | the actors of one execution, and who of them dies when; what was found |
 //! | `world`, `look` | processes, areas and tables; what a victim was about |
 //! | `platform` | the same for the registry |
 //! | `lock`, `namespace`, `area`, `table`, `registry` | the models |
@@ -20,9 +21,13 @@
 #[cfg(shuttle)]
 mod area;
 #[cfg(shuttle)]
+mod found;
+#[cfg(shuttle)]
 mod lock;
 #[cfg(shuttle)]
 mod look;
+#[cfg(shuttle)]
+mod model;
 #[cfg(shuttle)]
 mod namespace;
 #[cfg(shuttle)]

@@ -13,9 +13,10 @@ use dsm_core::namespace::Opened;
 use dsm_core::sync::{Ordering::Relaxed, shuttle};
 use sim::HeapMachine;
 
+use crate::found::mark;
 use crate::look::inspect;
-use crate::play::{Ended, Play, mark};
-use crate::runner::Model;
+use crate::model::Model;
+use crate::play::{Ended, Play};
 use crate::world::{Member, Stranger, keep};
 
 pub(crate) const MODELS: &[Model] = &[

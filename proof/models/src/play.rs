@@ -6,52 +6,17 @@
 //! is half of the time doomed by the death of the first, to die soon after it: that is where it
 //! recovers.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dsm_core::sync::shuttle;
 use sim::HeapProcess;
 
+use crate::found::{mark, note, work_done};
+use crate::look::mark_kinds;
+
 /// Stores within which a death follows another one.
 const SOON: u64 = 80;
-
-/// What one execution has found.
-#[derive(Default)]
-pub(crate) struct Found {
-    /// Kinds of points, and how often each was passed.
-    pub(crate) kinds: BTreeMap<&'static str, u64>,
-    pub(crate) deaths: u64,
-    /// Stores of each actor.
-    pub(crate) stores: Vec<u64>,
-    /// [`work_done`] when all had finished or were dead.
-    pub(crate) judged: Option<Duration>,
-}
-
-/// The processor's time that this thread has used: other programs make no difference.
-pub(crate) fn work_done() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a place for the answer.
-    let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(told, 0, "a thread has a clock");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-thread_local! {
-    static FOUND: RefCell<Found> = RefCell::default();
-}
-
-/// Notes that a kind of point, or an outcome, has come about.
-pub(crate) fn mark(kind: &'static str) {
-    FOUND.with_borrow_mut(|found| *found.kinds.entry(kind).or_default() += 1);
-}
-
-/// What was found since the last call.
-pub(crate) fn found() -> Found {
-    FOUND.take()
-}
 
 /// What is looked at when an actor dies, before anybody knows.
 type Look = Rc<dyn Fn(usize, &HeapProcess)>;
@@ -90,7 +55,7 @@ impl Ended {
 
 impl Play {
     pub(crate) fn new(bounds: Arc<Vec<u64>>, mortals: u64) -> Self {
-        let look: Look = Rc::new(|_, process| crate::look::mark_kinds(process));
+        let look: Look = Rc::new(|_, process| mark_kinds(process));
         Self { actors: Vec::new(), look, bounds, mortals }
     }
 
@@ -117,7 +82,7 @@ impl Play {
         shuttle::perform(actors.into_iter().map(|actor| actor.code).collect());
         let dead: Vec<_> = (0..count).map(shuttle::is_dead).collect();
         let stores = (0..count).map(shuttle::stores_of).collect();
-        FOUND.with_borrow_mut(|found| {
+        note(|found| {
             found.stores = stores;
             found.judged = Some(work_done());
         });
@@ -143,7 +108,7 @@ impl Play {
         let die = |who: usize| {
             let (look, process) = (self.look.clone(), processes[who]);
             move || {
-                FOUND.with_borrow_mut(|found| found.deaths += 1);
+                note(|found| found.deaths += 1);
                 look(who, process);
                 process.kill();
             }

@@ -12,9 +12,10 @@ use dsm_core::sync::{AtomicU64, Ordering::Relaxed, shuttle};
 use dsm_registry::{BoxError, Error, Registry};
 use sim::{HeapMachine, HeapProcess};
 
+use crate::found::mark;
+use crate::model::Model;
 use crate::platform::Machine;
-use crate::play::{Play, mark};
-use crate::runner::Model;
+use crate::play::Play;
 use crate::world::{Stranger, keep};
 
 pub(crate) const MODELS: &[Model] = &[Model {

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use dsm_core::sync::shuttle::{Done, Run, run as execute};
 use serde::Serialize;
 
-use crate::play::{Found, Play, found, work_done};
+use crate::found::{Found, found, work_done};
+use crate::model::Model;
+use crate::play::Play;
 use crate::world::forget_all;
 use models::Options;
 use testkit::tool::say;
@@ -23,19 +25,6 @@ use testkit::tool::say;
 const BOUND: usize = 400_000;
 /// With fewer executions, kinds may be missed.
 const ENOUGH: u64 = 500;
-
-/// A model.
-pub(crate) struct Model {
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    /// At most so many die.
-    pub(crate) mortals: u64,
-    /// Executions, in percent of what is asked for.
-    pub(crate) share: u64,
-    /// Kinds of points and outcomes that it is for.
-    pub(crate) kinds: &'static [&'static str],
-    pub(crate) act: fn(&mut Play),
-}
 
 fn models() -> Vec<&'static Model> {
     let parts = [

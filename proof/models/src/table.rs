@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use dshash_core::Error;
 use dsm_core::sync::shuttle;
 
+use crate::found::mark;
 use crate::look::held_by;
-use crate::play::{Ended, Play, mark};
-use crate::runner::Model;
+use crate::model::Model;
+use crate::play::{Ended, Play};
 use crate::world::{User, keep, value};
 
 pub(crate) const MODELS: &[Model] = &[
