@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Swarm(options) => swarm::run(&options),
         Command::Models(options) => models::run(&options),
         Command::Yardsticks(options) => yardsticks::run(&options),
-        Command::Worker(orders) => swarm::work(&orders),
+        Command::Worker(orders) => swarm::obey(&orders),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -116,7 +116,7 @@ pub(crate) struct Board {
     stops: AtomicU64,
     /// Somebody complained.
     pub(crate) failed: AtomicU64,
-    /// For each process: the one forked off beside it; see `worker`.
+    /// For each process: the one forked off beside it; see `nursery`.
     pub(crate) nursery: [AtomicU64; PROCESSES],
     /// Set by a process that kills itself.
     pub(crate) ending: [AtomicU64; 2 * PROCESSES],

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::board::{Board, PROCESSES, now};
+use crate::life::seats;
+use crate::nursery::{CLOSED, LIVE, TAG, VACANT};
 use crate::plan::{Event, Kind};
-use crate::worker::{CLOSED, LIVE, TAG, VACANT, seats};
 use testkit::tool::{ensure, text};
 
 /// Somebody who does not finish an operation for so long hangs.

@@ -9,8 +9,9 @@
 //! | `plan` | what there is to do, and the generator that decides |
 //! | `board` | the books: what everybody is about to do, in memory that is not under test |
 //! | `world`, `cores` | what is shared, as a process has it open |
-//! | `worker`, `thread` | processes, threads, forks, ends without destructors |
+//! | `life`, `thread` | a process and a thread, as operations know them; ends without destructors |
 //! | `work` | the operations, and how the successor of the killed settles their books |
+//! | `worker`, `nursery` | what processes and threads do all their lives; forks |
 //! | `herd` | the processes as the supervisor sees them |
 //! | `account`, `report` | everything is there; what there is to tell |
 //!
@@ -25,6 +26,8 @@ mod account;
 mod board;
 mod cores;
 mod herd;
+mod life;
+mod nursery;
 mod plan;
 mod report;
 mod thread;
@@ -43,7 +46,7 @@ use board::{Board, PROCESSES, now};
 use herd::Herd;
 use plan::{Event, Random};
 use testkit::tool::say;
-pub use worker::{Orders, work};
+pub use worker::{Orders, obey};
 
 /// What can be asked of the command.
 #[derive(Args)]

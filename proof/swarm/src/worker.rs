@@ -1,36 +1,25 @@
 //! A process of the swarm: threads that work, one that replaces those that ended raw.
 //!
-//! **Forks.** A process may be forked only while none of its threads is inside a call, or the child
-//! inherits locks of the process that nobody will release. So threads work with the
-//! [`Life::gate`] open for reading, and who forks has it alone. What a thread of the parent holds in
-//! shared memory meanwhile stays the parent's.
-//!
-//! **The nursery.** A child that goes on to work takes the seats of the process beside its parent's. The
-//! word of the nursery says `FORKING` (and which tenant forks) before there is a child; the child
-//! itself puts its process id there, or ends if the word was changed meanwhile: by its parent's
-//! next life, or by the supervisor, who closes the nursery before it kills all. So there is no child
-//! that the supervisor does not know of.
+//! A thread settles what its seat's last tenant left, then works by its plan. One of its operations
+//! is a fork, whose child is a process of the swarm in its turn (see `nursery`).
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use clap::Args;
-use dsm_registry::Reaper;
+use dsm_core::lock::{Acquired, Patience};
+use dsm_registry::WriteGuard;
 
-use crate::board::{Board, PROCESSES, THREADS, Tenant, now};
-use crate::plan::{Child, Event, Random};
+use crate::board::{Board, LOCKS, PROCESSES, now};
+use crate::life::{Life, exit, fail, seats};
+use crate::nursery::{forget_unborn, fork};
+use crate::plan::{Child, Event, Kind, Raw};
 use crate::thread::Thread;
-use crate::world::World;
+use crate::work;
+use crate::world::Hot;
 use testkit::system::forever as leak;
 use testkit::tool::{ensure, text};
-
-pub(crate) const VACANT: u64 = 0;
-pub(crate) const CLOSED: u64 = 1;
-const FORKING: u64 = 2;
-pub(crate) const LIVE: u64 = 3;
-/// Bits of what a nursery's word is.
-pub(crate) const TAG: u64 = 0xff;
 
 /// What a process of the swarm is told by the supervisor that starts it.
 #[derive(Args)]
@@ -40,57 +29,10 @@ pub struct Orders {
     process: usize,
 }
 
-/// One life of a process.
-pub(crate) struct Life {
-    pub(crate) board: &'static Board,
-    pub(crate) process: usize,
-    pub(crate) world: World,
-    pub(crate) gate: RwLock<()>,
-    _reaper: Option<Reaper>,
-}
-
-impl Life {
-    fn start(board: &'static Board, namespace: &str, process: usize) -> Result<Self, String> {
-        let (world, _) = World::open(namespace)?;
-        let reaps = board.reapers.load(Relaxed) != 0 && process < PROCESSES;
-        let reaper = reaps.then(|| world.registry.spawn_reaper()).transpose().map_err(text)?;
-        Ok(Self { board, process, world, gate: RwLock::new(()), _reaper: reaper })
-    }
-
-    pub(crate) fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn seats(&self) -> std::ops::Range<usize> {
-        seats(self.process)
-    }
-
-    /// Kills the process from within, whatever its threads are doing.
-    pub(crate) fn end(&self) -> ! {
-        self.board.count(Event::Suicides);
-        self.seats().for_each(|seat| self.board.dies(seat));
-        self.board.ending[self.process].store(1, Release);
-        loop {
-            // SAFETY: no preconditions.
-            unsafe { libc::raise(libc::SIGKILL) };
-        }
-    }
-}
-
-/// The seats of a process's threads.
-pub(crate) fn seats(process: usize) -> std::ops::Range<usize> {
-    process * THREADS..(process + 1) * THREADS
-}
-
 /// What the command `worker` does; never returns unless it fails.
-pub fn work(orders: &Orders) -> Result<bool, String> {
+pub fn obey(orders: &Orders) -> Result<bool, String> {
     let board = Board::open(&orders.board)?;
-    // A child that the last life was about to have.
-    let nursery = &board.nursery[orders.process];
-    let word = nursery.load(Acquire);
-    if word & TAG == FORKING {
-        let _ = nursery.compare_exchange(word, VACANT, AcqRel, Relaxed);
-    }
+    forget_unborn(board, orders.process);
     live(board, &orders.namespace, orders.process, u64::MAX)
 }
 
@@ -129,97 +71,93 @@ fn is_gone(tid: u64) -> bool {
 
 fn spawn(life: &'static Life, seat: usize) -> Result<(), String> {
     let builder = std::thread::Builder::new().stack_size(1 << 20);
-    let worked = move || fail(life.board, Thread::start(life, seat).and_then(|mut t| t.work()));
+    let worked = move || fail(life.board, start(life, seat).and_then(|mut t| t.work()));
     builder.spawn(worked).map(|_| ()).map_err(text)
 }
 
-/// Ends the process, after a complaint; also if there is none, as its threads are to work for ever.
-fn fail(board: &Board, done: Result<(), String>) -> ! {
-    let error = done.err().unwrap_or_else(|| "a thread ended".into());
-    testkit::tool::complain("crash", &format!("process {}: {error}", std::process::id()));
-    board.failed.store(1, Release);
-    exit(2)
+/// A thread in the place of one that is dead.
+fn start(life: &'static Life, seat: usize) -> Result<Thread, String> {
+    let gate = life.enter();
+    work::settle(life.board, &life.world, seat)?;
+    let thread = Thread::sit(life, seat)?;
+    drop(gate);
+    Ok(thread)
 }
 
-fn exit(status: i32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status) }
-}
-
-/// Forks while the calling thread holds what `guards` are; `life.gate` must be had alone. Returns in
-/// the parent only, which gives them back by `release`; the child drops them.
-pub(crate) fn fork<G>(
-    life: &'static Life,
-    tenant: Tenant,
-    random: &mut Random,
-    mode: Child,
-    guards: G,
-    release: impl FnOnce(G),
-) -> Result<(), String> {
-    let nursery = &life.board.nursery[life.process % PROCESSES];
-    let forking = tenant.word() << 8 | FORKING;
-    // Only processes of the supervisor's have a nursery.
-    let mode = if life.process >= PROCESSES { Child::Exits } else { mode };
-    let claims = mode != Child::Exits;
-    if claims && nursery.compare_exchange(VACANT, forking, AcqRel, Relaxed).is_err() {
-        release(guards);
-        return Ok(());
-    }
-    let duration = random.below(40_000_000);
-    // SAFETY: no other thread is inside a call that could leave a lock behind in the child: the
-    // gate is ours; and the C library looks after its own.
-    let pid = unsafe { libc::fork() };
-    ensure(pid >= 0, || format!("no fork: {}", std::io::Error::last_os_error()))?;
-    if pid == 0 {
-        drop(guards);
-        let done = inherit(life).and_then(|()| {
-            if !claims {
-                exit(0);
+impl Thread {
+    /// Works for ever.
+    fn work(&mut self) -> Result<(), String> {
+        // Each tenant ends in a way of its own, if it lives long enough.
+        let raw = Raw::ALL[self.tenant.generation as usize % Raw::ALL.len()];
+        loop {
+            self.perform_any()?;
+            if self.random.one_in(100) {
+                *self.gate.borrow_mut() = Some(self.life.enter());
+                work::vanish(self, raw)?;
+                *self.gate.borrow_mut() = None;
             }
-            let live = u64::from(std::process::id()) << 8 | LIVE;
-            if nursery.compare_exchange(forking, live, AcqRel, Relaxed).is_err() {
-                exit(0);
-            }
-            life.board.count_child(mode);
-            be(life.board, &life.world.name, life.process + PROCESSES, mode, duration)
-        });
-        fail(life.board, done);
+        }
     }
-    release(guards);
-    if !claims {
-        life.board.count_child(mode);
-        let mut status = 0;
-        // SAFETY: a child that nobody else waits for.
-        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-        ensure(waited == pid && status == 0, || format!("a child ended with {status:x}"))?;
-    }
-    Ok(())
-}
 
-/// What the child finds: handles that tell it that they are its parent's.
-fn inherit(life: &Life) -> Result<(), String> {
-    let forked = |error| matches!(error, Some(dsm_registry::Error::Forked));
-    ensure(forked(life.world.accounts.get(&0).err()), || "a table works in a child".into())?;
-    ensure(forked(life.world.area.trim().err()), || "an area works in a child".into())?;
-    let segment = life.world.core.namespace.create_segment(1, 1);
-    ensure(segment.is_err(), || "a namespace works in a child".into())
+    /// Does some of any kind.
+    fn perform_any(&mut self) -> Result<(), String> {
+        let kind = Kind::ALL[self.random.below(Kind::ALL.len() as u64) as usize];
+        if self.board().is_chosen(kind) { self.perform(kind) } else { Ok(()) }
+    }
+
+    /// Does some of a kind.
+    fn perform(&mut self, kind: Kind) -> Result<(), String> {
+        if kind == Kind::Fork {
+            return if self.random.one_in(8) { self.fork() } else { Ok(()) };
+        }
+        let gate = self.life.enter();
+        for _ in 0..work::batch(kind) {
+            let asked = self.board().begin(self.tenant.seat, kind);
+            work::perform(self, kind, asked).map_err(|e| format!("{}: {e}", kind.text()))?;
+            self.board().end(self.tenant.seat, kind, asked);
+        }
+        drop(gate);
+        Ok(())
+    }
+
+    /// Forks, holding a lock that nobody else wants, one that everybody wants, and an entry.
+    fn fork(&mut self) -> Result<(), String> {
+        let gate = self.life.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let (board, seat) = (self.board(), self.tenant.seat);
+        let asked = board.begin(seat, Kind::Fork);
+        let mode = Child::ALL[self.children % Child::ALL.len()];
+        self.children += 1;
+        let core = self.core;
+        let lock = core.core.private_lock(self.life.process);
+        let mut own = lock.exclusive(core.participant, Patience::Forever).map_err(text)?;
+        if own.acquired() == Acquired::FromDead {
+            board.count(Event::LocksFromDead);
+            own.mark_recovered();
+        }
+        let index = self.random.below(LOCKS as u64) as usize;
+        let shared = work::lock_shared(self, index, Patience::Forever, asked)?;
+        let guards = (shared, work::hot_guard(self, asked)?);
+        let release = |(_shared, mut hot): (_, WriteGuard<'_, u64, Hot>)| hot[2] = 0;
+        fork(self.life, self.tenant, &mut self.random, mode, guards, release, be)?;
+        ensure(lock.owner() == core.participant.id(), || "a child released a lock".into())?;
+        drop(own);
+        board.end(seat, Kind::Fork, asked);
+        drop(gate);
+        Ok(())
+    }
 }
 
 /// The child's life, as a process of its own.
-fn be(
-    board: &'static Board,
-    name: &str,
-    process: usize,
-    mode: Child,
-    duration: u64,
-) -> Result<(), String> {
+fn be(parent: &Life, mode: Child, duration: u64) -> Result<(), String> {
+    let (board, name) = (parent.board, &parent.world.name);
+    let process = parent.process + PROCESSES;
     match mode {
         Child::Exits => {}
         Child::Works => drop(live(board, name, process, u64::MAX)?),
         Child::Dies => drop(live(board, name, process, now() + duration)?),
         Child::Leaves => {
             let life = leak(Life::start(board, name, process)?);
-            let mut thread = Thread::start(life, seats(process).start)?;
+            let mut thread = start(life, seats(process).start)?;
             for _ in 0..40 {
                 thread.perform_any()?;
             }
