@@ -52,6 +52,18 @@ fn one_image_again() {
     assert!(!known && text.contains("--list"), "{text}");
 }
 
+/// Who judges which image, and what is found, is the same in each run.
+#[test]
+fn the_same_again() {
+    let run = || {
+        let (well, text) = crash(&["images", "--op", "lock-e,thread", "--depth", "2", "--json"]);
+        assert!(well, "{text}");
+        let timed = |line: &&str| line.contains("_us\"") || line.contains("\"seconds\"");
+        text.lines().filter(|line| !timed(line)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
+
 #[test]
 fn real_processes() {
     let (well, text) = crash(&["swarm", "--seconds", "3", "--processes", "3", "--json"]);

@@ -131,7 +131,8 @@ pub(crate) fn between(what: &'static str) {
     }
     system::protect(false);
     let named = NAMED.fetch_add(1, Ordering::Relaxed);
-    point(Some(what), digest() ^ mix(named, 1));
+    // Beyond the arena, where no word of it is.
+    point(Some(what), digest() ^ mix(arena::SIZE as u64 + named, 1));
     system::protect(true);
     ARMED.store(true, Ordering::Relaxed);
 }
@@ -213,7 +214,7 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
         crashed(&what_happened("trap", info, 0, context));
     }
     STORES.fetch_add(1, Ordering::Relaxed);
-    let first = WINDOW_AT.load(Ordering::Relaxed);
+    let (first, base) = (WINDOW_AT.load(Ordering::Relaxed), arena::base().addr().get());
     let mut digest = DIGEST.load(Ordering::Relaxed);
     let mut changed = false;
     for (index, before) in BEFORE.iter().enumerate() {
@@ -224,7 +225,8 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
         let (before, now) = (before.load(Ordering::Relaxed), arena::word(at));
         if before != now {
             changed = true;
-            digest ^= mix(at as u64, before) ^ mix(at as u64, now);
+            let offset = (at - base) as u64;
+            digest ^= mix(offset, before) ^ mix(offset, now);
         }
     }
     DIGEST.store(digest, Ordering::Relaxed);
@@ -235,11 +237,10 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
     system::protect(true);
 }
 
-/// The finalizer of SplitMix64 over an address, relative to the arena so that each run has the same
-/// digests, and its contents.
-fn mix(at: u64, word: u64) -> u64 {
-    let at = at.wrapping_sub(arena::base().addr().get() as u64);
-    let mut z = word ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The finalizer of SplitMix64 over where in the arena a word lies, which is the same in each run as
+/// its address is not, and its contents.
+fn mix(offset: u64, word: u64) -> u64 {
+    let mut z = word ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

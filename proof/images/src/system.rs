@@ -128,13 +128,11 @@ pub(crate) fn protect(refuse: bool) {
     arena::protect(used.next_multiple_of(arena::PAGE), refuse);
 }
 
-/// The words of the tables, and where they lie.
+/// The words of the tables, and where in the arena they lie.
 pub(crate) fn words() -> impl Iterator<Item = (u64, u64)> {
     let base = arena::base().addr().get();
-    (0..size_of::<System>() / 8).map(move |index| {
-        let at = base + index * 8;
-        (at as u64, arena::word(at))
-    })
+    let offsets = (0..size_of::<System>()).step_by(8);
+    offsets.map(move |offset| (offset as u64, arena::word(base + offset)))
 }
 
 /// Starts a process.
