@@ -480,3 +480,25 @@ impl Explorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scene whose making takes a signal, as wild code does.
+    fn faulty(_: usize) -> Case {
+        // SAFETY: no preconditions; ends the process.
+        unsafe { libc::raise(libc::SIGSEGV) };
+        unreachable!("the handler does not return");
+    }
+
+    #[test]
+    fn a_fault_while_a_scene_is_set_up_is_told() {
+        crate::arena::map();
+        let tally = Tally::shared();
+        let plan = Plan { depth: 1, sample: None, only: Vec::new(), thorough: false, jobs: 1 };
+        explore(faulty, "faulty", &plan, tally);
+        let texts = tally.texts();
+        assert!(texts.iter().any(|text| text.contains("ended with status")), "{texts:?}");
+    }
+}

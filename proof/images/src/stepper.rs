@@ -63,8 +63,8 @@ fn crashed(how: &str) -> ! {
     if let Some(watcher) = WATCHER.get() {
         (watcher.crashed)(how)
     }
-    // SAFETY: ends the process without running what an ordinary end would.
-    unsafe { libc::_exit(0) }
+    // SAFETY: ends the process without running what an ordinary end would. It has failed.
+    unsafe { libc::_exit(1) }
 }
 
 /// Instructions that have stored to shared memory under the stepper.
