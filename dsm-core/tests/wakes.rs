@@ -158,7 +158,7 @@ fn peer() {
 /// `wanted`; with a `reader`, this process holds it shared meanwhile, and the killed one waits.
 fn killed(held: &str, reader: bool, wanted: &str, outcome: &str) {
     #[cfg(dsm_planted)]
-    dsm_core::planted::select_by_environment();
+    sim::select_planted_bug();
     let name = testkit::name("wakes");
     let (system, namespace, insistent) = join(&name, Insistent::default());
     let segment = namespace.create_object(4096, 4096).unwrap();

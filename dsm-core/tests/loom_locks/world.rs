@@ -127,7 +127,7 @@ unsafe impl<L> Send for World<L> {}
 impl<L: RawLock> World<L> {
     pub(crate) fn new() -> Self {
         #[cfg(dsm_planted)]
-        dsm_core::planted::select_by_environment();
+        sim::select_planted_bug();
         Self {
             env: ModelEnv { timeouts: Mutex::new(None), bell: Condvar::new() },
             slots: [(); 3].map(|()| ParticipantSlot::new()),

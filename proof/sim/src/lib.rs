@@ -396,9 +396,14 @@ impl HeapMachine {
     }
 }
 
-/// Selects the planted bug that the environment names, for every test that sets up a machine.
+/// Selects the planted bug that the environment names: what a test does that sets up a world without
+/// a machine, which does it by itself.
+///
+/// # Panics
+///
+/// If there is no such bug.
 #[cfg(dsm_planted)]
-fn select_planted_bug() {
+pub fn select_planted_bug() {
     let name = std::env::var(dsm_core::planted::VARIABLE).unwrap_or_default();
     assert!(dsm_core::planted::select(&name), "there is no planted bug {name}");
 }
