@@ -13,29 +13,26 @@
 //! pointer there is the new base, and a length of zero or the new one. Where no segment is, the
 //! length is zero.
 //!
-//! When a segment is given back, its mapping is replaced in place by zeros; the address range is
-//! remembered here, since an optimistic reader may be looking at it, and released with the area
-//! or when [`BLANKS`] others have gone the same way since.
+//! When a segment is given back, its mapping is replaced in place by private zeros. An optimistic
+//! reader, or a checked copy, may be in there for as long as its thread sleeps, so the provider
+//! keeps the address range in the name of this table until the area is dropped: readers borrow it.
 //!
 //! After a fork the child has a copy of this, whose mappings it does not own: it opens the
 //! namespace anew, with a new `AreaLocal`.
 
-use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::time::Duration;
 
 use dsm_core::env::Environment;
 use dsm_core::handle::SegmentHandle;
-use dsm_core::segment::{Blank, RawSegment};
+use dsm_core::provider::RangeOwner;
+use dsm_core::segment::RawSegment;
 use dsm_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::pointer::DsaPointer;
-
-/// Address ranges kept for late readers.
-pub(crate) const BLANKS: usize = 256;
 
 /// Rounds of a millisecond that a thread waits for another one that is attaching a segment.
 const PATIENCE: u32 = 10_000;
@@ -49,22 +46,9 @@ struct LocalEntry {
     handle: AtomicU64,
 }
 
-struct Blanks {
-    ranges: [Option<Blank>; BLANKS],
-    next: usize,
-}
-
-impl Blanks {
-    const fn new() -> Self {
-        Self { ranges: [const { None }; BLANKS], next: 0 }
-    }
-}
-
 /// A process's table of an area's segments; see the module's essay. About 36 KiB, zero at first.
 pub struct AreaLocal {
     entries: [LocalEntry; DsaPointer::MAX_SEGMENTS],
-    /// Changed under `lock`.
-    blanks: UnsafeCell<Blanks>,
     /// 1 while a thread changes entries, 2 if another one waits.
     lock: AtomicU32,
     /// Entries below this may be in use.
@@ -89,7 +73,6 @@ impl AreaLocal {
                     handle: AtomicU64::new(0),
                 }
             }; DsaPointer::MAX_SEGMENTS],
-            blanks: UnsafeCell::new(Blanks::new()),
             lock: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
@@ -108,7 +91,6 @@ impl AreaLocal {
                 len: AtomicU64::new(0),
                 handle: AtomicU64::new(0),
             }),
-            blanks: UnsafeCell::new(Blanks::new()),
             lock: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
@@ -119,6 +101,11 @@ impl AreaLocal {
     /// Builds an empty table in place: for tables too large for a stack.
     pub fn init(place: &mut MaybeUninit<Self>) -> &mut Self {
         place.write(Self::new())
+    }
+
+    /// In whose name address ranges of retired segments are kept.
+    pub(crate) fn owner(&self) -> RangeOwner {
+        RangeOwner::of(self)
     }
 
     /// Reserves the table for one `Area`; false if it has one.
@@ -235,9 +222,6 @@ impl Default for AreaLocal {
     }
 }
 
-// SAFETY: `blanks` is used under `lock` only, and what it holds is `Send`; the rest are atomics.
-unsafe impl Sync for AreaLocal {}
-
 /// The right to change the table.
 pub(crate) struct LocalGuard<'l> {
     local: &'l AreaLocal,
@@ -270,24 +254,6 @@ impl LocalGuard<'_> {
             base: NonNull::new(base)?,
             len: len as usize,
         })
-    }
-
-    /// Remembers an address range; returns the one that has to go for it, if any.
-    pub(crate) fn keep_blank(&mut self, blank: Blank) -> Option<Blank> {
-        let blanks = self.blanks();
-        let next = blanks.next;
-        blanks.next = (next + 1) % BLANKS;
-        blanks.ranges[next].replace(blank)
-    }
-
-    /// Forgets the `index`th address range.
-    pub(crate) fn take_blank(&mut self, index: usize) -> Option<Blank> {
-        self.blanks().ranges[index].take()
-    }
-
-    fn blanks(&mut self) -> &mut Blanks {
-        // SAFETY: this guard holds the lock, and is borrowed for as long as the reference lives.
-        unsafe { &mut *self.local.blanks.get() }
     }
 }
 

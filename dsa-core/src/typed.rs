@@ -4,8 +4,7 @@
 //! check that an allocated object starts there and is long enough, and move bytes by atomic
 //! accesses (see the `copy` module). The bounds make any bytes a value (`FromBytes`) and keep
 //! padding and interior mutability out (`IntoBytes + Immutable`). A [`DsaBox`] hands out copies,
-//! never references: a copy through some other pointer to its object would be a data race with a
-//! reference, though one of safe code's own making.
+//! never references: a copy through some other pointer to its object is then a copy beside a copy.
 
 use core::mem::MaybeUninit;
 
@@ -24,13 +23,18 @@ impl<L: RawLock> Area<'_, L> {
     ///
     /// [`Error::InvalidPointer`] unless an allocated object starts there,
     /// [`Error::OutOfObject`] if it is shorter than a `T`.
-    pub fn read<T: FromBytes>(&self, pointer: DsaPtr<T>) -> Result<T, Error> {
+    ///
+    /// # Safety
+    ///
+    /// As for [`copy_out`](Self::copy_out).
+    pub unsafe fn read<T: FromBytes>(&self, pointer: DsaPtr<T>) -> Result<T, Error> {
         let mut value = MaybeUninit::<T>::zeroed();
         // SAFETY: the value's own bytes, all of them initialised (zero).
         let bytes = unsafe {
             core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>())
         };
-        self.copy_out(pointer.pointer(), 0, bytes)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_out(pointer.pointer(), 0, bytes) }?;
         // SAFETY: any initialised bytes are a `T` (`FromBytes`).
         Ok(unsafe { value.assume_init() })
     }
@@ -40,12 +44,17 @@ impl<L: RawLock> Area<'_, L> {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn write<T: IntoBytes + Immutable>(
+    ///
+    /// # Safety
+    ///
+    /// As for [`copy_in`](Self::copy_in).
+    pub unsafe fn write<T: IntoBytes + Immutable>(
         &self,
         pointer: DsaPtr<T>,
         value: &T,
     ) -> Result<(), Error> {
-        self.copy_in(pointer.pointer(), 0, value.as_bytes())
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_in(pointer.pointer(), 0, value.as_bytes()) }
     }
 }
 
@@ -65,8 +74,8 @@ impl<'b, T: FromBytes + IntoBytes + Immutable, L: RawLock> DsaBox<'b, T, L> {
     pub fn new(heap: &'b Heap<'b, L>, value: &T) -> Result<Self, Error> {
         let (size, align) = (size_of::<T>(), align_of::<T>());
         let pointer = heap.allocate_unpublished(size, align, Flags::empty())?.cast();
-        let owned = Self { heap, pointer };
-        heap.area().write(pointer, value)?;
+        let mut owned = Self { heap, pointer };
+        owned.set(value)?;
         Ok(owned)
     }
 
@@ -76,7 +85,8 @@ impl<'b, T: FromBytes + IntoBytes + Immutable, L: RawLock> DsaBox<'b, T, L> {
     ///
     /// [`Error::InvalidPointer`] if somebody else has freed the object.
     pub fn get(&self) -> Result<T, Error> {
-        self.heap.area().read(self.pointer)
+        // SAFETY: the box owns the object, and hands out no references to it.
+        unsafe { self.heap.area().read(self.pointer) }
     }
 
     /// Changes the value.
@@ -85,7 +95,8 @@ impl<'b, T: FromBytes + IntoBytes + Immutable, L: RawLock> DsaBox<'b, T, L> {
     ///
     /// As [`get`](Self::get).
     pub fn set(&mut self, value: &T) -> Result<(), Error> {
-        self.heap.area().write(self.pointer, value)
+        // SAFETY: as for `get`.
+        unsafe { self.heap.area().write(self.pointer, value) }
     }
 
     /// Where it is; still owned by the box.

@@ -61,11 +61,15 @@ fn write(memory: std::ptr::NonNull<u8>, size: usize) {
 }
 
 fn is_whole(area: &Area<'_, RwLock>, object: DsaPointer) -> bool {
+    let copy_out = |to: &mut [u8]| {
+        // SAFETY: whoever has an object of this area uses it through checked copies, once it is filled.
+        unsafe { area.copy_out(object, 0, to) }.unwrap();
+    };
     let mut size = [0; 8];
-    area.copy_out(object, 0, &mut size).unwrap();
+    copy_out(&mut size);
     let size = u64::from_ne_bytes(size) as usize;
     let mut data = vec![0; size];
-    area.copy_out(object, 0, &mut data).unwrap();
+    copy_out(&mut data);
     data.chunks_exact(8).enumerate().skip(1).all(|(word, bytes)| {
         u64::from_ne_bytes(bytes.try_into().unwrap()) == size as u64 ^ word as u64
     })

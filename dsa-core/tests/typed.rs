@@ -42,20 +42,22 @@ fn a_list_of_boxes() {
             DsaBox::new(&heap, &node).unwrap();
         }
         assert_eq!(area.check(&participant).unwrap().objects, 100);
+        // SAFETY: nobody has a reference into the area.
+        let read = |at: DsaPtr<Node>| unsafe { area.read(at) };
         let (mut count, mut at) = (0, head);
         while at.is_valid() {
-            let node = area.read(at).unwrap();
+            let node = read(at).unwrap();
             assert_eq!(node.value, [(99 - count) * 2; 3]);
             (count, at) = (count + 1, node.next);
         }
         assert_eq!(count, 100);
-        assert!(matches!(
-            area.read(head.cast::<[u8; 33]>()),
-            Err(Error::OutOfObject(33, 32)) | Err(Error::OutOfObject(33, 24))
-        ));
+        // SAFETY: as above.
+        let long = unsafe { area.read(head.cast::<[u8; 33]>()) };
+        assert!(matches!(long, Err(Error::OutOfObject(33, 32)) | Err(Error::OutOfObject(33, 24))));
         let wild: DsaPtr<Node> = head.pointer().add(8).cast();
-        assert_eq!(area.read(wild), Err(Error::InvalidPointer(wild.pointer())));
-        assert!(area.write(wild, &area.read(head).unwrap()).is_err());
+        assert_eq!(read(wild), Err(Error::InvalidPointer(wild.pointer())));
+        // SAFETY: as above.
+        assert!(unsafe { area.write(wild, &read(head).unwrap()) }.is_err());
     }
     ns.unregister(&thread);
     ns.leave(&process).unwrap();

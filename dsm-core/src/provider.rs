@@ -21,6 +21,11 @@ pub struct Mapping {
     pub token: usize,
 }
 
+// SAFETY: plain data; whoever uses the pointer says why that is sound.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
 /// What the platform knows of an object without mapping it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ObjectInfo {
@@ -106,13 +111,24 @@ pub unsafe trait SegmentProvider: Send + Sync {
     /// Nothing may use the mapping's memory any more.
     unsafe fn detach(&self, mapping: Mapping);
 
-    /// Replaces the mapped memory in place by private zeros, so that a late reader finds zeros
-    /// instead of a fault; the object itself is let go of. The range is unmapped by `detach`.
+    /// Replaces the mapped memory in place by private zeros, so that who comes late reads zeros, or
+    /// writes where nobody looks, instead of a fault; the object itself is let go of. The provider
+    /// keeps the range in the name of `owner`: nothing else is mapped there before
+    /// [`release_blanks`](Self::release_blanks). Where the system can't put other memory in a
+    /// mapping's place, the mapping may stay as it is until then.
     ///
     /// # Safety
     ///
-    /// Nothing may rely on the contents any more; only reads may still happen.
-    unsafe fn blank(&self, mapping: &Mapping);
+    /// Nothing may rely on the contents any more.
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner);
+
+    /// Unmaps all ranges that [`blank`](Self::blank) keeps in the name of `owner`. Never fails, like
+    /// [`detach`](Self::detach).
+    ///
+    /// # Safety
+    ///
+    /// Nothing may use those ranges any more.
+    unsafe fn release_blanks(&self, owner: RangeOwner);
 
     /// Removes the object's name, if it is still the object `id` (all zero: whatever is there
     /// and belongs to this user). Mappings live on. Idempotent: an absent object is success.
@@ -128,6 +144,18 @@ pub unsafe trait SegmentProvider: Send + Sync {
     ///
     /// [`ErrorKind::NotFound`] and whatever the platform says.
     fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Self::Error>;
+}
+
+/// In whose name a provider keeps address ranges of segments that are gone: whatever has an address of
+/// its own as long as it needs them, such as a process's table of an area's segments.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RangeOwner(usize);
+
+impl RangeOwner {
+    /// The value at this address.
+    pub fn of<T>(value: &T) -> Self {
+        Self(core::ptr::from_ref(value).addr())
+    }
 }
 
 /// [`SegmentProvider`] with its error reduced to [`ProviderFailure`]: what the cores work with,
@@ -173,7 +201,12 @@ pub unsafe trait ErasedProvider: Send + Sync {
     ///
     /// # Safety
     /// As there.
-    unsafe fn blank(&self, mapping: &Mapping);
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner);
+    /// See [`SegmentProvider::release_blanks`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn release_blanks(&self, owner: RangeOwner);
     /// See [`SegmentProvider::destroy`].
     ///
     /// # Errors
@@ -214,9 +247,13 @@ unsafe impl<P: SegmentProvider> ErasedProvider for P {
         // SAFETY: the caller's promise is the implementor's condition.
         unsafe { SegmentProvider::detach(self, mapping) }
     }
-    unsafe fn blank(&self, mapping: &Mapping) {
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
         // SAFETY: the caller's promise is the implementor's condition.
-        unsafe { SegmentProvider::blank(self, mapping) }
+        unsafe { SegmentProvider::blank(self, mapping, owner) }
+    }
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        // SAFETY: the caller's promise is the implementor's condition.
+        unsafe { SegmentProvider::release_blanks(self, owner) }
     }
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), ProviderFailure> {
         SegmentProvider::destroy(self, handle, id).map_err(|e| e.failure())
@@ -380,9 +417,13 @@ unsafe impl<F: Forward<Target: SegmentProvider>> SegmentProvider for F {
         // SAFETY: the caller's promise is the target's condition.
         unsafe { self.target().detach(mapping) }
     }
-    unsafe fn blank(&self, mapping: &Mapping) {
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
         // SAFETY: the caller's promise is the target's condition.
-        unsafe { self.target().blank(mapping) }
+        unsafe { self.target().blank(mapping, owner) }
+    }
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        // SAFETY: the caller's promise is the target's condition.
+        unsafe { self.target().release_blanks(owner) }
     }
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Self::Error> {
         self.target().destroy(handle, id)

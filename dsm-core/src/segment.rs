@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use crate::detach::DetachCallback;
 use crate::handle::{LockAddress, SegmentHandle};
 use crate::namespace::{Error, LeaveBehind, Namespace};
-use crate::provider::Mapping;
+use crate::provider::{Mapping, RangeOwner};
 use crate::sync::Ordering;
 
 /// A handle to a mapped segment: detaches when dropped (the mapping goes with the last handle of
@@ -143,20 +143,20 @@ impl<'n> Segment<'n> {
         Self { namespace, handle: raw.handle, base: raw.base, len: raw.len }
     }
 
-    /// Detaches but leaves zeros mapped in place, so that late optimistic readers find zeros
-    /// instead of a fault. The address range returns with [`Namespace::release_blank`].
+    /// Detaches but leaves private zeros mapped in place, so that late optimistic readers find zeros
+    /// instead of a fault. The provider keeps the address range in the name of `owner` until
+    /// [`Namespace::release_blanks`].
     ///
-    /// `None` if the range stays mapped as it is: another handle of this process or a pinned
-    /// mapping needs it, it lies in the main region, or the process has forked.
+    /// The range stays mapped as it is if another handle of this process or a pinned mapping needs
+    /// it, if it lies in the main region, or if the process has forked.
     ///
     /// # Safety
     ///
-    /// Only reads may still touch the range.
-    #[must_use]
-    pub unsafe fn detach_to_blank(self) -> Option<Blank> {
+    /// Nothing may rely on the contents any more.
+    pub unsafe fn detach_to_blank(self, owner: RangeOwner) {
         let (namespace, handle) = (self.namespace, self.handle);
         core::mem::forget(self);
-        namespace.let_go(handle, LeaveBehind::Zeros)
+        namespace.let_go(handle, LeaveBehind::Zeros(owner));
     }
 
     /// The namespace.
@@ -168,7 +168,7 @@ impl<'n> Segment<'n> {
 
 impl Drop for Segment<'_> {
     fn drop(&mut self) {
-        let _nothing = self.namespace.let_go(self.handle, LeaveBehind::Nothing);
+        self.namespace.let_go(self.handle, LeaveBehind::Nothing);
     }
 }
 
@@ -187,39 +187,3 @@ pub struct RawSegment {
 unsafe impl Send for RawSegment {}
 // SAFETY: as above.
 unsafe impl Sync for RawSegment {}
-
-/// An address range of zeros left by a detached segment.
-#[derive(Debug)]
-#[must_use = "the address range stays taken until `Namespace::release_blank`"]
-pub struct Blank {
-    mapping: Mapping,
-    len: usize,
-}
-
-// SAFETY: the range is this process's private zeros, to be read by anyone.
-unsafe impl Send for Blank {}
-// SAFETY: as above.
-unsafe impl Sync for Blank {}
-
-impl Blank {
-    pub(crate) fn new(mapping: Mapping, len: usize) -> Self {
-        Self { mapping, len }
-    }
-
-    /// First byte.
-    #[must_use]
-    pub fn base(&self) -> NonNull<u8> {
-        self.mapping.base
-    }
-
-    /// Length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn into_mapping(self) -> Mapping {
-        self.mapping
-    }
-}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::namespace::{Namespace, NamespaceConfig, Opened, Platform};
-use dsm_core::provider::{Election, Forward, Root, SegmentProvider};
+use dsm_core::provider::{Election, Forward, RangeOwner, Root, SegmentProvider};
 use sim::{HeapMachine, HeapProcess};
 
 /// A provider within a provider.
@@ -42,16 +42,26 @@ fn exercise<P: SegmentProvider + Root>(provider: &P, process: &HeapProcess) {
     let info = SegmentProvider::stat(provider, handle).unwrap();
     assert_eq!((info.size, info.reserved, info.id), (8192, 8192, id));
     assert_eq!(process.mapped(), 2);
+    let owner = RangeOwner::of(&handle);
     // SAFETY: not read.
-    unsafe { SegmentProvider::blank(provider, &mapping) };
-    for mapping in [mapping, again] {
-        // SAFETY: not used any more.
-        unsafe { SegmentProvider::detach(provider, mapping) };
-    }
+    unsafe { SegmentProvider::blank(provider, mapping, owner) };
+    // SAFETY: not used any more.
+    unsafe { SegmentProvider::detach(provider, again) };
+    // SAFETY: not used any more.
+    unsafe { SegmentProvider::release_blanks(provider, owner) };
+    assert_eq!(process.mapped(), 0);
     SegmentProvider::destroy(provider, handle, id).unwrap();
     assert!(SegmentProvider::stat(provider, handle).is_err());
     let expected = [
-        "create", "attach", "attach", "reserve", "stat", "blank", "detach", "detach", "destroy",
+        "create",
+        "attach",
+        "attach",
+        "reserve",
+        "stat",
+        "blank",
+        "detach",
+        "release_blanks",
+        "destroy",
         "stat",
     ];
     assert_eq!(*calls.lock().unwrap(), expected);

@@ -4,7 +4,11 @@
 //! make one from bytes. So following it is either `unsafe`, with a promise that something is
 //! there and that nobody changes it, or a checked copy: the pointer must be the first byte of an
 //! allocated object, the value must fit into it, and the bytes move by relaxed atomic accesses. A
-//! [`DsaBox`] owns its object: nobody else is to use it, until the box gives the pointer away.
+//! [`DsaBox`] owns its object, and gives out copies.
+//!
+//! **Nothing in a named area is ever behind a reference that safe code got**: the areas of tables
+//! have no handle that leads to an [`Area`], and [`Area::as_ref`] and [`Area::as_mut`] are `unsafe`.
+//! That is what makes checked copies safe here (see [`Area::copy_out`](dsa_core::Area::copy_out)).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -260,16 +264,25 @@ impl Area {
         Ok(DsaSlice::new(pointer.cast(), values.len()))
     }
 
-    /// Allocates memory for a value that this handle owns and frees.
+    /// Allocates memory for a value that a box owns: it is freed with the box, and when this process
+    /// is killed.
     ///
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate).
-    pub fn allocate_box<T: Plain>(&self, value: T) -> Result<DsaBox<T>, Error> {
-        let pointer = self.allocate(value)?;
-        let at = self.fresh(pointer.pointer())?.cast();
-        // SAFETY: allocated just now, filled in, and known to nobody else.
-        Ok(unsafe { DsaBox::new(self.clone(), pointer, at) })
+    pub fn allocate_box<T: Snapshot>(&self, value: T) -> Result<DsaBox<T>, Error> {
+        let (size, align) = (size_of::<T>(), align_of::<T>());
+        let heap = self.object.heap()?;
+        let pointer =
+            heap.allocate_unpublished(size, align, Flags::empty()).map_err(|e| self.wrap(e))?;
+        let mut owned = DsaBox::own(self.clone(), pointer.cast());
+        owned.set(&value)?;
+        Ok(owned)
+    }
+
+    /// Makes an unpublished object one that lives until it is freed.
+    pub(crate) fn settle<T>(&self, pointer: DsaPtr<T>) -> Result<(), Error> {
+        self.object.heap()?.settle(pointer.pointer()).map_err(|e| self.wrap(e))
     }
 
     /// Allocates memory for a value, stores the value there, and its pointer in `destination`,
@@ -320,12 +333,8 @@ impl Area {
     ///
     /// [`Error::Area`] unless an allocated object of at least that size is there.
     pub fn read<T: Snapshot>(&self, pointer: DsaPtr<T>) -> Result<T, Error> {
-        self.object.home.check_fork()?;
         let mut value = T::new_zeroed();
-        self.object
-            .core()
-            .copy_out(pointer.pointer(), 0, value.as_mut_bytes())
-            .map_err(|e| self.wrap(e))?;
+        self.copy_out(pointer.pointer(), value.as_mut_bytes())?;
         Ok(value)
     }
 
@@ -335,8 +344,21 @@ impl Area {
     ///
     /// As [`read`](Self::read).
     pub fn write<T: Snapshot>(&self, pointer: DsaPtr<T>, value: &T) -> Result<(), Error> {
+        self.copy_in(pointer.pointer(), value.as_bytes())
+    }
+
+    fn copy_out(&self, pointer: DsaPointer, to: &mut [u8]) -> Result<(), Error> {
         self.object.home.check_fork()?;
-        self.object.core().copy_in(pointer.pointer(), 0, value.as_bytes()).map_err(|e| self.wrap(e))
+        // SAFETY: nothing in a named area is behind a reference of safe code's; whoever made one
+        // by `as_mut` promised that nobody else uses the object in any way.
+        unsafe { self.object.core().copy_out(pointer, 0, to) }.map_err(|e| self.wrap(e))
+    }
+
+    fn copy_in(&self, pointer: DsaPointer, from: &[u8]) -> Result<(), Error> {
+        self.object.home.check_fork()?;
+        // SAFETY: as above; whoever made a reference by `as_ref` promised that nobody changes the
+        // object but by atomics.
+        unsafe { self.object.core().copy_in(pointer, 0, from) }.map_err(|e| self.wrap(e))
     }
 
     /// Copies many values out.
@@ -353,7 +375,7 @@ impl Area {
             return Err(Error::Area(dsa_core::Error::OutOfObject(bytes, there)));
         }
         let mut values = vec![T::new_zeroed(); slice.len() as usize];
-        self.object.core().copy_out(pointer, 0, values.as_mut_bytes()).map_err(|e| self.wrap(e))?;
+        self.copy_out(pointer, values.as_mut_bytes())?;
         Ok(values)
     }
 
@@ -368,10 +390,7 @@ impl Area {
             let (asked, there) = (values.len() as u64, slice.len());
             return Err(Error::Area(dsa_core::Error::OutOfObject(asked, there)));
         }
-        self.object
-            .core()
-            .copy_in(slice.first().pointer(), 0, values.as_bytes())
-            .map_err(|e| self.wrap(e))
+        self.copy_in(slice.first().pointer(), values.as_bytes())
     }
 
     /// A reference to what a pointer means; `None` if it means nothing in this area.

@@ -1,76 +1,97 @@
 //! [`DsaBox`]: an object of an area that has one owner.
+//!
+//! The object is unpublished as long as the box has it: a killed process's boxes are freed by whoever
+//! cleans up after it. That is bound to the thread that allocated, whose slab the object lies in,
+//! so a box stays on its thread. It hands out copies and no references: a [`DsaPtr`] to the same
+//! object can be made from bytes by anybody, and `Area::write` is safe.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
 use dsa_core::DsaPtr;
 
 use crate::area::Area;
-use crate::plain::Plain;
+use crate::error::Error;
+use crate::plain::Snapshot;
 
-/// A value in an area that has one owner, like a `Box`: dereferences to it, and frees it when
-/// dropped.
+/// A value in an area that has one owner, like a `Box`: it is freed when the box is dropped, and when
+/// the process is killed, unless [`into_ptr`](Self::into_ptr) gave it away before.
 ///
-/// Killed with its owner's process, it stays allocated as long as the area exists.
-pub struct DsaBox<T: Plain> {
+/// ```
+/// # let registry = dsm_registry::Registry::open(&format!("doc-box-{}", std::process::id()))?;
+/// let area = registry.area("work")?;
+/// let mut boxed = area.allocate_box([1_u64, 2, 3])?;
+/// boxed.set(&[4, 5, 6])?;
+/// assert_eq!(boxed.get()?, [4, 5, 6]);
+/// let pointer = boxed.into_ptr()?; // from here on it stays until somebody frees it
+/// assert_eq!(area.read(pointer)?, [4, 5, 6]);
+/// # Ok::<(), dsm_registry::Error>(())
+/// ```
+pub struct DsaBox<T: Snapshot> {
     area: Area,
     pointer: DsaPtr<T>,
-    at: NonNull<T>,
+    /// Not `Send`: see the module.
+    _thread: PhantomData<*const ()>,
 }
 
-// SAFETY: it owns a `T`, which is `Send`, in memory that any thread may use.
-unsafe impl<T: Plain> Send for DsaBox<T> {}
-// SAFETY: it gives out `&T` only, and `T` is `Sync`.
-unsafe impl<T: Plain> Sync for DsaBox<T> {}
-
-impl<T: Plain> DsaBox<T> {
-    /// # Safety
-    ///
-    /// A `T` must be at `pointer`, which is `at` in this process, in an object that nobody else
-    /// uses or frees.
-    pub(crate) unsafe fn new(area: Area, pointer: DsaPtr<T>, at: NonNull<T>) -> Self {
-        Self { area, pointer, at }
+impl<T: Snapshot> DsaBox<T> {
+    /// Owns an object that was allocated just now, unpublished, by this thread.
+    pub(crate) fn own(area: Area, pointer: DsaPtr<T>) -> Self {
+        Self { area, pointer, _thread: PhantomData }
     }
 
-    /// Gives the object away: whoever has the pointer is to free it.
-    #[must_use = "nobody else frees it"]
-    pub fn into_ptr(self) -> DsaPtr<T> {
+    /// A copy of the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Area`] if somebody else has freed the object, [`Error::Forked`] in a forked child.
+    pub fn get(&self) -> Result<T, Error> {
+        self.area.read(self.pointer)
+    }
+
+    /// Changes the value.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn set(&mut self, value: &T) -> Result<(), Error> {
+        self.area.write(self.pointer, value)
+    }
+
+    /// Where it is; still owned by the box.
+    #[must_use]
+    pub fn as_ptr(&self) -> DsaPtr<T> {
+        self.pointer
+    }
+
+    /// Gives the object away: it lives until somebody frees it.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get); the object is freed then, if it still was the box's.
+    pub fn into_ptr(self) -> Result<DsaPtr<T>, Error> {
+        self.area.settle(self.pointer)?;
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used or dropped any more.
         drop(unsafe { std::ptr::read(&this.area) });
-        this.pointer
+        Ok(this.pointer)
     }
 }
 
-impl<T: Plain> Deref for DsaBox<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: allocated for a `T` and filled in; mapped while `area` is; only this box leads
-        // to it.
-        unsafe { self.at.as_ref() }
-    }
-}
-
-impl<T: Plain> DerefMut for DsaBox<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as for `deref`; borrowed exclusively.
-        unsafe { self.at.as_mut() }
-    }
-}
-
-impl<T: Plain> Drop for DsaBox<T> {
+impl<T: Snapshot> Drop for DsaBox<T> {
     fn drop(&mut self) {
         // In a forked child the object is the parent's: an error, and nothing happens.
-        // SAFETY: only this box leads to the object.
+        // SAFETY: the box owns the object, and hands out no references to it.
         let _ = unsafe { self.area.free(self.pointer) };
     }
 }
 
-impl<T: Plain + fmt::Debug> fmt::Debug for DsaBox<T> {
+impl<T: Snapshot + fmt::Debug> fmt::Debug for DsaBox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
+        match self.get() {
+            Ok(value) => value.fmt(f),
+            Err(error) => write!(f, "<{error}>"),
+        }
     }
 }

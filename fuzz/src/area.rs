@@ -235,7 +235,7 @@ fn take(
             assert_eq!(pointer.offset() % align as u64, 0);
             if zero {
                 let mut bytes = vec![1; size.bytes()];
-                side(!by).area.copy_out(pointer, 0, &mut bytes).expect("it is allocated");
+                side(!by).copy_out(pointer, &mut bytes);
                 assert!(bytes.iter().all(|byte| *byte == 0));
             }
             side(by).fill(model, pointer, size.bytes());
@@ -336,20 +336,25 @@ impl<'s> Side<'s> {
         (0..bytes).map(|index| word[index % 8]).collect()
     }
 
+    fn copy_out(&self, pointer: DsaPointer, to: &mut [u8]) {
+        // SAFETY: the sides use objects through checked copies only.
+        unsafe { self.area.copy_out(pointer, 0, to) }.expect("it is allocated and that long");
+    }
+
     /// Enters a new object and fills it.
     fn fill(&self, model: &mut Model, pointer: DsaPointer, bytes: usize) {
         let raw = pointer.raw();
         assert!(self.area.size_of_object(pointer).expect("it is allocated") >= bytes as u64);
-        self.area.copy_in(pointer, 0, &Self::pattern(raw, bytes)).expect("it is that long");
+        // SAFETY: the sides use objects through checked copies only.
+        unsafe { self.area.copy_in(pointer, 0, &Self::pattern(raw, bytes)) }
+            .expect("it is that long");
         assert!(model.objects.insert(raw, bytes).is_none(), "handed out twice: {raw:x}");
     }
 
     fn look(&self, model: &Model, raw: u64) {
         let bytes = model.objects[&raw];
         let mut found = vec![0; bytes];
-        self.area
-            .copy_out(DsaPointer::from_raw(raw), 0, &mut found)
-            .expect("it is allocated and that long");
+        self.copy_out(DsaPointer::from_raw(raw), &mut found);
         assert!(found == Self::pattern(raw, bytes), "the object at {raw:x} was changed");
     }
 

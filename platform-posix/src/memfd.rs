@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Mapping, ObjectInfo, Root, SegmentProvider};
+use dsm_core::provider::{Mapping, ObjectInfo, RangeOwner, Root, SegmentProvider};
+use platform_common::blanks::Blanks;
 use platform_common::refusal::check_range;
 
 use crate::error::Error;
@@ -51,6 +52,7 @@ const REMOVED: u32 = 0o1000;
 pub struct Memfd {
     control: Arc<Control>,
     segments: Mutex<HashMap<SegmentHandle, OwnedFd>>,
+    blanks: Blanks,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,7 @@ impl Memfd {
     #[must_use]
     pub fn with_options(control: OwnedFd, options: Options) -> Self {
         let control = Arc::new(Control { descriptor: control, options });
-        Self { control, segments: Mutex::default() }
+        Self { control, segments: Mutex::default(), blanks: Blanks::default() }
     }
 
     /// Makes the memory for a control object, empty so far. It is close-on-exec.
@@ -234,9 +236,16 @@ unsafe impl SegmentProvider for Memfd {
         unsafe { object::detach(mapping) };
     }
 
-    unsafe fn blank(&self, mapping: &Mapping) {
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
         // SAFETY: the caller's promise.
-        unsafe { object::blank(mapping) };
+        unsafe { object::blank(mapping, owner, &self.blanks) };
+    }
+
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        for mapping in self.blanks.take(owner) {
+            // SAFETY: the caller's promise.
+            unsafe { object::detach(mapping) };
+        }
     }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {

@@ -43,7 +43,8 @@ use std::sync::Arc;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::planted::{Bug, planted};
-use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner};
+use platform_common::blanks::Blanks;
 use platform_common::refusal;
 
 use crate::error::Error;
@@ -84,6 +85,7 @@ pub struct Named {
     pub(crate) place: Arc<dyn Place>,
     pub(crate) namespace: NamespaceName,
     pub(crate) options: Options,
+    pub(crate) blanks: Arc<Blanks>,
     control: ObjectName,
 }
 
@@ -110,7 +112,7 @@ impl Named {
     ) -> Result<Self, Error> {
         let namespace = NamespaceName::new(namespace)?;
         let control = ObjectName::of(&namespace, place.style(), Role::Control);
-        Ok(Self { place, namespace, options, control })
+        Ok(Self { place, namespace, options, blanks: Arc::default(), control })
     }
 
     /// The same with another name for the control object.
@@ -378,13 +380,14 @@ pub(crate) unsafe fn detach(mapping: Mapping) {
     unsafe { sys::unmap(mapping.base, mapping.len) };
 }
 
-/// Puts zeros in place of a mapping; see
+/// Puts private zeros in place of a mapping and keeps the range; see
 /// [`SegmentProvider::blank`](dsm_core::provider::SegmentProvider::blank).
 ///
 /// # Safety
 ///
 /// Nothing may rely on the contents any more.
-pub(crate) unsafe fn blank(mapping: &Mapping) {
+pub(crate) unsafe fn blank(mapping: Mapping, owner: RangeOwner, blanks: &Blanks) {
     // SAFETY: the caller's promise; the mapping is one of ours, so the range is its to replace.
     unsafe { sys::map_blank(mapping.base, mapping.len) };
+    blanks.keep(mapping, owner);
 }

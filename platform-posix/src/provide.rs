@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, Root, SegmentProvider};
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider};
 use platform_common::refusal::check_range;
 
 use crate::error::Error;
@@ -88,9 +88,16 @@ unsafe impl SegmentProvider for Named {
         unsafe { object::detach(mapping) };
     }
 
-    unsafe fn blank(&self, mapping: &Mapping) {
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
         // SAFETY: the caller's promise.
-        unsafe { object::blank(mapping) };
+        unsafe { object::blank(mapping, owner, &self.blanks) };
+    }
+
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        for mapping in self.blanks.take(owner) {
+            // SAFETY: the caller's promise.
+            unsafe { object::detach(mapping) };
+        }
     }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {

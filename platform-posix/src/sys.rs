@@ -313,16 +313,18 @@ fn mapped(base: *mut libc::c_void) -> Result<NonNull<u8>, Errno> {
     NonNull::new(base.cast::<u8>()).ok_or(Errno(libc::ENOMEM))
 }
 
-/// Replaces a mapping in place by private zeros that can only be read. Where the system refuses,
-/// the mapping stays what it is.
+/// Replaces a mapping in place by private zeros. Where the system refuses, the mapping stays what
+/// it is.
 ///
 /// # Safety
 ///
 /// The range must be a mapping of the caller's whose contents nobody relies on.
 pub(crate) unsafe fn map_blank(base: NonNull<u8>, len: usize) {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // Hardly any of it is ever touched: no memory is promised for it.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED | libc::MAP_NORESERVE;
     // SAFETY: the caller's promise: the range is its own to replace.
-    unsafe { libc::mmap(base.as_ptr().cast(), len, libc::PROT_READ, flags, -1, 0) };
+    unsafe { libc::mmap(base.as_ptr().cast(), len, protection, flags, -1, 0) };
 }
 
 /// `munmap`; what cannot be unmapped stays.

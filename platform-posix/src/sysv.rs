@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, Root, SegmentProvider};
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider};
+use platform_common::blanks::Blanks;
 use platform_common::refusal::check_range;
 
 use crate::error::Error;
@@ -45,6 +46,7 @@ const PRIVATE: i32 = 0;
 pub struct SysV {
     control: Named,
     options: Options,
+    blanks: Arc<Blanks>,
 }
 
 /// What `IPC_STAT` says of a segment.
@@ -81,7 +83,7 @@ impl SysV {
         // Not the name that `File` would use: both may share a directory.
         let control =
             control.with_control(ObjectName::new(&[b"dsm-sysv.", namespace.as_bytes(), b".ctl"]));
-        Ok(Self { control, options })
+        Ok(Self { control, options, blanks: Arc::default() })
     }
 
     /// The namespace.
@@ -256,9 +258,16 @@ unsafe impl SegmentProvider for SysV {
         unsafe { object::detach(mapping) };
     }
 
-    unsafe fn blank(&self, mapping: &Mapping) {
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
         // SAFETY: the caller's promise.
-        unsafe { object::blank(mapping) };
+        unsafe { object::blank(mapping, owner, &self.blanks) };
+    }
+
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        for mapping in self.blanks.take(owner) {
+            // SAFETY: the caller's promise.
+            unsafe { self.detach(mapping) };
+        }
     }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dsm_core::env::Liveness;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Election, Root, SegmentProvider};
+use dsm_core::provider::{Election, RangeOwner, Root, SegmentProvider};
 use platform_posix::fork::Wiped;
 use platform_posix::{File, Memfd, Posix, Shm, SysV};
 
@@ -69,12 +69,13 @@ fn exercise<P: SegmentProvider + Root>(provider: &P, environment: &Posix) {
     drop(election);
 
     provider.destroy(handle(1), id).unwrap();
+    let owner = RangeOwner::of(&control);
     // SAFETY: not used any more.
-    unsafe { provider.blank(&again) };
-    for mapping in [mapping, again] {
-        // SAFETY: not used any more.
-        unsafe { provider.detach(mapping) };
-    }
+    unsafe { provider.blank(again, owner) };
+    // SAFETY: not used any more.
+    unsafe { provider.detach(mapping) };
+    // SAFETY: not used any more.
+    unsafe { provider.release_blanks(owner) };
     for mapping in [control, seen] {
         // SAFETY: not used any more.
         unsafe { provider.unmap(mapping) };

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo};
+use platform_common::blanks::Blanks;
 
 use crate::error::Error;
 use crate::name::{NamespaceName, Role, kernel_prefix};
@@ -110,11 +111,12 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 #[derive(Clone, Debug)]
 pub struct Named {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) blanks: Arc<Blanks>,
 }
 
 impl Named {
     pub(crate) fn new(store: impl Store + 'static) -> Self {
-        Self { store: Arc::new(store) }
+        Self { store: Arc::new(store), blanks: Arc::default() }
     }
 
     pub(crate) fn domain(&self) -> &Arc<Domain> {

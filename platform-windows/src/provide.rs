@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Mapping, ObjectInfo, Root, SegmentProvider};
+use dsm_core::provider::{Mapping, ObjectInfo, RangeOwner, Root, SegmentProvider};
 use platform_common::refusal::{self, check_range};
 
 use crate::error::Error;
@@ -51,10 +51,19 @@ unsafe impl SegmentProvider for Named {
         unsafe { self.store.detach(mapping) };
     }
 
-    /// Does nothing: Windows can't put other memory in a view's place without a moment in
-    /// which there is none. Late readers find what was there last; the memory is given back
-    /// when the mapping is detached.
-    unsafe fn blank(&self, _mapping: &Mapping) {}
+    /// Leaves the view as it is: Windows can't put other memory in its place without a moment in
+    /// which there is none. Who is late finds what was there last; the memory is given back when
+    /// the owner of the range says so.
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
+        self.blanks.keep(mapping, owner);
+    }
+
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        for mapping in self.blanks.take(owner) {
+            // SAFETY: the caller's promise.
+            unsafe { self.store.detach(mapping) };
+        }
+    }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
         self.store.destroy(Role::Segment(handle), id)

@@ -1,15 +1,21 @@
-//! Checked copies in and out of objects: the safe way to use memory that anyone may change.
+//! Checked copies in and out of objects, for memory that anyone may change.
 //!
 //! The pointer must be the first byte of an allocated object, and the range must lie inside it, so
 //! that metadata (truth bytes, headers, tables) is out of reach. The bytes move by relaxed atomic
 //! accesses, words where both ends are aligned to 8 and bytes elsewhere: what races with another
 //! copy yields some mixture of the values written, and nothing worse.
 //!
-//! An object can be freed by a peer in the midst of a copy; the bytes are then of whatever is
-//! there. In a trusting namespace that is a bug of the peer's, and it stays memory-safe.
+//! An object can be freed in the midst of a copy; the bytes are then of whatever is there, and
+//! belong to another object, perhaps. Its whole segment can be given back: then a copy goes from,
+//! or to, zeros of this process that nobody else sees (see `local`), and finds out afterwards.
+//!
+//! What is checked is that memory of objects is meant, not whose it is: a pointer made up from bytes
+//! can name an object that somebody has a reference to, an entry of a table in the same area
+//! among them. So these functions are `unsafe`. An area in which nobody has references, like
+//! those that `dsm-registry` finds by name, can offer them as safe ones.
 
 use dsm_core::lock::RawLock;
-use dsm_core::sync::{AtomicU8, AtomicU64, Ordering};
+use dsm_core::sync::{AtomicU8, AtomicU64, Ordering, fence};
 
 use super::Area;
 use super::runs::Located;
@@ -66,7 +72,16 @@ impl<L: RawLock> Area<'_, L> {
     ///
     /// [`Error::InvalidPointer`] unless an allocated object starts there, [`Error::OutOfObject`]
     /// if the range leaves it.
-    pub fn copy_out(&self, pointer: DsaPointer, offset: usize, to: &mut [u8]) -> Result<(), Error> {
+    ///
+    /// # Safety
+    ///
+    /// Nobody may have a `&mut` to any of the object's bytes meanwhile.
+    pub unsafe fn copy_out(
+        &self,
+        pointer: DsaPointer,
+        offset: usize,
+        to: &mut [u8],
+    ) -> Result<(), Error> {
         let (memory, start) = self.inside(pointer, offset, to.len())?;
         let mut at = start;
         let (head, words) = split(start, to.len());
@@ -85,7 +100,18 @@ impl<L: RawLock> Area<'_, L> {
             *byte = memory.at::<AtomicU8>(at)?.load(Ordering::Relaxed);
             at += 1;
         }
-        Ok(())
+        // The loads come before the look.
+        fence(Ordering::Acquire);
+        self.still_there(pointer)
+    }
+
+    /// Says so if the object's segment was given back by now.
+    fn still_there(&self, pointer: DsaPointer) -> Result<(), Error> {
+        if self.local.key(pointer.segment()) == pointer.key() {
+            Ok(())
+        } else {
+            Err(Error::InvalidPointer(pointer))
+        }
     }
 
     /// Copies bytes into the object at `pointer`, from `offset` in it on.
@@ -93,7 +119,16 @@ impl<L: RawLock> Area<'_, L> {
     /// # Errors
     ///
     /// As [`copy_out`](Self::copy_out).
-    pub fn copy_in(&self, pointer: DsaPointer, offset: usize, from: &[u8]) -> Result<(), Error> {
+    ///
+    /// # Safety
+    ///
+    /// Nobody may have a reference to any of the object's bytes meanwhile, but to atomics.
+    pub unsafe fn copy_in(
+        &self,
+        pointer: DsaPointer,
+        offset: usize,
+        from: &[u8],
+    ) -> Result<(), Error> {
         let (memory, start) = self.inside(pointer, offset, from.len())?;
         let mut at = start;
         let (head, words) = split(start, from.len());
@@ -113,7 +148,9 @@ impl<L: RawLock> Area<'_, L> {
             memory.at::<AtomicU8>(at)?.store(*byte, Ordering::Relaxed);
             at += 1;
         }
-        Ok(())
+        // The stores come before the look: else one could go astray unnoticed.
+        fence(Ordering::SeqCst);
+        self.still_there(pointer)
     }
 }
 

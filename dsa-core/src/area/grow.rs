@@ -47,7 +47,7 @@ impl<L: RawLock> Area<'_, L> {
             return Err(gone);
         }
         let entry = self.entry(index)?;
-        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        let guard = self.local.lock(self.namespace.platform().env)?;
         if let Some(memory) = self.local.memory(key) {
             return Ok(memory);
         }
@@ -70,7 +70,7 @@ impl<L: RawLock> Area<'_, L> {
             return Err(Corruption::new("a segment that is not the area's", handle.get()).into());
         }
         if self.local.key(index) != 0 {
-            self.retire(&mut guard, index);
+            self.retire(&guard, index);
         }
         self.enter(&guard, key, segment);
         self.local.memory(key).ok_or(gone)
@@ -83,17 +83,14 @@ impl<L: RawLock> Area<'_, L> {
     }
 
     /// Takes a mapping out of the process's table, leaving zeros for late readers.
-    fn retire(&self, guard: &mut LocalGuard<'_>, index: usize) {
+    fn retire(&self, guard: &LocalGuard<'_>, index: usize) {
         let Some(raw) = guard.remove(index) else { return };
         // SAFETY: the table holds what `into_raw` gave, once.
         let segment = unsafe { Segment::from_raw(self.namespace, raw) };
         // SAFETY: nothing is allocated in a segment that was given back; what may still come is
-        // an optimistic reader, which checks what it read.
-        let blank = unsafe { segment.detach_to_blank() };
-        if let Some(old) = blank.and_then(|blank| guard.keep_blank(blank)) {
-            // SAFETY: hundreds of segments were given back since a reader could find this one.
-            unsafe { self.namespace.release_blank(old) };
-        }
+        // an optimistic reader or a checked copy, each of which looks afterwards whether it was
+        // late.
+        unsafe { segment.detach_to_blank(self.local.owner()) };
     }
 
     /// Lets go of segments that others have given back.
@@ -106,7 +103,7 @@ impl<L: RawLock> Area<'_, L> {
         if self.entries() > INLINE_ENTRIES {
             self.entry(INLINE_ENTRIES)?;
         }
-        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        let guard = self.local.lock(self.namespace.platform().env)?;
         for index in 1..self.local.high.load(Ordering::Relaxed) {
             let key = self.local.key(index);
             if key == 0 {
@@ -114,7 +111,7 @@ impl<L: RawLock> Area<'_, L> {
             }
             let live = self.entry(index)?.live();
             if live.is_none_or(|now| DsaPointer::key_of(index as u32, now) != key) {
-                self.retire(&mut guard, index);
+                self.retire(&guard, index);
             }
         }
         self.local.seen.store(retired, Ordering::Relaxed);
@@ -217,10 +214,10 @@ impl<L: RawLock> Area<'_, L> {
         if self.brings_directory(index) {
             self.make_directory(index, entry, memory, geometry, key)?;
         }
-        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        let guard = self.local.lock(self.namespace.platform().env)?;
         self.namespace.pin_segment_under(handle, self.parent)?;
         if self.local.key(index) != 0 {
-            self.retire(&mut guard, index);
+            self.retire(&guard, index);
         }
         self.enter(&guard, key, segment);
         Ok(())
@@ -386,9 +383,9 @@ impl<L: RawLock> Area<'_, L> {
             // Not pinned any more, or gone: then an earlier attempt got this far.
             let _ = self.namespace.unpin_segment(handle);
         }
-        let mut guard = self.local.lock(self.namespace.platform().env)?;
+        let guard = self.local.lock(self.namespace.platform().env)?;
         if self.local.key(index) == DsaPointer::key_of(index as u32, generation) {
-            self.retire(&mut guard, index);
+            self.retire(&guard, index);
         }
         drop(guard);
         entry.clear();

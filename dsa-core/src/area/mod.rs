@@ -208,7 +208,7 @@ impl<L> Drop for Area<'_, L> {
     fn drop(&mut self) {
         // The table is locked by nobody: threads that used it borrowed the area. Except in a fork
         // child, by a thread of its parent's that it does not have: there the mappings stay.
-        if let Some(mut guard) = self.local.try_lock(self.namespace.platform().env) {
+        if let Some(guard) = self.local.try_lock(self.namespace.platform().env) {
             let high = self.local.high.load(Ordering::Relaxed);
             // The first segment last: with it the process has left.
             for index in (0..high).rev() {
@@ -217,12 +217,8 @@ impl<L> Drop for Area<'_, L> {
                     drop(unsafe { Segment::from_raw(self.namespace, raw) });
                 }
             }
-            for index in 0..crate::local::BLANKS {
-                if let Some(blank) = guard.take_blank(index) {
-                    // SAFETY: readers of the range borrowed the area.
-                    unsafe { self.namespace.release_blank(blank) };
-                }
-            }
+            // SAFETY: who is late in one of the ranges borrows the area.
+            unsafe { self.namespace.release_blanks(self.local.owner()) };
         }
         self.local.give_back();
     }

@@ -6,7 +6,7 @@ use dsa_core::{DsaPointer, Error, Flags, FreeError, MAX_REQUEST, Options};
 use dsm_core::namespace;
 use sim::HeapMachine;
 
-use crate::support::{Rng, check_fill, fill, free, start};
+use crate::support::{Rng, check_fill, copy_in, copy_out, fill, free, start};
 
 #[test]
 fn every_size_comes_and_goes() {
@@ -90,7 +90,7 @@ fn zeroed_objects_are_zero() {
         for _ in 0..3 {
             let object = heap.allocate_extended(size, Flags::ZERO).unwrap();
             let mut data = vec![1; size];
-            area.copy_out(object, 0, &mut data).unwrap();
+            copy_out(area, object, 0, &mut data).unwrap();
             assert!(data.iter().all(|b| *b == 0));
             fill(area, object, size);
             free(&heap, object);
@@ -154,7 +154,7 @@ fn double_frees_and_wild_pointers_are_refused() {
         // SAFETY: as above.
         assert!(unsafe { heap.free(wild) }.is_err(), "{wild:?}");
         assert!(area.size_of_object(wild).is_err());
-        assert!(area.copy_in(wild, 0, &[1]).is_err());
+        assert!(copy_in(area, wild, 0, &[1]).is_err());
     }
     let report = area.check(p.participant).unwrap();
     assert_eq!(report.objects, 2998);
@@ -167,21 +167,21 @@ fn copies_stay_inside_their_object() {
     let (area, heap) = p.create(&Options::default());
     let object = heap.allocate(100).unwrap();
     let data: Vec<u8> = (0..112).collect();
-    area.copy_in(object, 0, &data).unwrap();
+    copy_in(area, object, 0, &data).unwrap();
     for from in 0..112 {
         for to in from..=112 {
             let mut out = vec![0; to - from];
-            area.copy_out(object, from, &mut out).unwrap();
+            copy_out(area, object, from, &mut out).unwrap();
             assert_eq!(out, data[from..to]);
         }
     }
-    assert_eq!(area.copy_in(object, 100, &[0; 13]), Err(Error::OutOfObject(113, 112)));
+    assert_eq!(copy_in(area, object, 100, &[0; 13]), Err(Error::OutOfObject(113, 112)));
     // The end of the range, as far as it can be told.
     let end = (usize::MAX as u64).saturating_add(2);
-    assert_eq!(area.copy_in(object, usize::MAX, &[0; 2]), Err(Error::OutOfObject(end, 112)));
+    assert_eq!(copy_in(area, object, usize::MAX, &[0; 2]), Err(Error::OutOfObject(end, 112)));
     // The header and the tables at the start of the segment are no object.
     let start = DsaPointer::from_raw(object.raw() >> 40 << 40);
-    assert!(area.copy_in(start, 0, &[0]).is_err());
+    assert!(copy_in(area, start, 0, &[0]).is_err());
 }
 
 #[test]

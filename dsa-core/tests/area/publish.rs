@@ -4,7 +4,7 @@ use dsa_core::{AtomicDsaPointer, DsaPointer, Error, Flags, FreeError, Options};
 use sim::HeapMachine;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::support::{A, H, free, start};
+use crate::support::{A, H, copy_out, free, start};
 
 /// A cell in the area to publish into.
 fn cell(area: &'static A, heap: &H) -> &'static AtomicDsaPointer {
@@ -28,7 +28,7 @@ fn an_object_is_born_published_or_not_at_all() {
             .unwrap();
         assert_eq!(dest.load(SeqCst), object);
         let mut data = [0; 16];
-        area.copy_out(object, 0, &mut data).unwrap();
+        copy_out(area, object, 0, &mut data).unwrap();
         assert_eq!(data[..8], (size as u64).to_ne_bytes());
         assert_eq!(data[8..], [0; 8]);
         assert_eq!(area.check(p.participant).unwrap().unpublished, 0);

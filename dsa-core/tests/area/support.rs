@@ -62,17 +62,39 @@ impl Proc {
     }
 }
 
+/// Copies into an object.
+pub(crate) fn copy_in(
+    area: &Area<'_, RwLock>,
+    pointer: DsaPointer,
+    offset: usize,
+    from: &[u8],
+) -> Result<(), Error> {
+    // SAFETY: the tests use objects through checked copies only.
+    unsafe { area.copy_in(pointer, offset, from) }
+}
+
+/// Copies out of an object.
+pub(crate) fn copy_out(
+    area: &Area<'_, RwLock>,
+    pointer: DsaPointer,
+    offset: usize,
+    to: &mut [u8],
+) -> Result<(), Error> {
+    // SAFETY: the tests use objects through checked copies only.
+    unsafe { area.copy_out(pointer, offset, to) }
+}
+
 /// Fills an object with a pattern made of its own pointer, or checks it.
 pub(crate) fn fill(area: &Area<'_, RwLock>, pointer: DsaPointer, bytes: usize) {
     let pattern = pointer.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15).to_ne_bytes();
     let data: Vec<u8> = (0..bytes).map(|i| pattern[i % 8]).collect();
-    area.copy_in(pointer, 0, &data).unwrap();
+    copy_in(area, pointer, 0, &data).unwrap();
 }
 
 pub(crate) fn check_fill(area: &Area<'_, RwLock>, pointer: DsaPointer, bytes: usize) {
     let pattern = pointer.raw().wrapping_mul(0x9E37_79B9_7F4A_7C15).to_ne_bytes();
     let mut data = vec![0; bytes];
-    area.copy_out(pointer, 0, &mut data).unwrap();
+    copy_out(area, pointer, 0, &mut data).unwrap();
     assert!(data.iter().enumerate().all(|(i, b)| *b == pattern[i % 8]), "{pointer:?} was changed");
 }
 

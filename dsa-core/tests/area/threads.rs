@@ -8,7 +8,7 @@ use dsa_core::{DsaPointer, HeapLocal, Options};
 use dsm_core::participant::ParticipantLocal;
 use sim::HeapMachine;
 
-use crate::support::{Rng, check_fill, fill, free, start};
+use crate::support::{Rng, check_fill, copy_in, copy_out, fill, free, start};
 
 /// Objects are handed over through cells: whoever swaps a pointer out owns it.
 #[test]
@@ -41,15 +41,15 @@ fn threads_pass_objects_around() {
                 };
                 let object = heap.allocate(size).unwrap();
                 // The size is kept in the object itself; a pattern follows it.
-                area.copy_in(object, 0, &(size as u64).to_ne_bytes()).unwrap();
-                area.copy_in(object, size - 8, &(size as u64).to_ne_bytes()).unwrap();
+                copy_in(area, object, 0, &(size as u64).to_ne_bytes()).unwrap();
+                copy_in(area, object, size - 8, &(size as u64).to_ne_bytes()).unwrap();
                 let cell = &cells[rng.below(cells.len())];
                 let old = DsaPointer::from_raw(cell.swap(object.raw(), Ordering::AcqRel));
                 if old.is_valid() {
                     let (mut size, mut end) = ([0; 8], [0; 8]);
-                    area.copy_out(old, 0, &mut size).unwrap();
+                    copy_out(area, old, 0, &mut size).unwrap();
                     let there = u64::from_ne_bytes(size) as usize;
-                    area.copy_out(old, there - 8, &mut end).unwrap();
+                    copy_out(area, old, there - 8, &mut end).unwrap();
                     assert!(size == end, "{old:?} was changed");
                     // SAFETY: swapped out: nobody else knows it.
                     unsafe { heap.free(old) }.unwrap();

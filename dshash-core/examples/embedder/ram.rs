@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Election, Mapping, ObjectInfo, ProviderError, Root, SegmentProvider};
+use dsm_core::provider::{
+    Election, Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider,
+};
 
 const PAGE: usize = 4096;
 /// The name of the control object among those of segments, which are never zero.
@@ -32,6 +34,8 @@ struct Objects {
     all: Vec<Object>,
     /// Objects made so far: gives each an identity.
     made: u64,
+    /// Mappings kept for those who are late in them.
+    late: Vec<(RangeOwner, Mapping)>,
     /// Whether somebody holds the election.
     elected: bool,
 }
@@ -238,8 +242,16 @@ unsafe impl SegmentProvider for Ram {
         self.unmap(&mapping);
     }
 
-    unsafe fn blank(&self, _mapping: &Mapping) {
-        // Pages that are still mapped are given to nobody else: a late reader finds what was there.
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
+        // Pages that are still mapped are given to nobody else: who is late finds what was there.
+        self.objects().late.push((owner, mapping));
+    }
+
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        let late = std::mem::take(&mut self.objects().late);
+        let (mine, others): (Vec<_>, _) = late.into_iter().partition(|(of, _)| *of == owner);
+        self.objects().late = others;
+        mine.iter().for_each(|(_, mapping)| self.unmap(mapping));
     }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), RamError> {

@@ -12,16 +12,15 @@ use crate::control::segment::SegmentSlot;
 use crate::control::slots::{self, Retired};
 use crate::detach::DetachCallback;
 use crate::handle::SegmentHandle;
-use crate::provider::Mapping;
+use crate::provider::{Mapping, RangeOwner};
 use crate::reap;
-use crate::segment::Blank;
 
 /// What becomes of the address range.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaveBehind {
     Nothing,
-    /// Zeros, for late readers.
-    Zeros,
+    /// Private zeros for who comes late, kept in this name.
+    Zeros(RangeOwner),
 }
 
 /// Goes on with the detaching that a callback's panic interrupted.
@@ -33,26 +32,25 @@ struct Rest<'n, 'a> {
 
 impl Drop for Rest<'_, '_> {
     fn drop(&mut self) {
-        // A blank that comes out of this keeps its address range: nobody is there to take it.
-        let _blank = self.namespace.let_go(self.handle, self.leave);
+        self.namespace.let_go(self.handle, self.leave);
     }
 }
 
 impl Namespace<'_> {
     /// Lets go of one handle of this process.
-    pub(crate) fn let_go(&self, handle: SegmentHandle, leave: LeaveBehind) -> Option<Blank> {
+    pub(crate) fn let_go(&self, handle: SegmentHandle, leave: LeaveBehind) {
         if !self.is_open() {
-            return None;
+            return;
         }
         let record = &self.local.segments[handle.slot() as usize].mapped;
         loop {
             let mut mapped = acquire(record, self.platform.env);
             if mapped.handle != handle.get() || mapped.handles == 0 {
-                return None;
+                return;
             }
             if mapped.handles > 1 || mapped.pinned {
                 mapped.handles -= 1;
-                return None;
+                return;
             }
             let Some(due) = mapped.pop() else {
                 return self.unmap(handle, mapped, leave);
@@ -70,19 +68,19 @@ impl Namespace<'_> {
         handle: SegmentHandle,
         mut record: spin::MutexGuard<'_, Mapped>,
         leave: LeaveBehind,
-    ) -> Option<Blank> {
-        let mut blank = None;
-        let slot = self.control.segment(handle.slot())?;
+    ) {
+        let Some(slot) = self.control.segment(handle.slot()) else { return };
         if !handle.is_main_region() {
-            let base = NonNull::new(record.base)?;
+            let Some(base) = NonNull::new(record.base) else { return };
             let mapping = Mapping { base, len: record.mapped_len, token: record.token };
-            if leave == LeaveBehind::Zeros {
-                // SAFETY: this was the last handle, whose owner promised that only reads follow.
-                unsafe { self.platform().provider.blank(&mapping) };
-                blank = Some(Blank::new(mapping, record.len));
-            } else {
+            match leave {
+                // SAFETY: this was the last handle, whose owner promised that nobody relies on the
+                // contents.
+                LeaveBehind::Zeros(owner) => unsafe {
+                    self.platform().provider.blank(mapping, owner);
+                },
                 // SAFETY: this was the process's last handle to the mapping.
-                unsafe { self.platform().provider.detach(mapping) };
+                LeaveBehind::Nothing => unsafe { self.platform().provider.detach(mapping) },
             }
         }
         *record = Mapped::NONE;
@@ -94,7 +92,6 @@ impl Namespace<'_> {
         // Detaching never fails: what could not be removed now is retired, and the next reaper
         // tries again.
         let _ = self.destroy_after(&slot, retired.unwrap_or(None));
-        blank
     }
 
     /// Removes the object of a slot that was retired just now, and of those that went with it.
@@ -120,7 +117,7 @@ impl Namespace<'_> {
                 mapped.handle
             };
             if let Some(handle) = SegmentHandle::from_raw(handle) {
-                let _nothing = self.let_go(handle, LeaveBehind::Nothing);
+                self.let_go(handle, LeaveBehind::Nothing);
             }
             *acquire(&record.mapped, self.platform.env) = Mapped::NONE;
         }
@@ -135,7 +132,7 @@ impl Namespace<'_> {
         }
         mapped.handles = 1;
         drop(mapped);
-        let _nothing = self.let_go(handle, LeaveBehind::Nothing);
+        self.let_go(handle, LeaveBehind::Nothing);
         true
     }
 

@@ -18,9 +18,9 @@ use crate::error::ErrorKind;
 use crate::handle::{ObjectId, SegmentHandle};
 use crate::main_region;
 use crate::planted::{Bug, planted};
-use crate::provider::Mapping;
+use crate::provider::{Mapping, RangeOwner};
 use crate::reap;
-use crate::segment::{Blank, Segment};
+use crate::segment::Segment;
 use crate::sync::Ordering;
 
 /// Handles drawn before the source of randomness, or of names, is declared broken.
@@ -350,14 +350,16 @@ impl Namespace<'_> {
         count.unwrap_or(None)
     }
 
-    /// Gives back the address range that [`Segment::detach_to_blank`] left behind.
+    /// Unmaps the address ranges that [`Segment::detach_to_blank`] left behind in the name of
+    /// `owner`; in a forked child, nothing.
     ///
     /// # Safety
     ///
-    /// Nothing may read the range any more.
-    pub unsafe fn release_blank(&self, blank: Blank) {
-        // SAFETY: the mapping was blanked, its only owner is `blank`, and the caller promises
-        // that nobody reads it.
-        unsafe { self.platform.provider.detach(blank.into_mapping()) };
+    /// Nothing may use those ranges any more.
+    pub unsafe fn release_blanks(&self, owner: RangeOwner) {
+        if self.is_open() {
+            // SAFETY: the caller's promise.
+            unsafe { self.platform.provider.release_blanks(owner) };
+        }
     }
 }

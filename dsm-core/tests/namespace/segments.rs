@@ -4,6 +4,7 @@ use super::{assert_empty, config, join, join_as};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::namespace::{Error, NamespaceConfig};
+use dsm_core::provider::RangeOwner;
 use dsm_core::segment::Segment;
 use sim::HeapMachine;
 
@@ -393,16 +394,19 @@ fn a_blank_leaves_the_range_until_it_is_released() {
     let segment = ns.create_segment(100, 100).unwrap();
     let handle = segment.handle();
     let second = ns.find_mapping(handle).unwrap();
-    // SAFETY: nothing uses the range.
-    assert!(unsafe { segment.detach_to_blank() }.is_none(), "the other handle needs it");
-    let base = second.base();
+    let (owner, another) = (RangeOwner::of(&before), RangeOwner::of(&handle));
+    // SAFETY: nothing relies on the contents.
+    unsafe { segment.detach_to_blank(owner) };
+    assert_eq!(ns.attached_processes(handle), Some(1), "the other handle needs it");
     // SAFETY: as above.
-    let blank = unsafe { second.detach_to_blank() }.unwrap();
-    assert_eq!((blank.base(), blank.len()), (base, 100));
+    unsafe { second.detach_to_blank(owner) };
     assert_eq!(ns.attached_processes(handle), None, "the segment itself is gone");
     assert_eq!(process.mapped(), before + 1);
-    // SAFETY: nothing reads it.
-    unsafe { ns.release_blank(blank) };
+    // SAFETY: nothing uses what it has, which is nothing.
+    unsafe { ns.release_blanks(another) };
+    assert_eq!(process.mapped(), before + 1);
+    // SAFETY: nothing uses the range.
+    unsafe { ns.release_blanks(owner) };
     assert_eq!(process.mapped(), before);
 }
 

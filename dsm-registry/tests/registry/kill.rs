@@ -154,10 +154,24 @@ fn churn(part: &Part) {
         let _ = registry.remove(&name);
         if let Ok(area) = registry.area(&format!("area {}", round % 2)) {
             let boxed = area.allocate_box(round).unwrap();
-            assert_eq!(*boxed, round);
+            assert_eq!(boxed.get().unwrap(), round);
         }
         let _ = registry.remove(&format!("area {}", round % 2));
     }
+}
+
+#[test]
+fn a_box_goes_with_its_killed_owner() {
+    let space = Space::new("box-owner");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    let mut victim = space.peer("hold box");
+    victim.expect("holding");
+    assert_eq!(area.stats().unwrap().objects, 1);
+    victim.kill_and_collect();
+    registry.reap().unwrap();
+    area.trim().unwrap();
+    assert_eq!(area.check().unwrap().objects, 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What areas, tables and segments do for one process; looks from outside; other backends.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dsm_registry::system::Directory;
 use dsm_registry::{
@@ -84,17 +84,100 @@ fn slices_and_boxes() {
 
     let before = area.stats().unwrap().objects;
     let mut boxed = area.allocate_box([1_u32; 1000]).unwrap();
-    boxed[999] = 2;
-    assert_eq!(boxed.iter().sum::<u32>(), 1001);
+    let mut value = boxed.get().unwrap();
+    value[999] = 2;
+    boxed.set(&value).unwrap();
+    assert_eq!(boxed.get().unwrap().iter().sum::<u32>(), 1001);
     assert_eq!(area.stats().unwrap().objects, before + 1);
     drop(boxed);
     assert_eq!(area.stats().unwrap().objects, before);
-    let pointer = area.allocate_box(3_u64).unwrap().into_ptr();
+    let pointer = area.allocate_box(3_u64).unwrap().into_ptr().unwrap();
     assert_eq!(area.read(pointer).unwrap(), 3);
-    // A box keeps its area attached, and can be sent to another thread.
+    // A box keeps its area attached.
     let boxed = area.allocate_box(4_u64).unwrap();
     drop((area, registry));
-    std::thread::spawn(move || assert_eq!(*boxed, 4)).join().unwrap();
+    assert_eq!(boxed.get().unwrap(), 4);
+}
+
+/// Pointers are plain data, so whoever guesses one can write there by safe code: no box may hand out
+/// a reference to such memory.
+#[test]
+fn a_box_says_what_its_memory_holds_whoever_wrote_it() {
+    let space = Space::new("forged");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    let boxed = area.allocate_box(1_u64).unwrap();
+    let forged: DsaPtr<u64> = FromBytes::read_from_bytes(boxed.as_ptr().as_bytes()).unwrap();
+    for value in 0..1000 {
+        area.write(forged, &value).unwrap();
+        assert_eq!(boxed.get().unwrap(), value);
+    }
+}
+
+/// A thread writes to whatever it guesses while another one frees what is there, and with it the
+/// segment: an error at most.
+#[test]
+fn a_write_to_what_is_given_back_meanwhile_is_an_error() {
+    let space = Space::new("late-write");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    let (last, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let bytes = vec![7_u8; 1 << 20];
+            let (mut written, mut refused) = (0_u64, 0_u64);
+            while !over.load(Ordering::SeqCst) {
+                let parts = [last.load(Ordering::SeqCst), bytes.len() as u64];
+                let forged: DsaSlice<u8> = FromBytes::read_from_bytes(parts.as_bytes()).unwrap();
+                match area.write_slice(forged, &bytes) {
+                    Ok(()) => written += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+            (written, refused)
+        });
+        let values = vec![1_u8; 1 << 20];
+        for _ in 0..testkit::rounds(300) {
+            let slice = area.allocate_slice(&values).unwrap();
+            last.store(slice.first().raw(), Ordering::SeqCst);
+            std::thread::yield_now();
+            // SAFETY: nobody has a reference to it.
+            unsafe { area.free(slice.first()) }.unwrap();
+            area.trim().unwrap();
+        }
+        over.store(true, Ordering::SeqCst);
+        let (written, refused) = writer.join().unwrap();
+        assert!(written + refused > 0);
+    });
+    area.check().unwrap();
+    assert_eq!(area.stats().unwrap().objects, 0);
+}
+
+/// Somebody who found an address just before its segment was given back may look there as late as he
+/// likes, and nothing else is mapped there meanwhile.
+#[test]
+fn addresses_of_what_was_given_back_stay_as_long_as_the_area() {
+    let space = Space::new("late-read");
+    let registry = space.open();
+    let area = registry.area("area").unwrap();
+    let values = vec![1_u8; 1 << 20];
+    let mut late = Vec::new();
+    for _ in 0..testkit::rounds(600).max(300) {
+        let slice = area.allocate_slice(&values).unwrap();
+        late.push(area.resolve(slice.first().pointer()).unwrap());
+        // SAFETY: nobody has a reference to it.
+        unsafe { area.free(slice.first()) }.unwrap();
+        area.trim().unwrap();
+    }
+    for at in &late {
+        // SAFETY: this is what the area promises of an address that it gave out.
+        assert!(matches!(unsafe { at.read_volatile() }, 0 | 1));
+    }
+    let gone = late.len();
+    late.sort_unstable();
+    late.dedup();
+    // A segment that was not given back at once has its addresses again.
+    assert!(late.len() > gone / 2, "{} of {gone}", late.len());
 }
 
 #[test]

@@ -162,7 +162,7 @@ macro_rules! suite {
             impossible_sizes_are_refused,
             too_large_a_segment_leaves_nothing,
             reserving_keeps_the_contents,
-            a_blanked_mapping_reads_zeros,
+            a_blanked_mapping_is_private_zeros,
             objects_are_listed,
             segments_do_not_overlap,
             two_processes_share_a_segment,

@@ -2,7 +2,7 @@
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Mapping, ProviderError, Root, SegmentProvider};
+use dsm_core::provider::{Mapping, ProviderError, RangeOwner, Root, SegmentProvider};
 use dsm_core::sync::Ordering;
 
 use crate::{Backend, Context};
@@ -174,19 +174,29 @@ pub fn reserving_keeps_the_contents<B: Backend>(context: &Context<B>) {
     discard(context, handle(8), (mapping, id));
 }
 
-/// A blanked mapping reads as zeros while others keep the memory; detaching it works as always.
-pub fn a_blanked_mapping_reads_zeros<B: Backend>(context: &Context<B>) {
+/// A blanked mapping reads as zeros and can be written, for nobody to see, while others keep the
+/// memory; the range stays taken until its owner gives it back.
+pub fn a_blanked_mapping_is_private_zeros<B: Backend>(context: &Context<B>) {
     let provider = context.backend.provider();
     let (one, id) = provider.create(handle(9), 20_000, 20_000).unwrap();
     let two = provider.attach(handle(9), id).unwrap();
     for offset in 0..20_000 {
         set_byte(&one, offset, 0xff);
     }
+    let (owner, another) = (RangeOwner::of(&one), RangeOwner::of(&two));
     // SAFETY: the contents of this mapping are of no interest any more.
-    unsafe { provider.blank(&one) };
+    unsafe { provider.blank(one, owner) };
     assert!(!B::BLANKS || is_zero(&one));
+    // Who is late with a store does not fault, and changes nothing of the others'.
+    for offset in [0, 4096, 19_999] {
+        set_byte(&one, offset, if B::BLANKS { 1 } else { 0xff });
+    }
+    // SAFETY: nothing is kept in this name.
+    unsafe { provider.release_blanks(another) };
+    assert_eq!(byte(&one, 19_999), if B::BLANKS { 1 } else { 0xff });
     assert_eq!((byte(&two, 0), byte(&two, 19_999)), (0xff, 0xff));
-    detach(context, one);
+    // SAFETY: the range is not used any more.
+    unsafe { provider.release_blanks(owner) };
     discard(context, handle(9), (two, id));
 }
 

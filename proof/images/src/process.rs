@@ -14,7 +14,7 @@ use dsm_core::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::namespace::Platform;
-use dsm_core::provider::{Election, Mapping, ObjectInfo, Root, SegmentProvider};
+use dsm_core::provider::{Election, Mapping, ObjectInfo, RangeOwner, Root, SegmentProvider};
 use dsm_core::sync::{AtomicU32, Ordering};
 
 use crate::system::{self, SystemError, failure};
@@ -136,7 +136,9 @@ unsafe impl SegmentProvider for Process {
 
     unsafe fn detach(&self, _: Mapping) {}
 
-    unsafe fn blank(&self, _: &Mapping) {}
+    unsafe fn blank(&self, _: Mapping, _: RangeOwner) {}
+
+    unsafe fn release_blanks(&self, _: RangeOwner) {}
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), SystemError> {
         let known = system::look(|system| {

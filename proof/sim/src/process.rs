@@ -3,7 +3,7 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 use std::boxed::Box;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
@@ -12,7 +12,7 @@ use crate::{HeapError, HeapMachine, Object, PAGE};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::namespace::{LocalSegment, Platform, ProcessLocal};
-use dsm_core::provider::{Mapping, ObjectInfo, SegmentProvider};
+use dsm_core::provider::{Mapping, ObjectInfo, RangeOwner, SegmentProvider};
 use dsm_core::sync::{AtomicU64, Ordering};
 
 /// Records that a process has for segments of its namespace.
@@ -27,6 +27,8 @@ pub struct HeapProcess {
     pub(super) pid: u64,
     /// Mappings by address; each holds its memory.
     mappings: Mutex<BTreeMap<usize, Vec<Arc<Memory>>>>,
+    /// Mappings kept of segments that are gone.
+    blanks: Mutex<HashMap<RangeOwner, Vec<Mapping>>>,
     /// The word that a platform keeps in memory that is wiped on fork.
     token: AtomicU64,
     /// Its records of segments.
@@ -41,6 +43,7 @@ impl HeapProcess {
             machine,
             pid,
             mappings: Mutex::default(),
+            blanks: Mutex::default(),
             token: AtomicU64::new(0),
             segments: (0..SEGMENTS).map(|_| LocalSegment::new()).collect(),
             drawn: std::sync::atomic::AtomicU64::new(0),
@@ -93,6 +96,10 @@ impl HeapProcess {
 
     fn maps(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Arc<Memory>>>> {
         self.mappings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blanks(&self) -> MutexGuard<'_, HashMap<RangeOwner, Vec<Mapping>>> {
+        self.blanks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Maps an object's bytes; zero reserved token.
@@ -202,8 +209,16 @@ unsafe impl SegmentProvider for HeapProcess {
         }
     }
 
-    unsafe fn blank(&self, _mapping: &Mapping) {
+    unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner) {
         self.machine.called("blank");
+        self.blanks().entry(owner).or_default().push(mapping);
+    }
+
+    unsafe fn release_blanks(&self, owner: RangeOwner) {
+        self.machine.called("release_blanks");
+        for mapping in self.blanks().remove(&owner).unwrap_or_default() {
+            self.unmap_at(mapping.base);
+        }
     }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), HeapError> {

@@ -63,13 +63,15 @@ impl Kit {
     /// An object with a pattern in it.
     pub(super) fn allocate_filled(&self, size: usize) -> (DsaPointer, usize) {
         let pointer = self.allocate(size);
-        self.area.copy_in(pointer, 0, &pattern(size)).expect("is an object");
+        // SAFETY: cases use objects through checked copies only.
+        unsafe { self.area.copy_in(pointer, 0, &pattern(size)) }.expect("is an object");
         (pointer, size)
     }
 
     pub(super) fn is_whole(&self, (pointer, size): (DsaPointer, usize)) -> Result<(), String> {
         let mut bytes = vec![0; size.min(64)];
-        self.area.copy_out(pointer, 0, &mut bytes).map_err(text)?;
+        // SAFETY: as above.
+        unsafe { self.area.copy_out(pointer, 0, &mut bytes) }.map_err(text)?;
         ensure(bytes == pattern(size), || format!("{pointer:?} was changed"))
     }
 
@@ -102,7 +104,8 @@ impl Kit {
         for size in [256, 512, 4096] {
             for _ in 0..2 {
                 let pointer = self.heap.allocate(size).map_err(text)?;
-                self.area.copy_in(pointer, 0, &vec![0xa5; size]).map_err(text)?;
+                // SAFETY: as above.
+                unsafe { self.area.copy_in(pointer, 0, &vec![0xa5; size]) }.map_err(text)?;
                 objects.push(pointer);
             }
         }

@@ -4,6 +4,7 @@
 
 use dsm_core::handle::SegmentHandle;
 use dsm_core::namespace::NamespaceConfig;
+use dsm_core::provider::RangeOwner;
 use dsm_core::segment::Segment;
 use dsm_core::toc::Toc;
 
@@ -316,10 +317,11 @@ fn detach_to_blank(rescuers: usize) -> Case {
     let segment = kept(victim.segment());
     scene.traceless("segment-detach-to-blank", move || {
         let segment = segment.take().expect("is kept");
+        let owner = RangeOwner::of(victim.ns);
         // SAFETY: nobody reads or writes it.
-        let blank = unsafe { segment.detach_to_blank() }.expect("was the only handle");
+        unsafe { segment.detach_to_blank(owner) };
         // SAFETY: as above.
-        unsafe { victim.ns.release_blank(blank) };
+        unsafe { victim.ns.release_blanks(owner) };
     })
 }
 
