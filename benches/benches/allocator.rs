@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 mod common;
 
 fn allocator(criterion: &mut Criterion) {
-    common::group(criterion, "allocator", &benches::allocator::works());
+    common::group(criterion, "allocator", &benches::works::allocator::works());
 }
 
 criterion_group!(group, allocator);

@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 mod common;
 
 fn locks(criterion: &mut Criterion) {
-    common::group(criterion, "locks", &benches::locks::works());
+    common::group(criterion, "locks", &benches::works::locks::works());
 }
 
 criterion_group!(group, locks);

@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 mod common;
 
 fn registry(criterion: &mut Criterion) {
-    common::group(criterion, "registry", &benches::registry::works());
+    common::group(criterion, "registry", &benches::works::registry::works());
 }
 
 criterion_group!(group, registry);

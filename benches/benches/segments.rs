@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 mod common;
 
 fn segments(criterion: &mut Criterion) {
-    common::group(criterion, "segments", &benches::segments::works());
+    common::group(criterion, "segments", &benches::works::segments::works());
 }
 
 criterion_group!(group, segments);

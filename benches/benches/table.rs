@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 mod common;
 
 fn table(criterion: &mut Criterion) {
-    common::group(criterion, "table", &benches::table::works());
+    common::group(criterion, "table", &benches::works::table::works());
 }
 
 criterion_group!(group, table);

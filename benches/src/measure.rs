@@ -1,10 +1,4 @@
-//! How a work is measured: samples, contestants, and what is done against noise.
-//!
-//! A *work* is something to be timed ("allocate and free 64 bytes"); a *contestant* is one way of
-//! doing it, ours or a peer's. A contestant is a closure that does at least the operations it is
-//! asked for and reports how many it did and how long they took: works that come in rounds
-//! (10,000 objects, a table of a million) do whole rounds, and what a round needs before and
-//! after itself is not timed.
+//! How a work is timed: samples, and what is done against noise.
 //!
 //! Four things make single timings lie, and each has its remedy here.
 //!
@@ -89,78 +83,6 @@ pub fn rounds(operations: u64, round: u64, mut body: impl FnMut() -> Duration) -
     Sample { operations: count * round, elapsed }
 }
 
-/// One way of doing a work.
-pub struct Contestant {
-    /// Whose way it is: [`OURS`], or the peer's name.
-    pub name: &'static str,
-    run: Box<dyn FnMut(u64) -> Sample>,
-}
-
-/// The name of our own contestant.
-pub const OURS: &str = "ours";
-
-impl Contestant {
-    /// A contestant; `run(n)` does `n` operations or somewhat more.
-    pub fn new(name: &'static str, run: impl FnMut(u64) -> Sample + 'static) -> Self {
-        Self { name, run: Box::new(run) }
-    }
-
-    /// Does at least `operations`.
-    pub fn run(&mut self, operations: u64) -> Sample {
-        (self.run)(operations.max(1))
-    }
-
-    /// How many operations fill `target`; warms up on the way.
-    pub fn calibrate(&mut self, target: Duration) -> u64 {
-        let mut operations = 1;
-        loop {
-            let sample = self.run(operations);
-            if sample.elapsed * 4 >= target {
-                return (target.as_nanos() as f64 / sample.nanoseconds()).max(1.0) as u64;
-            }
-            operations = sample.operations * 2;
-        }
-    }
-}
-
-/// Something to be timed, and all who can do it.
-pub struct Work {
-    /// Name, as `ratios` takes and prints it.
-    pub name: String,
-    build: Box<dyn Fn() -> Vec<Contestant>>,
-}
-
-impl Work {
-    /// A work; `build` sets the contestants up, ours first.
-    pub fn new(name: impl Into<String>, build: impl Fn() -> Vec<Contestant> + 'static) -> Self {
-        Self { name: name.into(), build: Box::new(build) }
-    }
-
-    /// Sets the contestants up, ours first.
-    #[must_use]
-    pub fn contestants(&self) -> Vec<Contestant> {
-        (self.build)()
-    }
-
-    /// Measures all contestants in this process, `samples` times each in turns: name and median
-    /// in nanoseconds an operation, ours first.
-    #[must_use]
-    pub fn measure(&self, samples: usize, target: Duration) -> Vec<(&'static str, f64)> {
-        let mut contestants = self.contestants();
-        let operations: Vec<u64> = contestants.iter_mut().map(|c| c.calibrate(target)).collect();
-        let mut results = vec![Vec::with_capacity(samples); contestants.len()];
-        for turn in 0..samples {
-            for position in 0..contestants.len() {
-                // Who comes first changes with every turn: nobody always inherits the caches
-                // that the same neighbour left.
-                let who = (turn + position) % contestants.len();
-                results[who].push(contestants[who].run(operations[who]).nanoseconds());
-            }
-        }
-        contestants.iter().zip(results).map(|(c, mut r)| (c.name, median(&mut r))).collect()
-    }
-}
-
 /// The median of some figures; the mean of the middle two if their number is even.
 ///
 /// # Panics
@@ -212,23 +134,5 @@ mod tests {
     fn the_median_is_in_the_middle() {
         assert_eq!(median(&mut [9.0, 1.0, 5.0]), 5.0);
         assert_eq!(median(&mut [9.0, 1.0, 5.0, 7.0]), 6.0);
-    }
-
-    #[test]
-    fn every_contestant_gets_its_turns() {
-        let work = Work::new("w", || {
-            vec![
-                Contestant::new(OURS, |n| Sample {
-                    operations: n,
-                    elapsed: Duration::from_nanos(2 * n),
-                }),
-                Contestant::new("peer", |n| Sample {
-                    operations: n,
-                    elapsed: Duration::from_nanos(4 * n),
-                }),
-            ]
-        });
-        let measured = work.measure(3, Duration::from_micros(1));
-        assert_eq!(measured, vec![(OURS, 2.0), ("peer", 4.0)]);
     }
 }

@@ -35,7 +35,7 @@ pub fn postgresql(work: &str) -> Option<f64> {
 mod tests {
     #[test]
     fn every_figure_is_of_a_work() {
-        let works = crate::works();
+        let works = crate::works::all();
         let known = works.iter().filter(|work| super::postgresql(&work.name).is_some());
         assert_eq!(known.count(), 19);
     }

@@ -6,7 +6,9 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use benches::measure::{Work, median};
+use benches::measure::median;
+use benches::work::{Work, choose};
+use benches::works;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
@@ -68,18 +70,21 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
-    let all = benches::works();
+    let all = works::all();
     if arguments.list {
         all.iter().for_each(|work| say(&work.name));
         return Ok(());
     }
-    let chosen = choose(&all, &arguments.works)?;
+    let (chosen, unknown) = choose(all, &arguments.works);
     if arguments.measure {
         return measure(arguments, &chosen);
     }
-    print_heading(arguments);
-    let mut failed = 0;
-    for work in chosen {
+    unknown.iter().for_each(|complaint| say_error(complaint));
+    if !chosen.is_empty() {
+        print_heading(arguments);
+    }
+    let mut failed = unknown.len();
+    for work in &chosen {
         // One work that can't be measured is no reason to withhold the others.
         if let Err(message) = compare(arguments, work) {
             say_error(&message);
@@ -104,32 +109,13 @@ fn compare(arguments: &Arguments, work: &Work) -> Result<(), String> {
     Ok(())
 }
 
-fn choose<'a>(all: &'a [Work], wanted: &[String]) -> Result<Vec<&'a Work>, String> {
-    let mut chosen = Vec::new();
-    for pattern in wanted {
-        let matches = |work: &&Work| match pattern.strip_suffix('*') {
-            Some(prefix) => work.name.starts_with(prefix),
-            None => work.name == *pattern,
-        };
-        let before = chosen.len();
-        chosen.extend(all.iter().filter(matches));
-        if chosen.len() == before {
-            return Err(format!("there is no work {pattern:?}; --list prints all names"));
-        }
-    }
-    if wanted.is_empty() {
-        chosen.extend(all);
-    }
-    Ok(chosen)
-}
-
-fn measure(arguments: &Arguments, works: &[&Work]) -> Result<(), String> {
+fn measure(arguments: &Arguments, works: &[Work]) -> Result<(), String> {
     for work in works {
         let target = Duration::from_millis(u64::from(arguments.milliseconds));
         let medians: Vec<Median> = work
             .measure(arguments.samples as usize, target)
             .into_iter()
-            .map(|(name, nanoseconds)| Median { contestant: name.to_owned(), nanoseconds })
+            .map(|(who, nanoseconds)| Median { contestant: who.name().to_owned(), nanoseconds })
             .collect();
         say(&serde_json::to_string(&medians).map_err(|e| e.to_string())?);
     }

@@ -1,38 +1,42 @@
-//! Our allocator, with an explicit participant, as those use it who work on the cores.
+//! Our allocator: with an explicit participant, as those use it who work on the cores, and through
+//! the registry.
 
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use dsa_core::{Area, AreaLocal, DsaPointer, Heap, HeapLocal, Options};
+use dsa_core::{AreaLocal, DsaPointer, Heap as Allocator, HeapLocal, Options};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::participant::Participant;
+use dsm_registry::{Area, DsaPtr, Registry};
 
-use super::home::{Home, forever};
-use crate::allocator;
+use super::home::{Home, forever, registry};
+use crate::interface::Heap;
+
+pub(super) type CoreArea = dsa_core::Area<'static, RwLock>;
 
 /// This thread's heap of an area in a namespace of its own.
 ///
 /// What borrows from the namespace is leaked: it is not used after the namespace was left.
-pub struct OurHeap {
-    heap: &'static Heap<'static, RwLock>,
-    area: &'static Area<'static, RwLock>,
+pub struct CoreHeap {
+    pub(super) heap: &'static Allocator<'static, RwLock>,
+    pub(super) area: &'static CoreArea,
     home: NonNull<Home>,
 }
 
-impl OurHeap {
+impl CoreHeap {
     /// A new area.
     ///
     /// # Panics
     ///
     /// If shared memory refuses.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(options: &Options) -> Self {
         let home = Box::leak(Box::new(Home::new(0)));
         let at = NonNull::from(&mut *home);
         let home: &'static Home = home;
         let local = forever(AreaLocal::new());
-        let area: &'static Area<'static, RwLock> = forever(
-            Area::create(home.namespace(), &Options::default(), local).expect("create an area"),
-        );
+        let area: &'static CoreArea =
+            forever(CoreArea::create(home.namespace(), options, local).expect("create an area"));
         let participant: &'static Participant<'static> = forever(home.participant());
         let hints = forever(HeapLocal::default());
         let heap = forever(area.heap(participant, hints).expect("this thread is registered"));
@@ -40,13 +44,7 @@ impl OurHeap {
     }
 }
 
-impl Default for OurHeap {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for OurHeap {
+impl Drop for CoreHeap {
     fn drop(&mut self) {
         // SAFETY: from the `Box` in `new`; heap and area, which borrow from it, are never used
         // again and never dropped.
@@ -54,7 +52,7 @@ impl Drop for OurHeap {
     }
 }
 
-impl allocator::Heap for OurHeap {
+impl Heap for CoreHeap {
     type Pointer = DsaPointer;
 
     #[inline]
@@ -71,5 +69,55 @@ impl allocator::Heap for OurHeap {
     #[inline]
     fn resolve(&self, pointer: DsaPointer) -> *mut u64 {
         self.area.resolve(pointer).expect("allocated").cast().as_ptr()
+    }
+}
+
+/// A value of that many words which nobody has written: an object that is allocated, not filled.
+type Unwritten<const WORDS: usize> = MaybeUninit<[u64; WORDS]>;
+
+/// A named area for values of that many words.
+pub struct RegistryHeap<const WORDS: usize> {
+    area: Area,
+    _registry: Registry,
+}
+
+impl<const WORDS: usize> RegistryHeap<WORDS> {
+    /// A new area.
+    ///
+    /// # Panics
+    ///
+    /// If shared memory refuses.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = registry();
+        let area = registry.area("heap").expect("create an area");
+        Self { area, _registry: registry }
+    }
+}
+
+impl<const WORDS: usize> Default for RegistryHeap<WORDS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const WORDS: usize> Heap for RegistryHeap<WORDS> {
+    type Pointer = DsaPtr<Unwritten<WORDS>>;
+
+    #[inline]
+    fn allocate(&self, bytes: usize) -> Self::Pointer {
+        debug_assert_eq!(bytes, size_of::<Unwritten<WORDS>>());
+        self.area.allocate(Unwritten::uninit()).expect("memory")
+    }
+
+    #[inline]
+    unsafe fn free(&self, pointer: Self::Pointer, _bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.area.free(pointer) }.expect("allocated");
+    }
+
+    #[inline]
+    fn resolve(&self, pointer: Self::Pointer) -> *mut u64 {
+        self.area.resolve(pointer.pointer()).expect("allocated").cast().as_ptr()
     }
 }

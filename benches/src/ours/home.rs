@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dsm_core::namespace::{LocalSegment, Namespace, NamespaceConfig, Platform, ProcessLocal};
 use dsm_core::participant::{Participant, ParticipantLocal};
 use dsm_core::sync::AtomicU64;
+use dsm_registry::Registry;
 use platform_posix::Shm;
 
-/// A namespace and this thread's participant in it.
+use super::chance::{Unchanging, UnchangingMemory};
+
+/// A namespace as those have it who work on the cores, and this thread's participant in it.
 pub struct Home {
     /// `None` only while it is dropped.
     namespace: Option<Namespace<'static>>,
@@ -16,10 +19,19 @@ pub struct Home {
 }
 
 /// A name for a namespace that nobody else in the world has.
-#[must_use]
-pub fn unique_name() -> String {
+fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A namespace as the registry's users have it.
+///
+/// # Panics
+///
+/// If shared memory refuses.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::builder(&unique_name()).provider(UnchangingMemory).open().expect("open a namespace")
 }
 
 /// What a namespace borrows lives to the end of the program: a measuring process makes few.
@@ -39,7 +51,8 @@ impl Home {
         let shm = forever(Shm::new(&unique_name()).expect("a valid name"));
         let records: Vec<_> = (0..config.max_segments).map(|_| LocalSegment::new()).collect();
         let local = forever(ProcessLocal::new(forever(AtomicU64::new(0)), records.leak()));
-        let platform = Platform { provider: shm, env: forever(shm.environment()) };
+        let env = forever(Unchanging::new(shm.environment()));
+        let platform = Platform { provider: shm, env };
         let (namespace, _) =
             Namespace::open(shm, platform, &config, local).expect("open a namespace");
         let participant = ParticipantLocal::new();

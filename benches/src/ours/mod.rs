@@ -1,5 +1,6 @@
 //! Our contestants, and where they live.
 
 pub mod area;
+pub mod chance;
 pub mod home;
 pub mod table;

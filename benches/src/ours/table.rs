@@ -1,31 +1,22 @@
-//! Our table, as the users of the registry see it.
+//! Our table: as the users of the registry see it, and as those do who work on the cores.
 
+use dsa_core::Options;
+use dshash_core::{MAX_SEGMENT_SIZE, Params, Session, Table};
 use dsm_registry::{HashTable, Registry};
 
-use super::home::unique_name;
-use crate::measure::{Contestant, OURS, repeat};
-use crate::table::{Map, Value};
-
-/// Creates an empty table, and removes it.
-pub fn our_creation() -> Contestant {
-    let registry = Registry::open(&unique_name()).expect("open a namespace");
-    Contestant::new(OURS, move |operations| {
-        repeat(operations, || {
-            drop(registry.hash::<u64, Value>("map").expect("create a table"));
-            registry.remove("map").expect("remove it");
-        })
-    })
-}
+use super::area::{CoreArea, CoreHeap};
+use super::home::{forever, registry};
+use crate::interface::{Map, Value};
 
 /// A table in a namespace of its own, which goes with it.
-pub struct OurMap {
+pub struct RegistryMap {
     table: HashTable<u64, Value>,
     _registry: Registry,
 }
 
-impl Map for OurMap {
+impl Map for RegistryMap {
     fn create() -> Self {
-        let registry = Registry::open(&unique_name()).expect("open a namespace");
+        let registry = registry();
         let table = registry.hash("map").expect("create a table");
         Self { table, _registry: registry }
     }
@@ -54,5 +45,52 @@ impl Map for OurMap {
     #[inline]
     fn delete(&self, key: u64) -> bool {
         self.table.remove(&key).expect("no guard is held")
+    }
+}
+
+/// A table, and this thread's session of it. What borrows from the namespace is leaked, as in
+/// [`CoreHeap`].
+pub struct CoreMap {
+    session: Session<'static, u64, Value, &'static CoreArea>,
+    _heap: CoreHeap,
+}
+
+/// Bytes of the first segment of the area that the registry makes for such a table.
+const FIRST_SEGMENT: u64 = 5 << 16;
+
+impl Map for CoreMap {
+    fn create() -> Self {
+        let options =
+            Options { initial: FIRST_SEGMENT, maximum: MAX_SEGMENT_SIZE, ..Options::default() };
+        let heap = CoreHeap::new(&options);
+        let table = Table::create(heap.area, heap.heap, &Params::default()).expect("memory");
+        let session = forever(table).bind(heap.heap).expect("a heap of the table's area");
+        Self { session, _heap: heap }
+    }
+
+    #[inline]
+    fn insert(&self, key: u64, value: &Value) {
+        self.session.insert(&key, *value).expect("memory for an entry");
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> Option<u64> {
+        self.session.get(&key).expect("no guard is held").map(|value| value[0])
+    }
+
+    #[inline]
+    fn find(&self, key: u64) -> Option<u64> {
+        self.session.find(&key).expect("no guard is held").map(|value| value[0])
+    }
+
+    #[inline]
+    fn update(&self, key: u64, word: u64) -> bool {
+        let found = self.session.find_exclusive(&key).expect("no guard is held");
+        found.map(|mut value| value[0] = word).is_some()
+    }
+
+    #[inline]
+    fn delete(&self, key: u64) -> bool {
+        self.session.delete(&key).expect("no guard is held")
     }
 }

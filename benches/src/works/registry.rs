@@ -6,29 +6,34 @@
 
 use std::hint::black_box;
 
-use dsm_registry::{Registry, Segment};
+use dsm_registry::Segment;
 
-use crate::glibc::Rwlock;
-use crate::measure::{Contestant, OURS, Work, repeat};
-use crate::ours::home::unique_name;
+use super::ALIKE;
+use crate::measure::repeat;
+use crate::ours::home;
+use crate::peers::rwlock::Rwlock;
+use crate::work::{Contestant, Runner, Who, Work};
 
-/// The peer's name.
-const FOUR_CYCLES: &str = "4 glibc lock cycles";
+/// The peer.
+const FOUR_CYCLES: Who = Who::Peer("4 glibc lock cycles");
 
 /// All works of the group.
 #[must_use]
 pub fn works() -> Vec<Work> {
     [1, 100]
         .map(|names| {
-            Work::new(format!("registry_lookup_{names}"), move || {
-                vec![our_lookup(names), four_cycles()]
-            })
+            let contestants = vec![
+                Contestant::new(Who::Registry, move || our_lookup(names)),
+                Contestant::new(FOUR_CYCLES, four_cycles),
+            ];
+            let (short, long) = ALIKE;
+            Work::new(format!("registry_lookup_{names}"), contestants).counted(short, long)
         })
         .into()
 }
 
-fn our_lookup(count: usize) -> Contestant {
-    let registry = Registry::open(&unique_name()).expect("open a namespace");
+fn our_lookup(count: usize) -> Runner {
+    let registry = home::registry();
     let names: Vec<String> = (0..count).map(|n| format!("name-{n}")).collect();
     // Attached as long as these live, as in any program that has a use for them.
     let attached: Vec<Segment<u64>> = names
@@ -38,7 +43,7 @@ fn our_lookup(count: usize) -> Contestant {
         })
         .collect();
     let mut next = 0;
-    Contestant::new(OURS, move |operations| {
+    Runner::new(move |operations| {
         assert_eq!(attached.len(), names.len());
         repeat(operations, || {
             let name = black_box(&names[next]);
@@ -49,9 +54,9 @@ fn our_lookup(count: usize) -> Contestant {
     })
 }
 
-fn four_cycles() -> Contestant {
+fn four_cycles() -> Runner {
     let lock = Rwlock::new();
-    Contestant::new(FOUR_CYCLES, move |operations| {
+    Runner::new(move |operations| {
         repeat(operations, || {
             for _ in 0..4 {
                 lock.shared_cycle();

@@ -9,7 +9,9 @@
 //! same few ten thousand of a million keys each time, and find them in the caches.
 //!
 //! - `create`: an empty table of ours with its name, area and segment, and all of that removed again.
-//! - `insert`: from an empty table to a full one, its growth included, its creation not.
+//! - `insert`: from an empty table to a full one, its growth included, its creation not. A table of
+//!   ours has room for a thousand from the start; one of a hundred thousand is small enough to count
+//!   what growth costs.
 //! - `hit`, `miss`: the value read as each is to be read: a copy without a lock of ours, one word
 //!   under a shared lock of the peer's. `find`, `find_miss`: under a shared lock of ours too, for
 //!   values that are too long to copy, or must not change while they are looked at.
@@ -18,30 +20,19 @@
 
 use std::hint::black_box;
 
-use dashmap::DashMap;
-use rapidhash::fast::GlobalState;
+use super::ALIKE;
+use crate::interface::{Map, Value};
+use crate::measure::{Random, Stopwatch, repeat, rounds};
+use crate::ours::home;
+use crate::ours::table::{CoreMap, RegistryMap};
+use crate::peers::dashmap::Dashmap;
+use crate::work::{Contestant, Runner, Who, Work};
 
-use crate::measure::{Contestant, OURS, Random, Stopwatch, Work, repeat, rounds};
-use crate::ours::table::{OurMap, our_creation};
-
-/// The value of an entry.
-pub type Value = [u64; 7];
-
-/// A map under test.
-pub trait Map: Sized + 'static {
-    /// An empty one.
-    fn create() -> Self;
-    /// Inserts a key that is not there, or overwrites.
-    fn insert(&self, key: u64, value: &Value);
-    /// A word of the key's value.
-    fn get(&self, key: u64) -> Option<u64>;
-    /// A word of the key's value, looked at under a lock.
-    fn find(&self, key: u64) -> Option<u64>;
-    /// Writes a word of the key's value; whether the key was there.
-    fn update(&self, key: u64, word: u64) -> bool;
-    /// Deletes; whether the key was there.
-    fn delete(&self, key: u64) -> bool;
-}
+/// The peer.
+const DASHMAP: Who = Who::Peer("dashmap");
+/// Entries of the largest table whose instructions are counted: filling one under valgrind takes a
+/// few seconds.
+const LARGEST_COUNTED: u64 = 100_000;
 
 #[derive(Clone, Copy)]
 enum Operation {
@@ -66,27 +57,48 @@ pub fn works() -> Vec<Work> {
         ("update", Operation::Update),
         ("delete_insert", Operation::DeleteInsert),
     ];
-    let mut works = vec![Work::new("map_create", || {
-        vec![
-            our_creation(),
-            Contestant::new("dashmap", |operations| {
-                repeat(operations, || {
-                    black_box(DashMap::<u64, Value, GlobalState>::create());
-                })
-            }),
-        ]
-    })];
+    let mut works = vec![Work::new("map_create", creation())];
     for (label, operation) in operations {
         for (size, entries) in [("1k", 1000), ("1M", 1_000_000)] {
-            works.push(Work::new(format!("map_{label}_{size}"), move || {
-                vec![
-                    contestant::<OurMap>(OURS, operation, entries),
-                    contestant::<DashMap<u64, Value, GlobalState>>("dashmap", operation, entries),
-                ]
-            }));
+            works.push(work(format!("map_{label}_{size}"), operation, entries));
         }
     }
+    works.push(work("map_insert_100k".into(), Operation::Insert, 100_000));
     works
+}
+
+fn work(name: String, operation: Operation, entries: u64) -> Work {
+    let contestants = vec![
+        Contestant::new(Who::Registry, move || runner::<RegistryMap>(operation, entries)),
+        Contestant::new(Who::Cores, move || runner::<CoreMap>(operation, entries)),
+        Contestant::new(DASHMAP, move || runner::<Dashmap>(operation, entries)),
+    ];
+    let work = Work::new(name, contestants);
+    match operation {
+        _ if entries > LARGEST_COUNTED => work,
+        Operation::Insert => work.counted(entries, 2 * entries),
+        _ => work.counted(ALIKE.0, ALIKE.1),
+    }
+}
+
+fn creation() -> Vec<Contestant> {
+    let ours = || {
+        let registry = home::registry();
+        Runner::new(move |operations| {
+            repeat(operations, || {
+                drop(registry.hash::<u64, Value>("map").expect("create a table"));
+                registry.remove("map").expect("remove it");
+            })
+        })
+    };
+    let peer = || {
+        Runner::new(|operations| {
+            repeat(operations, || {
+                black_box(Dashmap::create());
+            })
+        })
+    };
+    vec![Contestant::new(Who::Registry, ours), Contestant::new(DASHMAP, peer)]
 }
 
 /// The n-th key: spread over all 64 bits.
@@ -105,9 +117,9 @@ fn fill<M: Map>(entries: u64) -> M {
     map
 }
 
-fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) -> Contestant {
+fn runner<M: Map>(operation: Operation, entries: u64) -> Runner {
     match operation {
-        Operation::Insert => Contestant::new(name, move |operations| {
+        Operation::Insert => Runner::new(move |operations| {
             rounds(operations, entries, || {
                 let map = M::create();
                 let stopwatch = Stopwatch::start();
@@ -119,14 +131,14 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
                 elapsed
             })
         }),
-        Operation::Hit => hit::<M>(name, entries, M::get),
-        Operation::Miss => miss::<M>(name, entries, M::get),
-        Operation::Find => hit::<M>(name, entries, M::find),
-        Operation::FindMiss => miss::<M>(name, entries, M::find),
+        Operation::Hit => hit::<M>(entries, M::get),
+        Operation::Miss => miss::<M>(entries, M::get),
+        Operation::Find => hit::<M>(entries, M::find),
+        Operation::FindMiss => miss::<M>(entries, M::find),
         Operation::Update => {
             let map: M = fill(entries);
             let mut random = Random::new(2);
-            Contestant::new(name, move |operations| {
+            Runner::new(move |operations| {
                 let mut found = 0;
                 let sample = repeat(operations, || {
                     found += u64::from(map.update(key(random.below(entries)), operations));
@@ -138,7 +150,7 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
         Operation::DeleteInsert => {
             let map: M = fill(entries);
             let mut random = Random::new(3);
-            Contestant::new(name, move |operations| {
+            Runner::new(move |operations| {
                 let mut found = 0;
                 let sample = repeat(operations, || {
                     let key = key(random.below(entries));
@@ -153,14 +165,10 @@ fn contestant<M: Map>(name: &'static str, operation: Operation, entries: u64) ->
 }
 
 /// Looks at the values of keys that are there.
-fn hit<M: Map>(
-    name: &'static str,
-    entries: u64,
-    look: impl Fn(&M, u64) -> Option<u64> + 'static,
-) -> Contestant {
+fn hit<M: Map>(entries: u64, look: impl Fn(&M, u64) -> Option<u64> + 'static) -> Runner {
     let map: M = fill(entries);
     let mut random = Random::new(1);
-    Contestant::new(name, move |operations| {
+    Runner::new(move |operations| {
         let mut sum = 0;
         let sample = repeat(operations, || {
             sum += look(&map, key(random.below(entries))).unwrap_or(0);
@@ -171,14 +179,10 @@ fn hit<M: Map>(
 }
 
 /// Looks for keys that are not there.
-fn miss<M: Map>(
-    name: &'static str,
-    entries: u64,
-    look: impl Fn(&M, u64) -> Option<u64> + 'static,
-) -> Contestant {
+fn miss<M: Map>(entries: u64, look: impl Fn(&M, u64) -> Option<u64> + 'static) -> Runner {
     let map: M = fill(entries);
     let mut random = Random::new(1);
-    Contestant::new(name, move |operations| {
+    Runner::new(move |operations| {
         let mut found = 0;
         let sample = repeat(operations, || {
             found += u64::from(look(&map, key(10 * entries + random.below(entries))).is_some());
@@ -186,35 +190,4 @@ fn miss<M: Map>(
         assert_eq!(black_box(found), 0);
         sample
     })
-}
-
-impl Map for DashMap<u64, Value, GlobalState> {
-    fn create() -> Self {
-        DashMap::with_hasher(GlobalState::new())
-    }
-
-    #[inline]
-    fn insert(&self, key: u64, value: &Value) {
-        DashMap::insert(self, key, *value);
-    }
-
-    #[inline]
-    fn get(&self, key: u64) -> Option<u64> {
-        DashMap::get(self, &key).map(|value| value[0])
-    }
-
-    #[inline]
-    fn find(&self, key: u64) -> Option<u64> {
-        Map::get(self, key)
-    }
-
-    #[inline]
-    fn update(&self, key: u64, word: u64) -> bool {
-        DashMap::get_mut(self, &key).map(|mut value| value[0] = word).is_some()
-    }
-
-    #[inline]
-    fn delete(&self, key: u64) -> bool {
-        DashMap::remove(self, &key).is_some()
-    }
 }

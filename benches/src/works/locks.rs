@@ -10,31 +10,42 @@ use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::lock::{LockRef, Patience, RawLock};
 
-use crate::glibc::Rwlock;
-use crate::measure::{Contestant, OURS, Sample, Work, repeat};
+use super::ALIKE;
+use crate::measure::{Sample, repeat};
 use crate::ours::home::Home;
+use crate::peers::rwlock::Rwlock;
+use crate::work::{Contestant, Runner, Who, Work};
 
-/// The peer's name.
-const GLIBC: &str = "glibc process-shared rwlock";
+/// The peer.
+const GLIBC: Who = Who::Peer("glibc process-shared rwlock");
 
 /// All works of the group.
 #[must_use]
 pub fn works() -> Vec<Work> {
+    let shared = vec![
+        Contestant::new(Who::Cores, || {
+            let lock = OurLock::new();
+            Runner::new(move |n| lock.shared_cycles(n))
+        }),
+        Contestant::new(GLIBC, || {
+            let lock = Rwlock::new();
+            Runner::new(move |n| repeat(n, || lock.shared_cycle()))
+        }),
+    ];
+    let exclusive = vec![
+        Contestant::new(Who::Cores, || {
+            let lock = OurLock::new();
+            Runner::new(move |n| lock.exclusive_cycles(n))
+        }),
+        Contestant::new(GLIBC, || {
+            let lock = Rwlock::new();
+            Runner::new(move |n| repeat(n, || lock.exclusive_cycle()))
+        }),
+    ];
+    let (short, long) = ALIKE;
     vec![
-        Work::new("lock_shared", || {
-            let (ours, peer) = (OurLock::new(), Rwlock::new());
-            vec![
-                Contestant::new(OURS, move |n| ours.shared_cycles(n)),
-                Contestant::new(GLIBC, move |n| repeat(n, || peer.shared_cycle())),
-            ]
-        }),
-        Work::new("lock_exclusive", || {
-            let (ours, peer) = (OurLock::new(), Rwlock::new());
-            vec![
-                Contestant::new(OURS, move |n| ours.exclusive_cycles(n)),
-                Contestant::new(GLIBC, move |n| repeat(n, || peer.exclusive_cycle())),
-            ]
-        }),
+        Work::new("lock_shared", shared).counted(short, long),
+        Work::new("lock_exclusive", exclusive).counted(short, long),
     ]
 }
 

@@ -8,31 +8,38 @@
 
 use std::hint::black_box;
 
-use crate::measure::{Contestant, OURS, Work, repeat};
+use crate::measure::repeat;
 use crate::ours::home::Home;
-use crate::syscalls::BareSegment;
+use crate::peers::syscalls::BareSegment;
+use crate::work::{Contestant, Runner, Who, Work};
 
 /// Bytes of a segment.
 const BYTES: usize = 1 << 20;
 /// Bytes of the main region: room for some segments.
 const MAIN_REGION: usize = 16 << 20;
-/// The peer's name.
-const SYSCALLS: &str = "bare system calls";
+/// The peer.
+const SYSCALLS: Who = Who::Peer("bare system calls");
+/// The peer that calls nobody.
+const MALLOC: Who = Who::Peer("glibc malloc");
 
 /// All works of the group.
 #[must_use]
 pub fn works() -> Vec<Work> {
+    let ours =
+        |main_region| Contestant::new(Who::Cores, move || our_create(Home::new(main_region)));
+    let bare = || Contestant::new(SYSCALLS, bare_create);
+    let attach =
+        vec![Contestant::new(Who::Cores, our_attach), Contestant::new(SYSCALLS, bare_attach)];
+    let malloc = Contestant::new(MALLOC, glibc_malloc);
     vec![
-        Work::new("segment_create", || vec![our_create(Home::new(0)), bare_create()]),
-        Work::new("segment_attach", || vec![our_attach(), bare_attach()]),
-        Work::new("segment_main_region", || {
-            vec![our_create(Home::new(MAIN_REGION)), bare_create(), glibc_malloc()]
-        }),
+        Work::new("segment_create", vec![ours(0), bare()]),
+        Work::new("segment_attach", attach),
+        Work::new("segment_main_region", vec![ours(MAIN_REGION), bare(), malloc]),
     ]
 }
 
-fn our_create(home: Home) -> Contestant {
-    Contestant::new(OURS, move |operations| {
+fn our_create(home: Home) -> Runner {
+    Runner::new(move |operations| {
         let namespace = home.namespace();
         repeat(operations, || {
             drop(black_box(namespace.create_segment(BYTES, BYTES).expect("create a segment")));
@@ -40,14 +47,14 @@ fn our_create(home: Home) -> Contestant {
     })
 }
 
-fn our_attach() -> Contestant {
+fn our_attach() -> Runner {
     let home = Home::new(0);
     let segment = home.namespace().create_segment(BYTES, BYTES).expect("create a segment");
     let handle = segment.handle();
     home.namespace().pin_segment(handle).expect("pin a segment");
     // From here on this process has it no more mapped than any other.
     drop(segment);
-    Contestant::new(OURS, move |operations| {
+    Runner::new(move |operations| {
         let namespace = home.namespace();
         repeat(operations, || {
             let segment = namespace.attach_segment(handle).expect("attach a segment");
@@ -56,9 +63,9 @@ fn our_attach() -> Contestant {
     })
 }
 
-fn bare_create() -> Contestant {
+fn bare_create() -> Runner {
     let segment = BareSegment::new("create", BYTES);
-    Contestant::new(SYSCALLS, move |operations| {
+    Runner::new(move |operations| {
         repeat(operations, || {
             let base = black_box(segment.create());
             // SAFETY: created in the line above, used by nobody.
@@ -68,13 +75,13 @@ fn bare_create() -> Contestant {
     })
 }
 
-fn bare_attach() -> Contestant {
+fn bare_attach() -> Runner {
     let segment = BareSegment::new("attach", BYTES);
     let base = segment.create();
     // SAFETY: created in the line above, used by nobody.
     unsafe { segment.unmap(base) };
     let segment = Unlinked(segment);
-    Contestant::new(SYSCALLS, move |operations| {
+    Runner::new(move |operations| {
         let segment = &segment.0;
         repeat(operations, || {
             let base = black_box(segment.open());
@@ -93,8 +100,8 @@ impl Drop for Unlinked {
     }
 }
 
-fn glibc_malloc() -> Contestant {
-    Contestant::new("glibc malloc", |operations| {
+fn glibc_malloc() -> Runner {
+    Runner::new(|operations| {
         repeat(operations, || {
             // SAFETY: malloc has no conditions.
             let memory = unsafe { libc::malloc(black_box(BYTES)) };
