@@ -55,18 +55,18 @@ impl Drop for CoreHeap {
 impl Heap for CoreHeap {
     type Pointer = DsaPointer;
 
-    #[inline]
+    #[inline(never)]
     fn allocate(&self, bytes: usize) -> DsaPointer {
         self.heap.allocate(bytes).expect("memory")
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn free(&self, pointer: DsaPointer, _bytes: usize) {
         // SAFETY: the caller's promise.
         unsafe { self.heap.free(pointer) }.expect("allocated");
     }
 
-    #[inline]
+    #[inline(always)]
     fn resolve(&self, pointer: DsaPointer) -> *mut u64 {
         self.area.resolve(pointer).expect("allocated").cast().as_ptr()
     }
@@ -104,19 +104,19 @@ impl<const WORDS: usize> Default for RegistryHeap<WORDS> {
 impl<const WORDS: usize> Heap for RegistryHeap<WORDS> {
     type Pointer = DsaPtr<Unwritten<WORDS>>;
 
-    #[inline]
+    #[inline(never)]
     fn allocate(&self, bytes: usize) -> Self::Pointer {
         debug_assert_eq!(bytes, size_of::<Unwritten<WORDS>>());
         self.area.allocate(Unwritten::uninit()).expect("memory")
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn free(&self, pointer: Self::Pointer, _bytes: usize) {
         // SAFETY: the caller's promise.
         unsafe { self.area.free(pointer) }.expect("allocated");
     }
 
-    #[inline]
+    #[inline(always)]
     fn resolve(&self, pointer: Self::Pointer) -> *mut u64 {
         self.area.resolve(pointer.pointer()).expect("allocated").cast().as_ptr()
     }

@@ -13,27 +13,27 @@ impl Map for Dashmap {
         DashMap::with_hasher(SeedableState::fixed())
     }
 
-    #[inline]
+    #[inline(never)]
     fn insert(&self, key: u64, value: &Value) {
         DashMap::insert(self, key, *value);
     }
 
-    #[inline]
+    #[inline(never)]
     fn get(&self, key: u64) -> Option<u64> {
         DashMap::get(self, &key).map(|value| value[0])
     }
 
-    #[inline]
+    #[inline(never)]
     fn find(&self, key: u64) -> Option<u64> {
         Map::get(self, key)
     }
 
-    #[inline]
+    #[inline(never)]
     fn update(&self, key: u64, word: u64) -> bool {
         DashMap::get_mut(self, &key).map(|mut value| value[0] = word).is_some()
     }
 
-    #[inline]
+    #[inline(never)]
     fn delete(&self, key: u64) -> bool {
         DashMap::remove(self, &key).is_some()
     }
