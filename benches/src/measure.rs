@@ -15,7 +15,10 @@
 
 use std::time::Duration;
 
-/// Measures the time that the calling thread runs.
+use crate::valgrind;
+
+/// Measures the time that the calling thread runs. Where valgrind runs the program, the
+/// instructions between start and end are what it counts.
 pub struct Stopwatch {
     start: Duration,
 }
@@ -24,12 +27,15 @@ impl Stopwatch {
     /// Starts.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: thread_time() }
+        let start = thread_time();
+        valgrind::start();
+        Self { start }
     }
 
-    /// The time since the start.
+    /// The time since the start: the end.
     #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub fn elapsed(self) -> Duration {
+        valgrind::stop();
         thread_time().saturating_sub(self.start)
     }
 }
