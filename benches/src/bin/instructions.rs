@@ -22,8 +22,8 @@ struct Arguments {
     /// Print one JSON object per line instead of a table.
     #[arg(long)]
     json: bool,
-    /// Print a table in Markdown, a row per work.
-    #[arg(long, conflicts_with = "json")]
+    /// Print what is recorded as a table in Markdown and do nothing.
+    #[arg(long, conflicts_with_all = ["json", "check", "save"])]
     markdown: bool,
     /// Print the names of all works that can be counted and do nothing.
     #[arg(long)]
@@ -79,19 +79,25 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         return do_here(operations, contestant, &chosen);
     }
     unknown.iter().for_each(|complaint| say_error(complaint));
+    let record = Record::read(&arguments.record)?;
+    let mut jobs = jobs(&chosen);
+    if arguments.markdown {
+        say(existing(arguments, record.as_ref())?.markdown(&jobs).trim_end());
+        return uncounted(unknown.len());
+    }
     if !valgrind::SUPPORTED {
         return Err("how valgrind is told when to count is not known for this processor".into());
     }
     callgrind::find()?;
-    let record = Record::read(&arguments.record)?;
-    let mut jobs = jobs(&chosen);
     jobs.retain(|job| job.who.is_ours() || !arguments.check);
     let mut figures = Vec::new();
     let mut failed = unknown.len();
-    let mut table = Table::new(arguments, record.as_ref());
+    if !jobs.is_empty() {
+        print_heading(arguments);
+    }
     count(&jobs, child, |_, result| match result {
         Ok(figure) => {
-            table.print(&figure);
+            print_row(arguments, record.as_ref(), &figure);
             figures.push(figure);
         }
         // One work that can't be counted is no reason to withhold the others.
@@ -100,16 +106,22 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             failed += 1;
         }
     });
-    table.end();
     let judged = if arguments.check { judge(arguments, record.as_ref(), &figures) } else { Ok(()) };
-    if failed > 0 {
-        let unsaved = if arguments.save { "; nothing was recorded" } else { "" };
-        return Err(format!("works that could not be counted: {failed}{unsaved}"));
+    if failed > 0 && arguments.save {
+        say_error("nothing is recorded, since something could not be counted");
     }
+    uncounted(failed)?;
     if arguments.save {
         save(arguments, record, &figures)?;
     }
     judged
+}
+
+fn uncounted(works: usize) -> Result<(), String> {
+    match works {
+        0 => Ok(()),
+        works => Err(format!("works that could not be counted: {works}")),
+    }
 }
 
 /// Does a work, and says what was done.
@@ -129,10 +141,13 @@ fn child(job: &Job, operations: u64) -> Vec<String> {
     ["--run", &operations, "--contestant", job.who.name(), &job.work].map(String::from).into()
 }
 
+fn existing<'a>(arguments: &Arguments, record: Option<&'a Record>) -> Result<&'a Record, String> {
+    record.ok_or_else(|| format!("there is no {}; --save makes it", arguments.record.display()))
+}
+
 /// Holds figures to the record.
 fn judge(arguments: &Arguments, record: Option<&Record>, figures: &[Figure]) -> Result<(), String> {
-    let path = arguments.record.display();
-    let record = record.ok_or_else(|| format!("there is no {path}; --save makes it"))?;
+    let record = existing(arguments, record)?;
     let here = figures.first().map(|figure| &figure.environment);
     let differences = here.map_or(Vec::new(), |here| here.differences(&record.environment));
     if !differences.is_empty() {
@@ -176,76 +191,28 @@ fn save(arguments: &Arguments, old: Option<Record>, figures: &[Figure]) -> Resul
     record.write(&arguments.record)
 }
 
-/// Prints figures as they come.
-struct Table<'a> {
-    arguments: &'a Arguments,
-    record: Option<&'a Record>,
-    begun: bool,
-    /// In Markdown, a row's work and figures so far: a work is a row.
-    row: Option<(String, Vec<Figure>)>,
-}
-
-impl<'a> Table<'a> {
-    fn new(arguments: &'a Arguments, record: Option<&'a Record>) -> Self {
-        Self { arguments, record, begun: false, row: None }
-    }
-
-    fn print(&mut self, figure: &Figure) {
-        if self.arguments.markdown {
-            return self.print_markdown(figure);
-        }
-        let contestant = figure.who.name();
-        let recorded = self.record.and_then(|record| record.get(&figure.work, contestant));
-        let instructions = (figure.instructions * 100.0).round() / 100.0;
-        let row = Row { work: &figure.work, contestant, instructions, recorded };
-        if self.arguments.json {
-            return say(&serde_json::to_string(&row).expect("words and numbers"));
-        }
-        if !std::mem::replace(&mut self.begun, true) {
-            say(&format!(
-                "{:<22} {:<28} {:>12} {:>10} {:>8}",
-                "work", "contestant", "instructions", "recorded", "change"
-            ));
-        }
-        let beside = recorded.map_or(String::new(), |recorded| {
-            let change = 100.0 * (figure.instructions / recorded - 1.0);
-            format!(" {recorded:>10.1} {change:>+7.1}%")
-        });
-        say(&format!("{:<22} {contestant:<28} {instructions:>12.1}{beside}", row.work));
-    }
-
-    fn print_markdown(&mut self, figure: &Figure) {
-        match &mut self.row {
-            Some((work, figures)) if *work == figure.work => figures.push(figure.clone()),
-            _ => {
-                self.end();
-                self.row = Some((figure.work.clone(), vec![figure.clone()]));
-            }
-        }
-    }
-
-    /// Prints what is left.
-    fn end(&mut self) {
-        let Some((work, figures)) = self.row.take() else { return };
-        if !std::mem::replace(&mut self.begun, true) {
-            say("| work | registry | cores | peers |");
-            say("|---|---:|---:|---|");
-        }
-        let ours = |name| {
-            let found = figures.iter().find(|figure| figure.who.name() == name);
-            found.map_or(String::new(), |figure| format!("{:.1}", figure.instructions))
-        };
-        let peers = figures.iter().filter(|figure| !figure.who.is_ours());
-        let peers: Vec<String> = peers
-            .map(|figure| format!("{} {:.1}", figure.who.name(), figure.instructions))
-            .collect();
+fn print_heading(arguments: &Arguments) {
+    if !arguments.json {
         say(&format!(
-            "| {work} | {} | {} | {} |",
-            ours("registry"),
-            ours("cores"),
-            peers.join(", ")
+            "{:<22} {:<28} {:>12} {:>10} {:>8}",
+            "work", "contestant", "instructions", "recorded", "change"
         ));
     }
+}
+
+fn print_row(arguments: &Arguments, record: Option<&Record>, figure: &Figure) {
+    let Figure { work, who, instructions, .. } = figure;
+    let recorded = record.and_then(|record| record.get(work, who.name()));
+    let instructions = (instructions * 100.0).round() / 100.0;
+    let row = Row { work, contestant: who.name(), instructions, recorded };
+    if arguments.json {
+        return say(&serde_json::to_string(&row).expect("words and numbers"));
+    }
+    let beside = recorded.map_or(String::new(), |recorded| {
+        let change = 100.0 * (figure.instructions / recorded - 1.0);
+        format!(" {recorded:>10.1} {change:>+7.1}%")
+    });
+    say(&format!("{work:<22} {:<28} {instructions:>12.1}{beside}", row.contestant));
 }
 
 #[expect(clippy::print_stdout, reason = "a program's output")]

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Figure;
 use super::environment::Environment;
+use super::{Figure, Job};
+use crate::work::Who;
 
 /// Where the figures are kept.
 pub const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
@@ -81,6 +82,26 @@ impl Record {
         contestants.insert(figure.who.name().to_owned(), tenths);
     }
 
+    /// The figures as a table in Markdown, a row for each work.
+    #[must_use]
+    pub fn markdown(&self, jobs: &[Job]) -> String {
+        let mut table = "| work | registry | cores | peers |\n|---|---:|---:|---|\n".to_owned();
+        for work in jobs.chunk_by(|one, other| one.work == other.work) {
+            let figure = |job: &Job| self.get(&job.work, job.who.name()).unwrap_or(f64::NAN);
+            let ours = |who| {
+                let job = work.iter().find(|job| job.who == who);
+                job.map_or(String::new(), |job| format!("{:.1}", figure(job)))
+            };
+            let peers = work.iter().filter(|job| !job.who.is_ours());
+            let peers: Vec<String> =
+                peers.map(|job| format!("{} {:.1}", job.who.name(), figure(job))).collect();
+            let (registry, cores) = (ours(Who::Registry), ours(Who::Cores));
+            table +=
+                &format!("| {} | {registry} | {cores} | {} |\n", work[0].work, peers.join(", "));
+        }
+        table
+    }
+
     /// Compares a figure with what is recorded. Peers pass: nobody here can make them quicker. In
     /// another environment, more instructions are noted and no failure.
     #[must_use]
@@ -118,7 +139,6 @@ impl Record {
 mod tests {
     use super::*;
     use crate::count::jobs;
-    use crate::work::Who;
     use crate::works;
 
     fn environment(rustc: &str) -> Environment {
@@ -203,6 +223,18 @@ mod tests {
         assert_eq!(record().get("map_hit", "cores"), Some(200.0));
         assert!(other.expect_err("not a record").contains("is no record"));
         assert_eq!(Record::read(&path), Ok(None));
+    }
+
+    #[test]
+    fn the_documents_have_the_recorded_figures() {
+        let recorded = Record::read(Path::new(PATH)).expect("a record").expect("a file");
+        let table = recorded.markdown(&jobs(&works::all()));
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/BENCHMARKS.md");
+        let document = std::fs::read_to_string(document).expect("part of the repository");
+        assert!(
+            document.contains(&table),
+            "docs/BENCHMARKS.md has other figures than `instructions --markdown` prints:\n{table}"
+        );
     }
 
     /// A work that is new or renamed needs a figure, or nothing holds its successors to it.
