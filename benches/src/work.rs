@@ -98,6 +98,17 @@ pub struct Lengths {
     pub long: u64,
 }
 
+impl Lengths {
+    /// For a work whose operations are all alike: the first thousand, and 20,000 more.
+    pub const ALIKE: Self = Self { short: 1000, long: 21_000 };
+
+    /// For a work that comes in rounds of so many operations: the first one, and `more`.
+    #[must_use]
+    pub const fn rounds(round: u64, more: u64) -> Self {
+        Self { short: round, long: round * (1 + more) }
+    }
+}
+
 /// Something to be measured, and all who can do it.
 pub struct Work {
     /// Name, as the programs take and print it.
@@ -117,8 +128,8 @@ impl Work {
 
     /// The same, counted.
     #[must_use]
-    pub fn counted(mut self, short: u64, long: u64) -> Self {
-        self.counted = Some(Lengths { short, long });
+    pub fn counted(mut self, lengths: Lengths) -> Self {
+        self.counted = Some(lengths);
         self
     }
 

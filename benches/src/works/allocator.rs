@@ -12,12 +12,11 @@ use std::hint::black_box;
 
 use dsa_core::Options;
 
-use super::ALIKE;
 use crate::interface::Heap;
 use crate::measure::{Random, Sample, Stopwatch, repeat, rounds};
 use crate::ours::area::{CoreHeap, RegistryHeap};
 use crate::peers::heaps::{Glibc, Mimalloc};
-use crate::work::{Contestant, Runner, Who, Work};
+use crate::work::{Contestant, Lengths, Runner, Who, Work};
 
 /// Object sizes of `alloc_lifo_*`, in bytes.
 const LIFO_SIZES: [usize; 4] = [16, 64, 256, 1024];
@@ -43,19 +42,17 @@ enum Operation {
 /// All works of the group.
 #[must_use]
 pub fn works() -> Vec<Work> {
-    let (short, long) = ALIKE;
     let lifo = LIFO_SIZES.map(|bytes| {
         let name = format!("alloc_lifo_{bytes}");
-        Work::new(name, contestants(Operation::Lifo, bytes)).counted(short, long)
+        Work::new(name, contestants(Operation::Lifo, bytes)).counted(Lengths::ALIKE)
     });
     let random = RANDOM_SIZES.map(|bytes| {
         let name = format!("alloc_random_{bytes}");
         let work = Work::new(name, contestants(Operation::Random, bytes));
-        let round = LIVE as u64;
-        if bytes > LONGEST_COUNTED { work } else { work.counted(round, 3 * round) }
+        if bytes > LONGEST_COUNTED { work } else { work.counted(Lengths::rounds(LIVE as u64, 2)) }
     });
     let resolve = contestants(Operation::Resolve, RESOLVED_SIZE);
-    let resolve = Work::new("resolve", resolve).counted(short, long);
+    let resolve = Work::new("resolve", resolve).counted(Lengths::ALIKE);
     lifo.into_iter().chain(random).chain([resolve]).collect()
 }
 

@@ -10,11 +10,10 @@ use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::lock::{LockRef, Patience, RawLock};
 
-use super::ALIKE;
 use crate::measure::{Sample, repeat};
 use crate::ours::home::Home;
 use crate::peers::rwlock::Rwlock;
-use crate::work::{Contestant, Runner, Who, Work};
+use crate::work::{Contestant, Lengths, Runner, Who, Work};
 
 /// The peer.
 const GLIBC: Who = Who::Peer("glibc process-shared rwlock");
@@ -42,10 +41,9 @@ pub fn works() -> Vec<Work> {
             Runner::new(move |n| repeat(n, || lock.exclusive_cycle()))
         }),
     ];
-    let (short, long) = ALIKE;
     vec![
-        Work::new("lock_shared", shared).counted(short, long),
-        Work::new("lock_exclusive", exclusive).counted(short, long),
+        Work::new("lock_shared", shared).counted(Lengths::ALIKE),
+        Work::new("lock_exclusive", exclusive).counted(Lengths::ALIKE),
     ]
 }
 

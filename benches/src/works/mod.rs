@@ -16,10 +16,6 @@ pub mod registry;
 pub mod segments;
 pub mod table;
 
-/// Lengths of a work whose operations are all alike: the first thousand, for whatever happens but
-/// once, and 20,000 more.
-const ALIKE: (u64, u64) = (1000, 21_000);
-
 /// Every work of every group, in the order in which they are printed.
 #[must_use]
 pub fn all() -> Vec<Work> {

@@ -8,11 +8,10 @@ use std::hint::black_box;
 
 use dsm_registry::Segment;
 
-use super::ALIKE;
 use crate::measure::repeat;
 use crate::ours::home;
 use crate::peers::rwlock::Rwlock;
-use crate::work::{Contestant, Runner, Who, Work};
+use crate::work::{Contestant, Lengths, Runner, Who, Work};
 
 /// The peer.
 const FOUR_CYCLES: Who = Who::Peer("4 glibc lock cycles");
@@ -26,8 +25,7 @@ pub fn works() -> Vec<Work> {
                 Contestant::new(Who::Registry, move || our_lookup(names)),
                 Contestant::new(FOUR_CYCLES, four_cycles),
             ];
-            let (short, long) = ALIKE;
-            Work::new(format!("registry_lookup_{names}"), contestants).counted(short, long)
+            Work::new(format!("registry_lookup_{names}"), contestants).counted(Lengths::ALIKE)
         })
         .into()
 }

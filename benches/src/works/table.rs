@@ -20,13 +20,12 @@
 
 use std::hint::black_box;
 
-use super::ALIKE;
 use crate::interface::{Map, Value};
 use crate::measure::{Random, Stopwatch, repeat, rounds};
 use crate::ours::home;
 use crate::ours::table::{CoreMap, RegistryMap};
 use crate::peers::dashmap::Dashmap;
-use crate::work::{Contestant, Runner, Who, Work};
+use crate::work::{Contestant, Lengths, Runner, Who, Work};
 
 /// The peer.
 const DASHMAP: Who = Who::Peer("dashmap");
@@ -76,8 +75,8 @@ fn work(name: String, operation: Operation, entries: u64) -> Work {
     let work = Work::new(name, contestants);
     match operation {
         _ if entries > LARGEST_COUNTED => work,
-        Operation::Insert => work.counted(entries, 2 * entries),
-        _ => work.counted(ALIKE.0, ALIKE.1),
+        Operation::Insert => work.counted(Lengths::rounds(entries, 1)),
+        _ => work.counted(Lengths::ALIKE),
     }
 }
 
