@@ -7,11 +7,12 @@
 //!
 //! An entry changes under a small lock of the process, and readers take none. Of an entry that
 //! leaves, the length is cleared first, then the first pointer; of one that comes, the length is
-//! written last. A reader looks at the first pointer before the rest and again after it. So it
-//! never combines halves of two mappings: if what it read of the base or the length was stored
-//! after the old first pointer had gone, its second look finds that gone; and behind the new first
-//! pointer there is the new base, and a length of zero or the new one. Where no segment is, the
-//! length is zero.
+//! written last. A reader looks at the first pointer before the rest and again after it
+//! ([`LocalEntry::steadily`], through which all of them go). So it never combines halves of two
+//! mappings: if what it read of the base, the handle or the length was stored after the old first
+//! pointer had gone, its second look finds that gone (each of them is released and acquired); and
+//! behind the new first pointer there are the new base and handle, and a length of zero or the new
+//! one. Where no segment is, the length is zero.
 //!
 //! When a segment is given back, its mapping is replaced in place by private zeros. An optimistic
 //! reader, or a checked copy, may be in there for as long as its thread sleeps, so the provider
@@ -26,6 +27,7 @@ use core::time::Duration;
 
 use dsm_core::env::Environment;
 use dsm_core::handle::SegmentHandle;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::provider::RangeOwner;
 use dsm_core::segment::RawSegment;
 use dsm_core::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -37,13 +39,88 @@ use crate::pointer::DsaPointer;
 /// Rounds of a millisecond that a thread waits for another one that is attaching a segment.
 const PATIENCE: u32 = 10_000;
 
-struct LocalEntry {
+pub(crate) struct LocalEntry {
     /// The pointer to the segment's first byte, which is its key and offset 0; 0 for none.
     first: AtomicU64,
     base: AtomicUsize,
     len: AtomicU64,
     /// 0 for memory in place, which is not ours to detach.
     handle: AtomicU64,
+}
+
+impl LocalEntry {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: AtomicU64::new(0),
+            base: AtomicUsize::new(0),
+            len: AtomicU64::new(0),
+            handle: AtomicU64::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            first: AtomicU64::new(0),
+            base: AtomicUsize::new(0),
+            len: AtomicU64::new(0),
+            handle: AtomicU64::new(0),
+        }
+    }
+
+    /// What `read` makes of the entry, whose first pointer it is told; `None` if that was another
+    /// one afterwards.
+    #[inline(always)]
+    fn steadily<T>(&self, read: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+        let first = self.first.load(Ordering::Acquire);
+        let read = read(first)?;
+        let still = self.first.load(Ordering::Relaxed) == first || planted(Bug::EntryUnlooked);
+        still.then_some(read)
+    }
+
+    /// Where the segment is mapped whose first pointer is `first`: (first byte, length).
+    #[inline(always)]
+    pub(crate) fn find(&self, first: u64) -> Option<(usize, u64)> {
+        self.steadily(|now| {
+            if now != first {
+                return None;
+            }
+            let base = self.base.load(Ordering::Acquire);
+            let len = self.len.load(Ordering::Acquire);
+            (len != 0).then_some((base, len))
+        })
+    }
+
+    /// The pointer to an address, if it lies in the segment.
+    pub(crate) fn reverse(&self, address: usize) -> Option<DsaPointer> {
+        self.steadily(|first| {
+            let base = self.base.load(Ordering::Acquire);
+            let len = self.len.load(Ordering::Acquire);
+            let offset = address.checked_sub(base)? as u64;
+            let first = DsaPointer::from_raw(first);
+            (first.is_valid() && offset < len).then(|| DsaPointer::compose(first.key(), offset))
+        })
+    }
+
+    /// The handle of the segment whose first pointer is `first`.
+    pub(crate) fn handle(&self, first: u64) -> Option<u64> {
+        self.steadily(|now| (now == first).then(|| self.handle.load(Ordering::Acquire)))
+    }
+
+    /// Enters a mapping. The table is locked, and the entry empty.
+    pub(crate) fn fill(&self, first: DsaPointer, base: usize, len: u64, handle: u64) {
+        self.base.store(base, Ordering::Release);
+        self.handle.store(handle, Ordering::Release);
+        self.first.store(first.raw(), Ordering::Release);
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// Takes the mapping out: its length, and whether there was one. The table is locked.
+    pub(crate) fn empty(&self) -> (u64, bool) {
+        let len = self.len.swap(0, Ordering::AcqRel);
+        (len, self.first.swap(0, Ordering::AcqRel) != 0)
+    }
 }
 
 /// A process's table of an area's segments; see the module's essay. About 36 KiB, zero at first.
@@ -65,14 +142,7 @@ impl AreaLocal {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self {
-            entries: [const {
-                LocalEntry {
-                    first: AtomicU64::new(0),
-                    base: AtomicUsize::new(0),
-                    len: AtomicU64::new(0),
-                    handle: AtomicU64::new(0),
-                }
-            }; DsaPointer::MAX_SEGMENTS],
+            entries: [const { LocalEntry::new() }; DsaPointer::MAX_SEGMENTS],
             lock: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
@@ -85,12 +155,7 @@ impl AreaLocal {
     #[cfg(loom)]
     pub fn new() -> Self {
         Self {
-            entries: core::array::from_fn(|_| LocalEntry {
-                first: AtomicU64::new(0),
-                base: AtomicUsize::new(0),
-                len: AtomicU64::new(0),
-                handle: AtomicU64::new(0),
-            }),
+            entries: core::array::from_fn(|_| LocalEntry::new()),
             lock: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
@@ -122,16 +187,7 @@ impl AreaLocal {
     /// Where the segment of `pointer` is mapped: (first byte, length).
     #[inline(always)]
     pub(crate) fn find(&self, pointer: DsaPointer) -> Option<(NonNull<u8>, u64)> {
-        let first = pointer.first().raw();
-        let entry = &self.entries[pointer.segment()];
-        if entry.first.load(Ordering::Acquire) != first {
-            return None;
-        }
-        let base = entry.base.load(Ordering::Acquire);
-        let len = entry.len.load(Ordering::Acquire);
-        if len == 0 || entry.first.load(Ordering::Relaxed) != first {
-            return None;
-        }
+        let (base, len) = self.entries[pointer.segment()].find(pointer.first().raw())?;
         NonNull::new(core::ptr::with_exposed_provenance_mut(base)).map(|base| (base, len))
     }
 
@@ -140,20 +196,20 @@ impl AreaLocal {
     #[inline(always)]
     pub(crate) fn address(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
         let entry = &self.entries[pointer.segment()];
-        let first = entry.first.load(Ordering::Acquire);
-        // 2^50 and more for another key: their difference is a multiple of that, for the index is
-        // the same. Nor does the sum below overflow then.
-        let offset = pointer.raw().wrapping_sub(first);
-        let len = entry.len.load(Ordering::Acquire);
-        // Not zero bytes either: those would be found where nothing is.
-        let sane = (bytes as u64).wrapping_sub(1) < DsaPointer::MAX_OFFSET;
-        if !sane || offset + bytes as u64 > len {
-            return None;
-        }
-        let base = entry.base.load(Ordering::Acquire);
-        if entry.first.load(Ordering::Relaxed) != first {
-            return None;
-        }
+        let at = entry.steadily(|first| {
+            // 2^50 and more for another key: their difference is a multiple of that, for the index
+            // is the same.
+            let offset = pointer.raw().wrapping_sub(first);
+            let len = entry.len.load(Ordering::Acquire);
+            // Not zero bytes: those would be found where nothing is. The last one's offset is past
+            // 2^64 only where nothing is, in whose length of zero no offset lies.
+            let more = (bytes as u64).wrapping_sub(1);
+            if more >= DsaPointer::MAX_OFFSET || offset.wrapping_add(more) >= len {
+                return None;
+            }
+            Some((entry.base.load(Ordering::Acquire), offset))
+        });
+        let (base, offset) = at?;
         let at = core::ptr::with_exposed_provenance_mut::<u8>(base + offset as usize);
         // SAFETY: there is a segment, for its length is not zero, and this is inside its mapping.
         unsafe { core::hint::assert_unchecked(!at.is_null()) };
@@ -171,26 +227,13 @@ impl AreaLocal {
 
     /// Handle of the segment of `pointer`, if it is mapped; 0 for memory in place.
     pub(crate) fn handle(&self, pointer: DsaPointer) -> Option<u64> {
-        let first = pointer.first().raw();
-        let entry = &self.entries[pointer.segment()];
-        if entry.first.load(Ordering::Acquire) != first {
-            return None;
-        }
-        let handle = entry.handle.load(Ordering::Acquire);
-        (entry.first.load(Ordering::Acquire) == first).then_some(handle)
+        self.entries[pointer.segment()].handle(pointer.first().raw())
     }
 
     /// The pointer to an address, if it lies in a mapped segment.
     pub(crate) fn reverse(&self, address: usize) -> Option<DsaPointer> {
-        for entry in &self.entries[..self.high.load(Ordering::Acquire)] {
-            let first = DsaPointer::from_raw(entry.first.load(Ordering::Acquire));
-            let base = entry.base.load(Ordering::Relaxed);
-            let len = entry.len.load(Ordering::Relaxed);
-            if first.is_valid() && address >= base && ((address - base) as u64) < len {
-                return Some(DsaPointer::compose(first.key(), (address - base) as u64));
-            }
-        }
-        None
+        let used = &self.entries[..self.high.load(Ordering::Acquire)];
+        used.iter().find_map(|entry| entry.reverse(address))
     }
 
     /// The key that is mapped for a segment index; 0 for none.
@@ -232,11 +275,8 @@ impl LocalGuard<'_> {
     /// Enters a mapping; `handle` is 0 for memory in place. The index's entry must be empty.
     pub(crate) fn insert(&self, key: u32, base: NonNull<u8>, len: u64, handle: u64) {
         let index = key as usize & (DsaPointer::MAX_SEGMENTS - 1);
-        let entry = &self.local.entries[index];
-        entry.base.store(base.as_ptr().expose_provenance(), Ordering::Release);
-        entry.handle.store(handle, Ordering::Relaxed);
-        entry.first.store(DsaPointer::compose(key, 0).raw(), Ordering::Release);
-        entry.len.store(len, Ordering::Release);
+        let base = base.as_ptr().expose_provenance();
+        self.local.entries[index].fill(DsaPointer::compose(key, 0), base, len, handle);
         let high = self.local.high.load(Ordering::Relaxed).max(index + 1);
         self.local.high.store(high, Ordering::Release);
     }
@@ -244,10 +284,7 @@ impl LocalGuard<'_> {
     /// Takes a mapping out; `None` if there is none, or it is not ours to detach.
     pub(crate) fn remove(&self, index: usize) -> Option<RawSegment> {
         let entry = &self.local.entries[index];
-        let len = entry.len.swap(0, Ordering::AcqRel);
-        if entry.first.swap(0, Ordering::AcqRel) == 0 {
-            return None;
-        }
+        let (len, true) = entry.empty() else { return None };
         let base = core::ptr::with_exposed_provenance_mut(entry.base.load(Ordering::Relaxed));
         Some(RawSegment {
             handle: SegmentHandle::from_raw(entry.handle.load(Ordering::Relaxed))?,
@@ -287,6 +324,12 @@ mod tests {
                 for bytes in [0usize, 1, 64, DsaPointer::MAX_OFFSET as usize, usize::MAX] {
                     assert_eq!(local.address(at(other, offset), bytes), None);
                 }
+            }
+        }
+        // Where nothing is, at the end of what a pointer can say.
+        for raw in [u64::MAX, u64::MAX - 7] {
+            for bytes in [0usize, 1, 8, 9, DsaPointer::MAX_OFFSET as usize, usize::MAX] {
+                assert_eq!(local.address(DsaPointer::from_raw(raw), bytes), None);
             }
         }
         assert_eq!(local.find(DsaPointer::INVALID), None);

@@ -1,11 +1,16 @@
-//! Models of the truth byte, in every interleaving and with every order that weak memory allows
-//! (`cfg(loom)`): what a slab's owner and others do to it without a lock.
+//! Models in every interleaving and with every order that weak memory allows (`cfg(loom)`). Here: of
+//! the truth byte, and what a slab's owner and others do to it without a lock. Below: looking in the
+//! process's table.
 //!
 //! The functions are those that ship; the slab around them is a header without memory. Loom reports
 //! two that use an object's memory without one being ordered after the other.
 
+mod local;
+
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+#[cfg(dsm_planted)]
+use dsm_core::planted;
 use dsm_core::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -85,6 +90,8 @@ fn take(world: &World) -> bool {
 
 /// Explores; the model says how it ended, and must end in `ends` ways.
 fn explore(ends: usize, model: impl Fn() -> usize + Send + Sync + 'static) {
+    #[cfg(dsm_planted)]
+    assert!(planted::select(&std::env::var(planted::VARIABLE).unwrap_or_default()));
     let seen = std::sync::Arc::new(AtomicUsize::new(0));
     let all = seen.clone();
     loom::model(move || {

@@ -99,6 +99,8 @@ bugs! {
         "An object is removed by its name, whatever the name means by now.";
     TruthBeforeLink "truth-before-link" "dsa-core/src/heap/publish.rs":
         "An object counts as published before anything leads to it.";
+    EntryUnlooked "entry-unlooked" "dsa-core/src/local.rs":
+        "A reader of the process's table doesn't look again whether the entry is still the same.";
     AdoptedUnsettled "adopted-unsettled" "dsa-core/src/area/recover.rs":
         "A dead owner's slab is given away before its unpublished objects are freed.";
     PublicationIgnored "publication-ignored" "dsa-core/src/area/recover.rs":

@@ -2,7 +2,7 @@
 
 use dsm_core::planted::Bug;
 
-use crate::probe::Probe;
+use crate::probe::{LIB, Probe};
 
 /// A bug, what is to catch it, and words that must occur in what is said then (so that it is
 /// caught for what it is, and not because something is missing for a test).
@@ -26,6 +26,10 @@ const fn lock_model(name: &'static str) -> Probe {
 
 const fn namespace_model(name: &'static str) -> Probe {
     Probe::Test { package: "dsm-core", target: "loom_namespace", name, model: true }
+}
+
+const fn area_model(name: &'static str) -> Probe {
+    Probe::Test { package: "dsa-core", target: LIB, name, model: true }
 }
 
 const fn test(package: &'static str, target: &'static str, name: &'static str) -> Probe {
@@ -99,6 +103,10 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             "this must be refused",
         ),
         Bug::TruthBeforeLink => (images("allocate-into"), "objects, before"),
+        Bug::EntryUnlooked => (
+            area_model("model::local::an_address_is_never_said_to_lie_where_it_doesnt"),
+            "halves of two mappings",
+        ),
         Bug::AdoptedUnsettled => {
             (deeper("allocate-into-refill", Some(30)), "an unpublished object is left")
         }

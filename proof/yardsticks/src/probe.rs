@@ -24,6 +24,9 @@ const LEAST: u64 = 60;
 /// Seconds that a probe may take without a bug.
 const MOST: u64 = 300;
 
+/// The target that is the library itself.
+pub(crate) const LIB: &str = "lib";
+
 /// What is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
@@ -33,7 +36,7 @@ pub(crate) enum Probe {
     Swarm { seconds: u64 },
     /// `crash models`, one of them.
     Play { model: &'static str, iterations: u64 },
-    /// A test of a crate; one of loom's if `model`.
+    /// A test of a crate, in the target of that name or [`LIB`]; one of loom's if `model`.
     Test { package: &'static str, target: &'static str, name: &'static str, model: bool },
 }
 
@@ -139,8 +142,9 @@ impl Builder {
         }
         let Program { package, target, flags, directory } = program;
         let how: &[&str] = match probe {
-            Probe::Test { .. } => &["test", "--no-run", "--test"],
-            _ => &["build", "--bin"],
+            Probe::Test { target: LIB, .. } => &["test", "--no-run", "--lib"],
+            Probe::Test { .. } => &["test", "--no-run", "--test", target],
+            _ => &["build", "--bin", target],
         };
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let output = Command::new(cargo)
@@ -148,7 +152,7 @@ impl Builder {
             .env("RUSTFLAGS", flags)
             .env("CARGO_TARGET_DIR", self.root.join(directory))
             .args(how)
-            .args([target, "-p", package, "--profile", "yardsticks", "--message-format", "json"])
+            .args(["-p", package, "--profile", "yardsticks", "--message-format", "json"])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -157,7 +161,10 @@ impl Builder {
         let executable = messages
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["target"]["name"] == target)
+            .filter(|message| match target {
+                LIB => message["target"]["name"] == package.replace('-', "_"),
+                target => message["target"]["name"] == target,
+            })
             .find_map(|message| message["executable"].as_str().map(PathBuf::from));
         match executable {
             Some(executable) if output.status.success() => {
