@@ -35,7 +35,7 @@ use crate::memory::{Memory, Shared};
 /// First word of every segment of an area: "DSAREA" and two digits.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DSAREA01");
 /// Changed with every change of the layout.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Directory entries in the control block.
 pub(crate) const INLINE_ENTRIES: usize = 16;
 
@@ -164,11 +164,11 @@ pub(crate) struct AreaHeader {
     pub(crate) retired: AtomicU64,
     /// Entries below this have been used.
     pub(crate) entries: AtomicU32,
-    /// Tells heaps apart.
-    pub(crate) nonce: AtomicU32,
     /// 1 if the area lies in memory of the caller's.
     pub(crate) in_place: AtomicU32,
-    _reserved: AtomicU32,
+    /// The number of the next heap or attachment. It doesn't wrap: a billion a second would take
+    /// three centuries.
+    pub(crate) numbers: AtomicU64,
     /// Slabs of each class that nobody owns: a hint.
     pub(crate) orphans: [AtomicU16; CLASSES],
     pub(crate) inline: [Entry; INLINE_ENTRIES],

@@ -216,8 +216,11 @@ impl ClassHints {
 /// One for each thread and area: a heap that finds it in use for another area, mapping or
 /// participant starts from nothing, and what it owned stays unused until the participant ends.
 pub struct HeapLocal {
-    /// Owner word of the slabs of this heap; 0 if it has no identity (yet, or after a fork).
+    /// The heap's number, which is the owner word of its slabs; 0 if it has none (yet, or after a
+    /// fork).
     pub(crate) me: Cell<u64>,
+    /// Whose heap it is: the participant's packed id.
+    pub(crate) participant: Cell<u64>,
     /// Which attachment of which area the hints are for.
     pub(crate) instance: Cell<u64>,
     pub(crate) classes: [ClassHints; CLASSES],
@@ -229,6 +232,7 @@ impl HeapLocal {
     pub const fn new() -> Self {
         Self {
             me: Cell::new(0),
+            participant: Cell::new(0),
             instance: Cell::new(0),
             classes: [const { ClassHints::new() }; CLASSES],
         }
@@ -237,6 +241,7 @@ impl HeapLocal {
     /// Forgets everything, without touching shared memory.
     pub fn wipe(&self) {
         self.me.set(0);
+        self.participant.set(0);
         self.instance.set(0);
         for class in &self.classes {
             class.wipe();

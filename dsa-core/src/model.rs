@@ -1,10 +1,11 @@
 //! Models in every interleaving and with every order that weak memory allows (`cfg(loom)`). Here: of
-//! the truth byte, and what a slab's owner and others do to it without a lock. Below: looking in the
-//! process's table.
+//! the truth byte, and what a slab's owner and others do to it without a lock. Below: looking for the
+//! slabs of the dead, and in the process's table.
 //!
 //! The functions are those that ship; the slab around them is a header without memory. Loom reports
 //! two that use an object's memory without one being ordered after the other.
 
+mod adoption;
 mod local;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,9 +21,29 @@ use crate::area::{begin, complete};
 use crate::heap::free_remotely;
 use crate::hints::HeapLocal;
 use crate::pointer::DsaPointer;
-use crate::slab::{FREE, Slab, SlabHeader, UNPUBLISHED, USED};
+use crate::slab::{FREE, Owner, Slab, SlabHeader, UNPUBLISHED, USED};
 
 const OBJECT: DsaPointer = DsaPointer::from_raw(1 << 50 | 64);
+
+/// The header of a slab of one object.
+fn header(owner: Owner) -> SlabHeader {
+    SlabHeader {
+        owner: AtomicU64::new(owner.heap),
+        truth: AtomicU64::new(0),
+        recip: AtomicU32::new(0),
+        count: AtomicU16::new(1),
+        start: AtomicU16::new(0),
+        next: AtomicU64::new(0),
+        prev: AtomicU64::new(0),
+        dest: AtomicU64::new(0),
+        publishing: AtomicU16::new(0),
+        cursor: AtomicU16::new(0),
+        countdown: AtomicU16::new(0),
+        pending: AtomicU8::new(0),
+        list: AtomicU8::new(0),
+        participant: AtomicU64::new(owner.participant),
+    }
+}
 
 /// A slab with one object, and what lies in the object.
 struct World {
@@ -34,21 +55,7 @@ struct World {
 impl World {
     fn new(truth: u8) -> Arc<Self> {
         Arc::new(Self {
-            header: SlabHeader {
-                owner: AtomicU64::new(1 << 16),
-                truth: AtomicU64::new(0),
-                recip: AtomicU32::new(0),
-                count: AtomicU16::new(1),
-                start: AtomicU16::new(0),
-                next: AtomicU64::new(0),
-                prev: AtomicU64::new(0),
-                dest: AtomicU64::new(0),
-                publishing: AtomicU16::new(0),
-                cursor: AtomicU16::new(0),
-                countdown: AtomicU16::new(0),
-                pending: AtomicU8::new(0),
-                list: AtomicU8::new(0),
-            },
+            header: header(Owner { heap: 16, participant: 1 << 16 }),
             truth: AtomicU8::new(truth),
             memory: UnsafeCell::new(0),
         })

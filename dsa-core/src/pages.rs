@@ -11,19 +11,26 @@
 //! a change is one walk up: all of it in a number of steps that grows with the logarithm of the
 //! segment's size. Adjacent free runs need no coalescing: they are neighbours in the bitmap.
 //!
-//! **Who writes**: everything here is read and written under the area's page lock, but for words of
-//! runs that the reader itself keeps allocated. The largest free run and the count of free units
-//! are copied to the segment's directory entry, so that a segment is chosen without mapping it.
+//! **Who writes**: everything here is written under the area's page lock, and read under it but for
+//! the words. Those are released and acquired: who sees a word sees the header that was stored
+//! before it, and of another's run no more than that, since it may be gone at once. The largest free
+//! run and the count of free units are copied to the segment's directory entry, so that a segment is
+//! chosen without mapping it.
 //!
 //! **After a crash**: whoever takes the page lock from a dead owner calls [`Pages::rebuild`], which
 //! makes the bitmap and the tree from the words. Pages beyond the watermark are free and their
 //! words are still 0, so the rebuild doesn't look there.
 
-use dsm_core::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use dsm_core::planted::{Bug, planted};
+use dsm_core::sync::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
 
 use crate::error::Corruption;
 use crate::layout::{Geometry, UNIT_PAGES};
 use crate::memory::{Memory, Shared};
+use crate::slab::{Owner, SlabHeader};
 
 /// What a run of pages is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +64,23 @@ impl Run {
 
     pub(crate) const fn pack(self) -> u32 {
         (self.kind as u32) << Self::LEN_BITS | self.pages
+    }
+
+    /// The run that starts at the page of `word`, if one does.
+    pub(crate) fn load(word: &AtomicU32) -> Result<Option<Self>, Corruption> {
+        let order = if planted(Bug::PageWordRelaxed) { Relaxed } else { Acquire };
+        Self::unpack(word.load(order))
+    }
+
+    /// The run starts at the page of `word`: what it is found by.
+    pub(crate) fn store(self, word: &AtomicU32) {
+        word.store(self.pack(), Release);
+    }
+
+    /// Whether the run starts at the page of `word`, and its header says `owner`. The page lock is
+    /// held.
+    pub(crate) fn is_still(self, word: &AtomicU32, header: &SlabHeader, owner: Owner) -> bool {
+        word.load(Acquire) == self.pack() && header.owner() == owner
     }
 
     /// `None` for 0; an error for a word that no run has.
@@ -155,17 +179,17 @@ impl<'m> Pages<'m> {
         self.rebuild(self.geometry.meta_pages)
     }
 
-    fn word(&self, page: u32) -> Result<&'m AtomicU32, Corruption> {
+    pub(crate) fn word(&self, page: u32) -> Result<&'m AtomicU32, Corruption> {
         self.memory.at(self.geometry.word(page))
     }
 
-    /// The run that starts at `page`, if one does. May be called without the lock for a run that
-    /// cannot go away meanwhile.
+    /// The run that starts at `page`, if one does. Without the lock that may be over at once, but for
+    /// a run that the caller keeps allocated.
     pub(crate) fn run(&self, page: u32) -> Result<Option<Run>, Corruption> {
         if page >= self.geometry.pages {
             return Ok(None);
         }
-        let run = Run::unpack(self.word(page)?.load(Relaxed))?;
+        let run = Run::load(self.word(page)?)?;
         match run {
             Some(run) if run.pages > self.geometry.pages - page => {
                 Err(Corruption::new("a run that leaves its segment", u64::from(page)))
@@ -176,13 +200,13 @@ impl<'m> Pages<'m> {
 
     /// The truth: a run now starts at `page` (whose pages are free).
     pub(crate) fn store_run(&self, page: u32, run: Run) -> Result<(), Corruption> {
-        self.word(page)?.store(run.pack(), dsm_core::sync::Ordering::Release);
+        run.store(self.word(page)?);
         Ok(())
     }
 
     /// The truth: the run at `page` is free.
     pub(crate) fn clear_run(&self, page: u32) -> Result<(), Corruption> {
-        self.word(page)?.store(0, dsm_core::sync::Ordering::Release);
+        self.word(page)?.store(0, Release);
         Ok(())
     }
 
@@ -293,9 +317,7 @@ impl<'m> Pages<'m> {
     pub(crate) fn publish_run(&self, page: u32, pages: u32) -> Result<bool, Corruption> {
         let from = Run { kind: Kind::Unpublished, pages }.pack();
         let to = Run { kind: Kind::Large, pages }.pack();
-        let (success, failure) =
-            (dsm_core::sync::Ordering::AcqRel, dsm_core::sync::Ordering::Relaxed);
-        Ok(self.word(page)?.compare_exchange(from, to, success, failure).is_ok())
+        Ok(self.word(page)?.compare_exchange(from, to, AcqRel, Relaxed).is_ok())
     }
 
     /// Calls `each` with every run below `watermark`, in order.

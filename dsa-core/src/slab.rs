@@ -7,24 +7,28 @@
 //! freed (see `area::free_from`). And the header's owner word:
 //!
 //! ```text
-//!    63       62..48     47..16       15..0
-//! +---------+---------+------------+---------+      0         no slab here
-//! | watched |  nonce  | generation |  index  |      ORPHAN    a slab that nobody owns
-//! +---------+---------+------------+---------+      MIXED     a unit used page by page
+//!    63              62..0
+//! +---------+------------------------+      0         no slab here
+//! | watched |    number of a heap    |      ORPHAN    a slab that nobody owns
+//! +---------+------------------------+      MIXED     a unit used page by page
 //! ```
 //!
-//! Generation and index are the participant's; the nonce tells the heaps of one participant apart
-//! (one that was forgotten, and its successor), so that no two heaps ever own one slab. *Watched*
-//! diverts the owner's own frees to the slow path, which counts them until the slab is worth
-//! offering again: offering a slab with one free object would cost a scan each (five times the
-//! time in bursts).
+//! The area numbers its heaps, and no number is given out twice: two heaps of one participant (one
+//! that was forgotten, and its successor) never take each other's slab for their own. `participant`
+//! says whose heap it is. It is stored before the owner word names the heap, while that names none,
+//! so that it is right whenever the owner word names one. *Watched* diverts the owner's own frees to
+//! the slow path, which counts them until the slab is worth offering again: offering a slab with one
+//! free object would cost a scan each (five times the time in bursts).
 //!
 //! **Who writes**: the owner allocates by storing 1 (or 2) over a 0 and frees by storing 0; nobody
 //! else ever turns a 0 into anything. Others free by a compare-and-swap of 1 (or 2) to 0, which is
 //! their last access to the slab; before it they mark the slab pending. The page lock's holder alone
 //! turns a 1 or 2 into a 3, and a 3 into a 0. Owner words change as the page lock's holder makes or
 //! unmakes the slab, when the owner lets go, and when the area lock's holder adopts a dead owner's
-//! slab.
+//! slab. The memory of a header has other uses while its pages are no slab (another run's header,
+//! another slab's truth bytes), so that it says something only under a page word that says slab: who
+//! is neither the owner nor holds the page lock reads that word first, and what it makes of the
+//! header is a guess until the page lock's holder has looked.
 //!
 //! **Derived or private**: `next`, `prev`, `list`, `cursor`, `countdown` belong to the owner alone
 //! and mean nothing to the next one. `pending` is a hint. The rest is constant while the slab
@@ -38,12 +42,14 @@
 //! slabs of objects of 1,024 and more (at most four): four bytes at the side area's end; all others:
 //! at the slab's start, before the objects.
 
+use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::class::{CLASSES, SIZES, natural_align, reciprocal};
-use crate::error::Corruption;
+use crate::error::{Corruption, Error};
 use crate::layout::{Geometry, PAGE, SIDE_MINI_TRUTH, UNIT, UNIT_PAGES};
 use crate::memory::{Memory, Shared};
+use crate::pages::Run;
 use crate::pointer::DsaPointer;
 use crate::racy_scan;
 
@@ -51,12 +57,10 @@ use crate::racy_scan;
 pub(crate) const MIXED: u64 = 2;
 /// Owner word of a slab whose owner has left.
 pub(crate) const ORPHAN: u64 = 1;
-/// Owner words from here on name somebody.
-pub(crate) const FIRST_OWNER: u64 = 1 << 16;
+/// Owner words from here on name a heap.
+pub(crate) const FIRST_OWNER: u64 = 16;
 /// Bit of the owner word: frees are counted.
 pub(crate) const WATCHED: u64 = 1 << 63;
-/// Bits of the owner word that are the participant's packed id.
-pub(crate) const PARTICIPANT: u64 = (1 << 48) - 1;
 
 /// Truth byte: free.
 pub(crate) const FREE: u8 = 0;
@@ -106,6 +110,24 @@ pub(crate) struct SlabHeader {
     /// Others have freed here since the owner last looked.
     pub(crate) pending: AtomicU8,
     pub(crate) list: AtomicU8,
+    /// Packed id of the participant whose heap the owner word names.
+    pub(crate) participant: AtomicU64,
+}
+
+/// Who has a slab, or an unpublished run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    /// An owner word, but for the bit that says whether frees are counted.
+    pub(crate) heap: u64,
+    /// Packed id of the participant whose heap that is, if it names one.
+    pub(crate) participant: u64,
+}
+
+impl Owner {
+    /// Whether it is a heap: not nobody, and not the pages of a slab that is being made.
+    pub(crate) fn is_heap(self) -> bool {
+        self.heap >= FIRST_OWNER
+    }
 }
 
 #[cfg(not(loom))]
@@ -177,6 +199,20 @@ pub(crate) struct Slab<'m> {
 }
 
 impl SlabHeader {
+    /// Gives the slab, or the run, to a heap; so far it is no heap's.
+    pub(crate) fn give_to(&self, owner: Owner) {
+        self.participant.store(owner.participant, Ordering::Release);
+        self.owner.store(owner.heap, Ordering::Release);
+    }
+
+    /// Who has it. A guess, unless the page lock is held.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner {
+            heap: self.owner.load(Ordering::Acquire) & !WATCHED,
+            participant: self.participant.load(Ordering::Acquire),
+        }
+    }
+
     /// Makes this (the header of a unit) that of a unit used page by page.
     pub(crate) fn set_mixed(&self, geometry: &Geometry, unit: u32) {
         // The owner first: a slab that still has one must have its class, too. No page of the unit
@@ -211,6 +247,40 @@ impl<'m> Slab<'m> {
         // SAFETY: no bytes.
         let memory = unsafe { Memory::new(core::ptr::NonNull::dangling(), 0) };
         Self { header, memory, pointer: DsaPointer::INVALID, mini: true }
+    }
+
+    /// Makes a slab of `run`, at the page of `word`: it belongs to nobody, is found by its word, is
+    /// filled in by `build`, and belongs to its owner. The page lock is held. Killed in between it
+    /// leaves a slab without an owner.
+    pub(crate) fn make(
+        &self,
+        run: Run,
+        word: &AtomicU32,
+        owner: Owner,
+        build: impl FnOnce() -> Result<(), Corruption>,
+    ) -> Result<(), Corruption> {
+        // A unit's header says MIXED so far. That of a page may have been of another run.
+        if self.mini {
+            self.header.owner.store(0, Ordering::Release);
+        }
+        run.store(word);
+        build()?;
+        self.header.give_to(owner);
+        Ok(())
+    }
+
+    /// Whether what was seen of a slab, without the page lock, is so: it is `run`, at the page of
+    /// `word`, and has that owner. What is the dead's or nobody's stays so then as long as the area
+    /// lock is held. `lock` takes the page lock.
+    pub(crate) fn is_really<G>(
+        &self,
+        run: Run,
+        word: &AtomicU32,
+        owner: Owner,
+        lock: impl FnOnce() -> Result<G, Error>,
+    ) -> Result<bool, Error> {
+        let _pages = lock()?;
+        Ok(run.is_still(word, self.header, owner) || planted(Bug::AdoptedUnlooked))
     }
 
     /// Fills in the header and clears the truth bytes, everything but the owner.

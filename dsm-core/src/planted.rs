@@ -99,6 +99,10 @@ bugs! {
         "An object is removed by its name, whatever the name means by now.";
     TruthBeforeLink "truth-before-link" "dsa-core/src/heap/publish.rs":
         "An object counts as published before anything leads to it.";
+    AdoptedUnlooked "adopted-unlooked" "dsa-core/src/slab.rs":
+        "A scan for the property of the dead takes a slab at the first look.";
+    PageWordRelaxed "page-word-relaxed" "dsa-core/src/pages.rs":
+        "A page's word may be seen before the header that was stored before it.";
     EntryUnlooked "entry-unlooked" "dsa-core/src/local.rs":
         "A reader of the process's table doesn't look again whether the entry is still the same.";
     AdoptedUnsettled "adopted-unsettled" "dsa-core/src/area/recover.rs":

@@ -20,6 +20,7 @@ use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT};
 use crate::local::AreaLocal;
 use crate::memory::Memory;
 use crate::pages::Pages;
+use crate::slab::FIRST_OWNER;
 
 /// How an area is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -246,7 +247,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         header.total.store(memory.len(), Ordering::Relaxed);
         header.in_place.store(u32::from(in_place.is_some()), Ordering::Relaxed);
         header.entries.store(1, Ordering::Relaxed);
-        header.nonce.store(1, Ordering::Relaxed);
+        header.numbers.store(FIRST_OWNER, Ordering::Relaxed);
         let entry = &header.inline[0];
         entry.size.store(memory.len(), Ordering::Relaxed);
         let backed = if in_place.is_some() { geometry.pages } else { geometry.meta_pages };
@@ -336,8 +337,8 @@ impl<'n, L: RawLock> Area<'n, L> {
         if let Some(segment) = segment {
             let _kept_by_the_table = segment.into_raw();
         }
-        let instance = u64::from(header.nonce.fetch_add(1, Ordering::Relaxed)) << 32
-            ^ header.segment.area.load(Ordering::Relaxed);
+        let number = header.numbers.fetch_add(1, Ordering::Relaxed);
+        let instance = number ^ header.segment.area.load(Ordering::Relaxed);
         Ok(Self {
             namespace,
             local,

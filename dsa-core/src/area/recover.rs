@@ -11,6 +11,12 @@
 //!   object with truth byte 2 in a dead owner's slab is freed, unless the slab's header says that
 //!   it was being published and its destination holds it: then only the byte was missing.
 //!
+//! The scan looks at page words and headers as they change. What it sees of them may be of different
+//! moments: the word of a slab of the living, made where the dead had one; beside it the dead's name,
+//! from a run of theirs that somebody freed in between. So it is under the page lock, which whoever
+//! makes or unmakes a slab or a run holds, that it looks once more and decides. What is the dead's
+//! then stays the dead's: they do nothing any more, and nobody else takes it without the area lock.
+//!
 //! A slab without any object goes back to the pages, one of the wanted class to the heap that asks,
 //! the rest to nobody (`ORPHAN`), for whoever needs their class next.
 
@@ -28,9 +34,7 @@ use crate::heap::Heap;
 use crate::layout::{Geometry, UNIT_PAGES};
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
-use crate::slab::{
-    FIRST_OWNER, FREE, ORPHAN, PARTICIPANT, Slab, SlabHeader, UNPUBLISHED, USED, WATCHED,
-};
+use crate::slab::{FREE, ORPHAN, Owner, Slab, SlabHeader, UNPUBLISHED, USED};
 
 /// What a scan for the dead's property found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,19 +42,23 @@ pub(crate) struct Adopted {
     /// Slabs that went to the asking heap.
     pub(crate) slabs: u32,
     /// Pages that became free.
-    pub(crate) pages: u32,
+    pub(crate) pages: u64,
 }
 
 /// Remembers the last few answers: a scan meets the same owners again and again.
-struct Deaths<'p> {
+pub(super) struct Deaths<'p> {
     participant: &'p Participant<'p>,
     known: [(u64, bool); 8],
     next: usize,
 }
 
-impl Deaths<'_> {
-    fn is_dead(&mut self, owner: u64) -> bool {
-        let packed = owner & PARTICIPANT;
+impl<'p> Deaths<'p> {
+    pub(super) fn new(participant: &'p Participant<'p>) -> Self {
+        Self { participant, known: [(0, false); 8], next: 0 }
+    }
+
+    /// Whether the participant with this packed id is dead.
+    pub(super) fn is_dead(&mut self, packed: u64) -> bool {
         if let Some((_, dead)) = self.known.iter().find(|(who, _)| *who == packed) {
             return *dead;
         }
@@ -82,8 +90,8 @@ impl<L: RawLock> Area<'_, L> {
                     Kind::Slab | Kind::Mini => {
                         let mini = run.kind == Kind::Mini;
                         let slab = Slab::new(memory, &geometry, key, page, mini)?;
-                        let owner = slab.header.owner.load(Ordering::Acquire);
-                        owner != ORPHAN && owner & !WATCHED < FIRST_OWNER
+                        let owner = slab.header.owner();
+                        owner.heap != ORPHAN && !owner.is_heap()
                     }
                     Kind::Directory => directory != here.raw(),
                     Kind::Meta | Kind::Large | Kind::Unpublished => false,
@@ -144,7 +152,7 @@ impl<L: RawLock> Area<'_, L> {
         participant: &Participant<'_>,
         heir: Option<(&Heap<'_, L>, usize)>,
     ) -> Result<Adopted, Error> {
-        let mut deaths = Deaths { participant, known: [(0, false); 8], next: 0 };
+        let mut deaths = Deaths::new(participant);
         let mut adopted = Adopted::default();
         let mut orphans = [0u16; CLASSES];
         for index in 0..self.entries() {
@@ -155,8 +163,7 @@ impl<L: RawLock> Area<'_, L> {
             let geometry = self.geometry_of(index, memory.len())?;
             let tables = Pages::new(memory, geometry);
             let watermark = entry.watermark.load(Ordering::Acquire);
-            // Runs come and go meanwhile, but not those of the dead: whose runs change hands here
-            // change hands under the area lock.
+            // Runs come and go meanwhile.
             let mut page = 0;
             while page < watermark.min(geometry.pages) {
                 let Some(run) = tables.run(page)? else {
@@ -180,8 +187,8 @@ impl<L: RawLock> Area<'_, L> {
                     }
                     Kind::Unpublished => {
                         let header: &SlabHeader = memory.at(geometry.page_header(page))?;
-                        let owner = header.owner.load(Ordering::Acquire);
-                        if owner >= FIRST_OWNER && deaths.is_dead(owner) {
+                        let owner = header.owner();
+                        if owner.is_heap() && deaths.is_dead(owner.participant) {
                             self.settle_dead_run(
                                 participant,
                                 &tables,
@@ -191,7 +198,7 @@ impl<L: RawLock> Area<'_, L> {
                                 header,
                                 owner,
                             )?;
-                            adopted.pages += run.pages;
+                            adopted.pages += u64::from(run.pages);
                         }
                     }
                     Kind::Meta | Kind::Large | Kind::Directory => {}
@@ -217,37 +224,35 @@ impl<L: RawLock> Area<'_, L> {
         adopted: &mut Adopted,
         orphans: &mut [u16; CLASSES],
     ) -> Result<(), Error> {
-        let mut owner = slab.header.owner.load(Ordering::Acquire);
-        let orphan = owner == ORPHAN;
-        if !orphan && (owner & !WATCHED < FIRST_OWNER || !deaths.is_dead(owner)) {
+        let owner = slab.header.owner();
+        let orphan = owner.heap == ORPHAN;
+        let left = orphan || owner.is_heap() && deaths.is_dead(owner.participant);
+        if !left {
             return Ok(());
         }
-        // It may have given the slab back, and died after that. What it says now stays, whoever has
-        // been given the pages since: the dead do nothing, and nobody else owns slabs in their name.
-        if slab.header.owner.load(Ordering::Acquire) != owner || tables.run(page)? != Some(run) {
+        if !slab.is_really(run, tables.word(page)?, owner, || self.lock_pages(participant))? {
             return Ok(());
         }
         let class = slab.class()?;
         if planted(Bug::AdoptedUnsettled) {
             slab.header.owner.store(ORPHAN, Ordering::Release);
-            owner = ORPHAN;
         }
         if !orphan {
             self.settle_dead_slab(slab)?;
+            slab.header.owner.store(ORPHAN, Ordering::Release);
         }
         if slab.is_empty()? {
             // Nobody allocates from it: it stays empty.
             self.free_slab(participant, slab)?;
-            adopted.pages += slab.pages();
+            adopted.pages += u64::from(slab.pages());
             return Ok(());
         }
         let wanted = heir.filter(|(_, wanted)| *wanted == class);
         if let Some((heap, _)) = wanted {
-            heap.inherit(slab, owner, class)?;
+            heap.inherit(slab, class)?;
             adopted.slabs += 1;
             return Ok(());
         }
-        slab.header.owner.store(ORPHAN, Ordering::Release);
         orphans[class] = orphans[class].saturating_add(1);
         Ok(())
     }
@@ -282,13 +287,13 @@ impl<L: RawLock> Area<'_, L> {
         page: u32,
         run: Run,
         header: &SlabHeader,
-        owner: u64,
+        owner: Owner,
     ) -> Result<(), Error> {
         let pointer = DsaPointer::compose(key, u64::from(page) * crate::layout::PAGE);
         let entry = self.entry(pointer.segment())?;
         let _pages = self.lock_pages(participant)?;
         // Who found it published may have freed it meanwhile, and somebody else have been given it.
-        if tables.run(page)? != Some(run) || header.owner.load(Ordering::Acquire) != owner {
+        if !run.is_still(tables.word(page)?, header, owner) {
             return Ok(());
         }
         let publishing = header.publishing.load(Ordering::Acquire) == 1;

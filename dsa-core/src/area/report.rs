@@ -8,6 +8,7 @@ use dsm_core::participant::Participant;
 use dsm_core::sync::Ordering;
 
 use super::Area;
+use super::recover::Deaths;
 use crate::class::SIZES;
 use crate::error::{Corruption, Error};
 use crate::header::{AreaHeader, MAGIC, state};
@@ -15,10 +16,7 @@ use crate::layout::{Geometry, PAGE, UNIT_PAGES};
 use crate::memory::Memory;
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
-use crate::slab::{
-    FIRST_OWNER, FREE, FREEING, MIXED, ORPHAN, PARTICIPANT, Slab, SlabHeader, UNPUBLISHED, USED,
-    WATCHED,
-};
+use crate::slab::{FREE, FREEING, MIXED, ORPHAN, Slab, SlabHeader, UNPUBLISHED, USED};
 
 /// Figures of an area, in bytes. Read without a lock: each is right, together they may be of
 /// slightly different moments.
@@ -159,8 +157,8 @@ impl<L: RawLock> Area<'_, L> {
         self.walk(
             &mut |slab, _, _| {
                 slab.class()?;
-                let owner = slab.header.owner.load(Ordering::Relaxed) & !WATCHED;
-                if owner != ORPHAN && owner < FIRST_OWNER {
+                let owner = slab.header.owner();
+                if owner.heap != ORPHAN && !owner.is_heap() {
                     return Err(Corruption::new("a slab without an owner", slab.pointer.raw()));
                 }
                 for index in 0..slab.count() {
@@ -204,17 +202,11 @@ impl<L: RawLock> Area<'_, L> {
         report: &mut Report,
     ) -> Result<(), Error> {
         let mut abandoned = 0;
-        let mut last = (0, false);
+        let mut deaths = Deaths::new(participant);
         self.walk(
             &mut |slab, _, _| {
-                let owner = slab.header.owner.load(Ordering::Relaxed) & PARTICIPANT;
-                if owner != last.0 {
-                    let id = dsm_core::handle::ParticipantId::unpack(owner);
-                    let dead = owner != participant.packed()
-                        && id.is_some_and(|id| participant.peers().is_dead(id));
-                    last = (owner, dead || owner == ORPHAN);
-                }
-                abandoned += u64::from(last.1);
+                let owner = slab.header.owner();
+                abandoned += u64::from(!owner.is_heap() || deaths.is_dead(owner.participant));
                 Ok(())
             },
             &mut Report::default(),
@@ -244,8 +236,8 @@ impl<L: RawLock> Area<'_, L> {
                     Kind::Slab | Kind::Mini => {
                         let mini = run.kind == Kind::Mini;
                         let slab = Slab::new(memory, &geometry, key, page, mini)?;
-                        let owner = slab.header.owner.load(Ordering::Acquire);
-                        if owner != ORPHAN && owner & !WATCHED < FIRST_OWNER {
+                        let owner = slab.header.owner();
+                        if owner.heap != ORPHAN && !owner.is_heap() {
                             // Being made or unmade at this moment.
                             return Ok(());
                         }

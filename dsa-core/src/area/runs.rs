@@ -22,17 +22,17 @@ use crate::layout::{Geometry, PAGE, UNIT_PAGES};
 use crate::memory::Memory;
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
-use crate::slab::{MIXED, Slab, SlabHeader};
+use crate::slab::{MIXED, Owner, Slab, SlabHeader};
 
 /// What a run is for.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// An object.
     Large,
-    /// An object of this heap (owner word) that is not published yet.
-    Unpublished(u64),
+    /// An object of this heap that is not published yet.
+    Unpublished(Owner),
     /// A slab of a class for this heap.
-    Slab { class: usize, owner: u64, mini: bool },
+    Slab { class: usize, owner: Owner, mini: bool },
 }
 
 impl Purpose {
@@ -144,17 +144,13 @@ impl<L: RawLock> Area<'_, L> {
                 header.dest.store(0, Ordering::Relaxed);
                 header.publishing.store(0, Ordering::Relaxed);
                 header.count.store(0, Ordering::Relaxed);
-                header.owner.store(owner, Ordering::Release);
+                header.owner.store(0, Ordering::Release);
+                header.give_to(owner);
                 tables.store_run(page, run)?;
             }
             Purpose::Slab { class, owner, mini } => {
                 let slab = Slab::new(memory, geometry, key, page, mini)?;
-                if mini {
-                    slab.header.owner.store(0, Ordering::Release);
-                }
-                tables.store_run(page, run)?;
-                slab.init(geometry, class)?;
-                slab.header.owner.store(owner, Ordering::Release);
+                slab.make(run, tables.word(page)?, owner, || slab.init(geometry, class))?;
             }
         }
         Ok(())

@@ -31,12 +31,14 @@ use dsm_core::sync::{AtomicU8, AtomicU32, Ordering};
 
 use crate::area::{Area, Purpose};
 use crate::class::{class_for, class_of};
-use crate::error::{Error, FreeError};
+use crate::error::{Corruption, Error, FreeError};
 use crate::hints::HeapLocal;
 use crate::layout::{PAGE, SIDE, UNITS_AT};
 use crate::pages::Run;
 use crate::pointer::DsaPointer;
-use crate::slab::{FREE, MIXED, PARTICIPANT, SlabHeader, USED, index_in, is_allocated};
+use crate::slab::{
+    FIRST_OWNER, FREE, MIXED, Owner, SlabHeader, USED, WATCHED, index_in, is_allocated,
+};
 
 bitflags::bitflags! {
     /// What an allocation may do.
@@ -61,10 +63,6 @@ pub const MAX_REQUEST: usize = (1 << 30) - 1;
 #[doc(alias = "MaxAllocHugeSize")]
 pub const MAX_HUGE_REQUEST: usize = usize::MAX / 2;
 
-/// Where the nonce of an owner word starts, and how many there are.
-const NONCE_SHIFT: u32 = 48;
-const NONCES: u32 = 1 << 15;
-
 /// One thread's right to allocate and free in an area; see the module's essay. Neither `Send` nor
 /// `Sync`.
 pub struct Heap<'h, L> {
@@ -84,32 +82,38 @@ impl<'h, L: RawLock> Heap<'h, L> {
         Ok(heap)
     }
 
-    /// Makes sure that the hints are this participant's, of this attachment.
+    /// Makes sure that the hints are this participant's, of this attachment. Returns the heap's
+    /// number.
     pub(crate) fn identify(&self) -> Result<u64, Error> {
-        let packed = self.participant.packed();
-        let me = self.local.me.get();
-        if packed == 0 {
+        if self.participant.packed() == 0 {
             self.local.wipe();
             return Err(Error::Lock(LockError::NotRegistered));
         }
-        if me & PARTICIPANT == packed && self.local.instance.get() == self.area.instance() {
-            return Ok(me);
+        if self.knows_its_hints() {
+            return Ok(self.local.me.get());
         }
         self.local.wipe();
-        let nonce = self.area.header().nonce.fetch_add(1, Ordering::Relaxed) % NONCES;
-        let me = packed | u64::from(nonce) << NONCE_SHIFT;
+        let me = self.area.header().numbers.fetch_add(1, Ordering::Relaxed);
+        if me & WATCHED != 0 || me < FIRST_OWNER {
+            return Err(Corruption::new("the number of a heap", me).into());
+        }
+        self.local.participant.set(self.participant.packed());
         self.local.instance.set(self.area.instance());
         self.local.me.set(me);
         Ok(me)
+    }
+
+    /// What owner words say of this heap, whose number is `me`.
+    pub(crate) fn as_owner(&self, me: u64) -> Owner {
+        Owner { heap: me, participant: self.participant.packed() }
     }
 
     /// Whether the hints are this participant's and of this attachment: another heap may have been
     /// given the same `HeapLocal` since, and its area, to whose memory they point, may be gone.
     #[inline(always)]
     fn knows_its_hints(&self) -> bool {
-        let me = self.local.me.get();
-        me != 0
-            && me & PARTICIPANT == self.participant.packed()
+        self.local.me.get() != 0
+            && self.local.participant.get() == self.participant.packed()
             && self.local.instance.get() == self.area.instance()
     }
 
@@ -238,7 +242,10 @@ impl<'h, L: RawLock> Heap<'h, L> {
         let Ok(pages) = u32::try_from(pages) else {
             return Err(Error::InvalidRequestSize(size as u64));
         };
-        let purpose = if value == USED { Purpose::Large } else { Purpose::Unpublished(me) };
+        let purpose = match value {
+            USED => Purpose::Large,
+            _ => Purpose::Unpublished(self.as_owner(me)),
+        };
         let allocated = self.area.allocate_run(self.participant, pages, purpose, &mut || {
             Ok(self.area.adopt(self.participant, None)?.pages > 0)
         })?;

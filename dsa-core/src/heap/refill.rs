@@ -167,7 +167,7 @@ impl<L: RawLock> Heap<'_, L> {
 
     fn slab_from_pages(&self, class: usize, me: u64, mini: bool) -> Result<(), Error> {
         let hints = &self.local.classes[class];
-        let purpose = Purpose::Slab { class, owner: me, mini };
+        let purpose = Purpose::Slab { class, owner: self.as_owner(me), mini };
         let pages = if mini { 1 } else { crate::layout::UNIT_PAGES };
         let found = Cell::new(false);
         let allocated = self.area.allocate_run(self.participant, pages, purpose, &mut || {
@@ -190,16 +190,11 @@ impl<L: RawLock> Heap<'_, L> {
         }
     }
 
-    /// Takes over a slab of `owner`, dead or gone. The area lock is held.
-    pub(crate) fn inherit(&self, slab: &Slab<'_>, owner: u64, class: usize) -> Result<(), Error> {
+    /// Takes over a slab of nobody. The area lock is held.
+    pub(crate) fn inherit(&self, slab: &Slab<'_>, class: usize) -> Result<(), Error> {
         let me = self.local.me.get();
         let hints = &self.local.classes[class];
-        let won =
-            slab.header.owner.compare_exchange(owner, me, Ordering::AcqRel, Ordering::Relaxed);
-        if won.is_err() {
-            let what = "a slab changed hands without the area lock";
-            return Err(Corruption::new(what, slab.pointer.raw()).into());
-        }
+        slab.header.give_to(self.as_owner(me));
         slab.header.cursor.store(0, Ordering::Relaxed);
         slab.header.list.store(LIST_NONE, Ordering::Relaxed);
         slab.header.pending.swap(0, Ordering::AcqRel);

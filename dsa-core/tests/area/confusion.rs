@@ -4,7 +4,7 @@
 use dsa_core::{Area, AreaLocal, Flags, HeapLocal, Options};
 use sim::HeapMachine;
 
-use crate::support::{A, leak, start};
+use crate::support::{A, free, leak, start};
 
 #[test]
 fn hints_made_for_another_area_are_not_followed() {
@@ -24,6 +24,29 @@ fn hints_made_for_another_area_are_not_followed() {
     assert_ne!(first, second);
     assert_eq!(mine.size_of_object(second).unwrap(), 64);
     mine.check(p.participant).unwrap();
+}
+
+/// One heap stays; others of its participant come and go, more than 2^15 and 2^16 of them.
+#[test]
+fn no_heap_has_the_number_of_another_one() {
+    let machine = HeapMachine::new();
+    let p = start(&machine);
+    let (area, heap) = p.create(&Options::default());
+    let local = HeapLocal::new();
+    for number in 0..(1 << 16) + 100 {
+        local.wipe();
+        let other = area.heap(p.participant, &local).unwrap();
+        if number % (1 << 15) < (1 << 15) - 100 && number % (1 << 15) > 100 {
+            continue;
+        }
+        let object = heap.allocate(64).unwrap();
+        free(&other, object);
+        // To the heap that has its slab, the object would be the next one to give out.
+        assert_ne!(other.allocate(64).unwrap(), object, "from a slab of another heap");
+        other.release().unwrap();
+    }
+    let report = area.check(p.participant).unwrap();
+    assert_eq!(report.abandoned_slabs, report.slabs - 1);
 }
 
 #[test]

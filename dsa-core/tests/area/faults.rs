@@ -225,11 +225,13 @@ fn attaching_something_else_is_refused() {
     // SAFETY: as above.
     let fingerprint = unsafe { header.add(16) }.cast::<u64>();
     // SAFETY: nobody else looks at it now.
+    let ours = unsafe { version.read() };
+    // SAFETY: as above.
     unsafe { version.write(77) };
     let q = start(&machine);
     assert!(matches!(q.attach(area.handle().unwrap()), Err(Error::Version(77, _))));
     // SAFETY: as above.
-    unsafe { version.write(1) };
+    unsafe { version.write(ours) };
     // SAFETY: as above.
     unsafe { fingerprint.write(5) };
     assert!(matches!(q.attach(area.handle().unwrap()), Err(Error::Fingerprint(5, _))));

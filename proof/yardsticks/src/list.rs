@@ -103,6 +103,14 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             "this must be refused",
         ),
         Bug::TruthBeforeLink => (images("allocate-into"), "objects, before"),
+        Bug::AdoptedUnlooked => (
+            area_model("model::adoption::a_slab_of_the_living_is_never_taken_for_one_of_the_dead"),
+            "what lives was taken for dead",
+        ),
+        Bug::PageWordRelaxed => (
+            area_model("model::adoption::who_sees_a_slabs_word_sees_its_header"),
+            "the header as it was for another run",
+        ),
         Bug::EntryUnlooked => (
             area_model("model::local::an_address_is_never_said_to_lie_where_it_doesnt"),
             "halves of two mappings",
