@@ -21,7 +21,7 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::{Error, MemoryError};
-use crate::layout::{depth_of, expressible, pointer_of};
+use crate::layout::{Fresh, depth_of, expressible, pointer_of};
 use crate::partition::Partition;
 use crate::step::step;
 use crate::store::Store;
@@ -87,9 +87,9 @@ impl<S: Store> Partition<'_, S> {
         self.commit(HANG, [u64::from(first), 0])
     }
 
-    /// Enters a new chunk with `count` entries from `fresh` on.
-    pub(crate) fn add_chunk(&self, chunk: u32, fresh: u32, count: u32) -> Result<(), Error> {
-        self.commit(ADD_CHUNK, [u64::from(chunk), u64::from(fresh) | u64::from(count) << 32])
+    /// Enters a new chunk.
+    pub(crate) fn add_chunk(&self, chunk: u32, fresh: Fresh) -> Result<(), Error> {
+        self.commit(ADD_CHUNK, [u64::from(chunk), fresh.word()])
     }
 
     /// Takes a chunk out of the list and frees it.
@@ -144,7 +144,7 @@ impl<S: Store> Partition<'_, S> {
             REDIRECT => self.line().directory.store(words[0], Ordering::Release),
             HANG => self.line().overflow.store(words[0] as u32, Ordering::Release),
             ADD_CHUNK => {
-                self.line().fresh.store(words[1], Ordering::Relaxed);
+                Fresh::from_word(words[1]).store(&self.line().fresh);
                 self.line().chunks.store(words[0] as u32, Ordering::Relaxed);
             }
             DROP_CHUNK if words[0] == 0 => {

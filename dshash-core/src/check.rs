@@ -14,7 +14,7 @@ use dsm_core::sync::Ordering;
 use crate::error::Error;
 use crate::hash;
 use crate::layout::{
-    Bucket, LIVE, MARK, POISON, SLOTS, WINDOW, depth_of, pointer_of, segment_mask,
+    Bucket, Fresh, LIVE, MARK, POISON, SLOTS, WINDOW, depth_of, pointer_of, segment_mask,
 };
 use crate::partition::{Caller, Partition, in_window};
 use crate::store::Store;
@@ -340,7 +340,7 @@ impl<S: Store> Partition<'_, S> {
         }
         // All marked ones were live, and as many as are live: each live one is referred to once.
         self.each_chunk_entry(|word| word & !MARK)?;
-        let mut free = line.fresh.load(Ordering::Relaxed) >> 32;
+        let mut free = u64::from(Fresh::load(&line.fresh).count());
         let mut next = line.free.load(Ordering::Relaxed);
         while next != 0 {
             let word = self.core.entry(next)?.word().load(Ordering::Relaxed);
@@ -362,13 +362,10 @@ impl<S: Store> Partition<'_, S> {
 
     /// Replaces the header of every entry that was ever used.
     fn each_chunk_entry(&self, mut replace: impl FnMut(u64) -> u64) -> Result<(), Error> {
-        let fresh = self.line().fresh.load(Ordering::Relaxed);
-        let (first, left) = (fresh as u32, fresh >> 32);
-        let units = (self.core.stride() / crate::layout::UNIT) as u32;
-        let end = first.wrapping_add(left as u32 * units);
+        let fresh = Fresh::load(&self.line().fresh);
         self.every_entry(|reference, entry| {
             // Never used: arbitrary bytes.
-            if left != 0 && (first..end).contains(&reference) {
+            if fresh.has(reference, self.core.stride()) {
                 replace(0);
                 return;
             }

@@ -22,9 +22,9 @@ use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, MemoryError};
 use crate::kind::Kind;
 use crate::layout::{
-    Bucket, FIRST_BUCKETS, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS,
-    Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible, reference,
-    segment_word,
+    Bucket, FIRST_BUCKETS, Fresh, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC,
+    MAX_PARTITIONS, Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible,
+    reference, segment_word,
 };
 use crate::partition::Caller;
 use crate::step::step;
@@ -129,7 +129,7 @@ impl<S: Store> Core<S> {
                 directory: AtomicU64::new(directory_word(inline, 0)),
                 count: AtomicU32::new(0),
                 slots: AtomicU32::new((FIRST_BUCKETS * SLOTS) as u32),
-                fresh: AtomicU64::new(u64::from(entries) | (shape.first_entries as u64) << 32),
+                fresh: AtomicU64::new(Fresh::new(entries, shape.first_entries as u32).word()),
                 free: AtomicU32::new(0),
                 overflow: AtomicU32::new(0),
                 chunks: AtomicU32::new(0),

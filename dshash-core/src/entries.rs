@@ -25,7 +25,7 @@ use core::mem::size_of;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
-use crate::layout::{Chunk, LIVE, OP_REBUILD, UNIT, op_word, reference};
+use crate::layout::{Chunk, Fresh, LIVE, OP_REBUILD, UNIT, op_word, reference};
 use crate::partition::Partition;
 use crate::store::Store;
 use crate::view::{Core, Entry};
@@ -59,7 +59,7 @@ impl<S: Store> Partition<'_, S> {
     #[inline(always)]
     pub(crate) fn has_entry(&self) -> bool {
         let line = self.line();
-        line.free.load(Ordering::Relaxed) != 0 || line.fresh.load(Ordering::Relaxed) >> 32 != 0
+        line.free.load(Ordering::Relaxed) != 0 || Fresh::load(&line.fresh).count() != 0
     }
 
     /// Makes sure that an entry can be taken.
@@ -83,7 +83,7 @@ impl<S: Store> Partition<'_, S> {
         chunk.next.store(newest, Ordering::Relaxed);
         chunk.capacity.store(capacity as u32, Ordering::Relaxed);
         let first = reference(pointer + size_of::<Chunk>() as u64);
-        self.add_chunk(reference(pointer), first, capacity as u32)
+        self.add_chunk(reference(pointer), Fresh::new(first, capacity as u32))
     }
 
     /// Calls `visit` with each entry of a chunk.
@@ -180,11 +180,10 @@ impl<S: Store> Partition<'_, S> {
     /// Records that the free list is about to be rebuilt: from here on only `LIVE` counts.
     fn begin_rebuild(&self) -> Result<(), Error> {
         // Entries that were never used hold arbitrary bytes.
-        let units = (self.core.stride() / UNIT) as u32;
-        let fresh = self.line().fresh.load(Ordering::Relaxed);
-        for i in 0..(fresh >> 32) as u32 {
-            self.core.entry(fresh as u32 + i * units)?.word().store(0, Ordering::Relaxed);
-        }
+        let fresh = Fresh::load(&self.line().fresh);
+        self.each_of(fresh.first(), fresh.count(), &mut |_, entry| {
+            entry.word().store(0, Ordering::Relaxed);
+        })?;
         self.set_op(op_word(OP_REBUILD, 0));
         Ok(())
     }
@@ -192,7 +191,7 @@ impl<S: Store> Partition<'_, S> {
     /// Rebuilds the free list of all entries that are not live, and ends what `begin_rebuild`
     /// began.
     pub(crate) fn rebuild(&self) -> Result<(), Error> {
-        self.line().fresh.store(0, Ordering::Relaxed);
+        Fresh::NONE.store(&self.line().fresh);
         self.line().free.store(0, Ordering::Relaxed);
         self.every_entry(|reference, entry| {
             if entry.word().load(Ordering::Relaxed) & LIVE == 0 {

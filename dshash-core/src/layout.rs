@@ -53,7 +53,7 @@ use crate::sequence::Sequence;
 /// `"dshash\0\x01"`, little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"dshash\0\x01");
 /// Of everything in this file.
-pub(crate) const LAYOUT_VERSION: u32 = 2;
+pub(crate) const LAYOUT_VERSION: u32 = 3;
 /// What the word after the magic says while the table exists.
 pub(crate) const STATE_READY: u32 = 0x7265_6164;
 /// And after `destroy`.
@@ -158,6 +158,68 @@ pub(crate) fn depth_of(word: u64) -> u32 {
     (word >> DEPTH_SHIFT & DEPTH_MASK) as u32
 }
 
+/// Entries that lie side by side and were never used, in one word, so that they change together: the
+/// reference of the first one above, how many there are below. Behind the last one the reference
+/// may be none, and after the end of the last segment of all it is 0: nothing is carried from it
+/// into the number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fresh(u64);
+
+impl Fresh {
+    pub(crate) const NONE: Self = Self(0);
+
+    #[inline]
+    pub(crate) fn new(first: u32, count: u32) -> Self {
+        Self(u64::from(first) << 32 | u64::from(count))
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(word: &AtomicU64) -> Self {
+        Self(word.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(self, word: &AtomicU64) {
+        word.store(self.0, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    /// What such a word means.
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The first one, if there is any.
+    #[inline(always)]
+    pub(crate) fn first(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub(crate) fn count(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Without the first one; they are `bytes` bytes apart. There must be one.
+    #[inline(always)]
+    pub(crate) fn without_first(self, bytes: usize) -> Self {
+        // That many units, in the upper half.
+        let units = (bytes as u64) << (32 - UNIT.trailing_zeros());
+        Self(self.0.wrapping_add(units).wrapping_sub(1))
+    }
+
+    /// Whether an entry is among them; they are `bytes` bytes apart.
+    pub(crate) fn has(self, reference: u32, bytes: usize) -> bool {
+        let distance = u64::from(reference.wrapping_sub(self.first()));
+        distance < u64::from(self.count()) * (bytes / UNIT) as u64
+    }
+}
+
 /// Parameters of a table and what its references need. Written by the creator before anybody
 /// knows the table, read-only afterwards but for `state` and `generations`.
 #[repr(C, align(64))]
@@ -210,8 +272,7 @@ pub(crate) struct Line {
     pub(crate) count: AtomicU32,
     /// Slots of all index segments.
     pub(crate) slots: AtomicU32,
-    /// First entry of the newest chunk (before there is one, of the first entries) that was never
-    /// used below, how many there are above: one word, so that they change together.
+    /// [`Fresh`] entries of the newest chunk (before there is one, of the first entries).
     pub(crate) fresh: AtomicU64,
     /// First free entry; the free ones are linked through the lower half of their headers.
     pub(crate) free: AtomicU32,
@@ -422,6 +483,26 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fresh_entries_end_where_the_last_segment_does() {
+        for bytes in [16, 48, 65_520] {
+            let units = (bytes / UNIT) as u32;
+            let first = u32::MAX - 3 * units + 1;
+            let mut fresh = Fresh::new(first, 3);
+            for i in 0..3 {
+                assert_eq!((fresh.first(), fresh.count()), (first + i * units, 3 - i));
+                assert!(fresh.has(fresh.first(), bytes) && fresh.has(u32::MAX, bytes));
+                assert!(!fresh.has(fresh.first() - 1, bytes) && !fresh.has(0, bytes));
+                fresh = fresh.without_first(bytes);
+            }
+            assert_eq!(fresh.count(), 0);
+            assert!(!fresh.has(0, bytes));
+        }
+        assert_eq!(Fresh::new(u32::MAX, u32::MAX).first(), u32::MAX);
+        assert_eq!(Fresh::new(u32::MAX, u32::MAX).count(), u32::MAX);
+        assert_eq!(Fresh::from_word(Fresh::new(1, 2).word()), Fresh::new(1, 2));
+    }
 
     #[test]
     fn words_keep_their_parts_apart() {

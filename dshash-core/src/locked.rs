@@ -41,7 +41,7 @@ use dsm_core::sync::Ordering;
 use crate::error::Error;
 use crate::grow::prefetch;
 use crate::hash;
-use crate::layout::{LIVE, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, UNIT, op_word};
+use crate::layout::{LIVE, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, op_word};
 use crate::partition::{Caller, NewEntry, Partition, Place, Wait};
 use crate::step::step;
 use crate::store::{Allocator, Store};
@@ -337,9 +337,7 @@ impl<'s, S: Store> Locked<'s, S> {
         if is_free {
             line.free.store(entry.word().load(Ordering::Relaxed) as u32, Ordering::Relaxed);
         } else {
-            // The next one, and one less.
-            let units = (self.core.stride() / UNIT) as u64;
-            line.fresh.store(fresh.wrapping_add(units).wrapping_sub(1 << 32), Ordering::Relaxed);
+            fresh.without_first(self.core.stride()).store(&line.fresh);
         }
         step();
         entry.word().store(LIVE | u64::from(hash::kept(hash)), Ordering::Relaxed);

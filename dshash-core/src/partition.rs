@@ -10,7 +10,7 @@ use dsm_core::sync::Ordering;
 
 use crate::error::Error;
 use crate::hash;
-use crate::layout::{Bucket, Line, POISON, Record, WINDOW, segment_mask, segment_pointer};
+use crate::layout::{Bucket, Fresh, Line, POISON, Record, WINDOW, segment_mask, segment_pointer};
 use crate::step::step;
 use crate::store::{Allocator, Store};
 use crate::view::{Astray, Core, Entry, Found};
@@ -70,7 +70,7 @@ pub(crate) struct NewEntry<'t> {
     pub(crate) entry: Entry<'t>,
     /// The first of the free ones, or else of those that were never used, at which `fresh` stands.
     pub(crate) is_free: bool,
-    pub(crate) fresh: u64,
+    pub(crate) fresh: Fresh,
 }
 
 /// A free slot for a certain hash.
@@ -221,8 +221,8 @@ impl<'s, S: Store> Partition<'s, S> {
     #[inline(always)]
     pub(crate) fn next_entry<const AT_HAND: bool>(&self) -> Result<NewEntry<'s>, Astray> {
         let free = self.line().free.load(Ordering::Relaxed);
-        let fresh = self.line().fresh.load(Ordering::Relaxed);
-        let reference = if free != 0 { free } else { fresh as u32 };
+        let fresh = Fresh::load(&self.line().fresh);
+        let reference = if free != 0 { free } else { fresh.first() };
         let entry = self.core.entry_by::<AT_HAND>(reference)?;
         Ok(NewEntry { reference, entry, is_free: free != 0, fresh })
     }

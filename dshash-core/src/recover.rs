@@ -24,7 +24,7 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
-use crate::layout::{OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, OP_REBUILD, SLOTS};
+use crate::layout::{Fresh, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, OP_REBUILD, SLOTS};
 use crate::partition::Partition;
 use crate::step::step;
 use crate::store::Store;
@@ -59,9 +59,9 @@ impl<S: Store> Partition<'_, S> {
         if !is_in {
             let line = self.line();
             let free = line.free.load(Ordering::Relaxed);
-            let fresh = line.fresh.load(Ordering::Relaxed);
+            let fresh = Fresh::load(&line.fresh);
             // Still where it was to be taken from.
-            let untaken = free == reference || (fresh >> 32 != 0 && fresh as u32 == reference);
+            let untaken = free == reference || (fresh.count() != 0 && fresh.first() == reference);
             if !untaken {
                 self.push_free(reference, self.core.entry(reference)?);
             }

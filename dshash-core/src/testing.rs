@@ -1,6 +1,9 @@
 //! What this crate's own tests run on: simulated processes whose tables lie in one segment of a
 //! namespace, handed out by an allocator that knows of every allocation, can fail on demand, and
 //! fills new memory with rubbish; and simulated death at a chosen step.
+//!
+//! The segment stands for an area: its first eighth is the beginning of the area's first segment, the
+//! rest is the end of the last one that an area can have.
 
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
@@ -20,10 +23,35 @@ use dsm_core::sync::Ordering;
 use sim::{HeapMachine, HeapProcess};
 
 use crate::error::MemoryError;
+use crate::layout::MAX_SEGMENT_SIZE;
 use crate::store::{Allocator, Store};
 
-/// Generation 5, segment 3 of the pretended area.
-const PREFIX: u64 = 5 << 50 | 3 << 40;
+/// Where the pretended area's first segment begins, and its last one: with generations.
+const FIRST: u64 = 5 << 50;
+const LAST: u64 = 7 << 50 | 1023 << 40;
+
+/// Bytes at the beginning in which nothing lies, as those of an area's control block.
+pub(crate) const RESERVED: usize = 4096;
+
+/// The pointer to an offset in memory of `size` bytes.
+fn pointer_to(offset: usize, size: usize) -> DsaPointer {
+    DsaPointer::from_raw(if offset < size / 8 {
+        FIRST | offset as u64
+    } else {
+        LAST | (MAX_SEGMENT_SIZE - (size - offset) as u64)
+    })
+}
+
+/// The offset of `len` bytes that a pointer leads to; `None` if they are not all there.
+fn offset_of(pointer: DsaPointer, len: usize, size: usize) -> Option<usize> {
+    let (begin, end, at) = match pointer.raw() - pointer.offset() {
+        FIRST => (0, size / 8, pointer.offset()),
+        LAST => (size / 8, size, (pointer.offset() + size as u64).checked_sub(MAX_SEGMENT_SIZE)?),
+        _ => return None,
+    };
+    let at = usize::try_from(at).ok()?;
+    (at >= begin && at.checked_add(len)? <= end).then_some(at)
+}
 
 #[derive(Default)]
 struct Allocations {
@@ -52,6 +80,11 @@ impl Pool {
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
         self.lock().live.values().sum()
+    }
+
+    /// The next new memory is `bytes` bytes before the end of the last segment.
+    pub(crate) fn go_to_the_end(&self, size: usize, bytes: usize) {
+        self.lock().used = size - bytes;
     }
 
     /// Lets `n` more allocations succeed; all of them for `None`.
@@ -87,9 +120,10 @@ impl TestHeap {
         let again = pool.free.get_mut(&room).and_then(Vec::pop);
         let offset = match again {
             Some(offset) => offset,
-            // Nothing lies at offset 0, as in an area.
-            None => pool.used.max(4096),
+            None => pool.used.max(RESERVED),
         };
+        let end = self.size / 8;
+        let offset = if offset < end && offset + room > end { end } else { offset };
         if offset + room > self.size {
             return Err(full);
         }
@@ -99,7 +133,12 @@ impl TestHeap {
         let at = unsafe { self.base.add(offset) };
         // SAFETY: just allocated.
         unsafe { at.write_bytes(0xaa, size) };
-        Ok(DsaPointer::from_raw(PREFIX | offset as u64))
+        Ok(pointer_to(offset, self.size))
+    }
+
+    /// The offset of what was allocated at `pointer`.
+    fn offset(&self, pointer: DsaPointer) -> usize {
+        offset_of(pointer, 1, self.size).expect("memory of the pool")
     }
 
     fn put(&self, offset: usize) {
@@ -159,7 +198,7 @@ unsafe impl Allocator for TestHeap {
     fn allocate_unpublished(&self, size: usize, align: usize) -> Result<DsaPointer, MemoryError> {
         passed_step();
         let pointer = self.take(size, align)?;
-        self.pool.lock().unpublished.push((pointer.offset() as usize, self.participant.packed()));
+        self.pool.lock().unpublished.push((self.offset(pointer), self.participant.packed()));
         passed_step();
         Ok(pointer)
     }
@@ -176,13 +215,13 @@ unsafe impl Allocator for TestHeap {
     }
 
     fn settle(&self, pointer: DsaPointer) {
-        let offset = pointer.offset() as usize;
+        let offset = self.offset(pointer);
         self.pool.lock().unpublished.retain(|(unpublished, _)| *unpublished != offset);
         passed_step();
     }
 
     unsafe fn free(&self, pointer: DsaPointer) {
-        self.put(pointer.offset() as usize);
+        self.put(self.offset(pointer));
     }
 }
 
@@ -192,16 +231,14 @@ unsafe impl Store for TestStore<'_> {
 
     #[inline]
     fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
-        let inside = pointer.offset() + len as u64 <= self.segment.len() as u64;
-        if pointer.raw() >> 40 != PREFIX >> 40 || !inside {
-            return None;
-        }
+        let offset = offset_of(pointer, len, self.segment.len())?;
         // SAFETY: inside the segment.
-        Some(unsafe { self.segment.base().add(pointer.offset() as usize) })
+        Some(unsafe { self.segment.base().add(offset) })
     }
 
     fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
-        Some(self.segment.lock_address(pointer.offset()))
+        let offset = offset_of(pointer, 1, self.segment.len())?;
+        Some(self.segment.lock_address(offset as u64))
     }
 
     fn id(&self) -> usize {
@@ -271,6 +308,13 @@ impl World {
         let (local, heap) = thread_of(namespace, segment, &self.pool, &mut owned);
         let pool = self.pool.clone();
         Process { process, namespace, segment, local, heap, pool, owned: RefCell::new(owned) }
+    }
+
+    /// The bytes in which nothing lies.
+    pub(crate) fn reserved(&self, process: &Process) -> Vec<u8> {
+        let base = process.segment.base();
+        // SAFETY: mapped; whatever writes there does so in this thread.
+        unsafe { core::slice::from_raw_parts(base.as_ptr(), RESERVED) }.to_vec()
     }
 
     pub(crate) fn store(&self, process: &Process) -> TestStore<'static> {

@@ -77,6 +77,40 @@ fn few_entries_need_no_chunk() {
     }
 }
 
+/// The last entry of a chunk ends with the last segment that an area can have.
+#[test]
+fn a_chunk_at_the_very_end_of_the_area() {
+    let world = World::with_pool(256 << 10);
+    let process = world.process();
+    let before = world.reserved(&process);
+    let table =
+        Table::<u32, u32, _>::create(world.store(&process), process.heap, &small(1)).unwrap();
+    let session = table.bind(process.heap).unwrap();
+    let mut next = 0..;
+    let mut insert = |count: usize| {
+        for key in next.by_ref().take(count) {
+            session.insert(&key, !key).unwrap();
+        }
+    };
+    insert(FIRST_ENTRIES);
+    // A head of 16 bytes, and 31 entries of as many.
+    world.pool.go_to_the_end(256 << 10, 512);
+    insert(1);
+    let stats = session.check().unwrap().stats;
+    assert_eq!((stats.chunks, stats.capacity), (1, FIRST_ENTRIES as u64 + 31));
+    insert(30);
+    world.pool.go_to_the_end(256 << 10, 64 << 10);
+    insert(1);
+    assert_eq!(world.reserved(&process), before, "an entry where the area begins");
+    assert_eq!(session.check().unwrap().stats.chunks, 2, "the first one is used up");
+    for key in 0..FIRST_ENTRIES as u32 + 32 {
+        assert_eq!(session.get(&key).unwrap(), Some(!key));
+    }
+    session.clear().unwrap();
+    session.trim().unwrap();
+    session.check().unwrap();
+}
+
 #[test]
 fn entries_too_long_to_be_part_of_the_table() {
     let world = World::new();
