@@ -51,7 +51,8 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// All 1,024 segments of the area are in use or retired.
+    /// All 1,024 segments of the area are in use, or used up: each can be made and given back 16,383
+    /// times in the life of the area.
     TooManySegments,
     /// Options that cannot be met; says which.
     InvalidOptions(&'static str),
@@ -97,9 +98,9 @@ impl fmt::Display for Error {
                 "the area needs a segment of {needed} bytes, has {total} and is limited to \
                  {limit}; free something or raise the limit"
             ),
-            Self::TooManySegments => {
-                f.write_str("all 1024 segments of the area are taken; create it with larger ones")
-            }
+            Self::TooManySegments => f.write_str(
+                "all 1024 segments of the area are in use or used up; create it with larger ones",
+            ),
             Self::InvalidOptions(which) => write!(f, "invalid options: {which}"),
             Self::PlaceTooSmall(has, needs) => {
                 write!(f, "an area in place needs {needs} bytes aligned to 4096; there are {has}")

@@ -28,7 +28,7 @@ use dsm_core::sync::{
 };
 
 use crate::error::Corruption;
-use crate::layout::{Geometry, UNIT_PAGES};
+use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT_PAGES};
 use crate::memory::{Memory, Shared};
 use crate::slab::{Owner, SlabHeader};
 
@@ -56,6 +56,9 @@ pub(crate) struct Run {
     pub(crate) kind: Kind,
     pub(crate) pages: u32,
 }
+
+// The longest segment is not longer than a run can be.
+const _: () = assert!(MAX_SEGMENT / PAGE < 1 << Run::LEN_BITS);
 
 impl Run {
     const LEN_BITS: u32 = 29;
@@ -146,13 +149,14 @@ impl Summary {
         }
     }
 
-    /// Two neighbours of `pages` pages each.
+    /// Two neighbours of `pages` pages each. The sums saturate where a node is damaged only.
     fn merge(left: Self, right: Self, pages: u32) -> Self {
+        let sum = u32::saturating_add;
         Self {
-            start: if left.start == pages { pages + right.start } else { left.start },
-            longest: left.longest.max(right.longest).max(left.end + right.start),
-            end: if right.end == pages { pages + left.end } else { right.end },
-            units: left.units + right.units,
+            start: if left.start == pages { sum(pages, right.start) } else { left.start },
+            longest: left.longest.max(right.longest).max(sum(left.end, right.start)),
+            end: if right.end == pages { sum(pages, left.end) } else { right.end },
+            units: sum(left.units, right.units),
         }
     }
 }
@@ -284,7 +288,10 @@ impl<'m> Pages<'m> {
                 node *= 2;
             } else {
                 let right = self.node(2 * node + 1)?;
-                if !unit && left.end + right.start >= pages {
+                if !unit && left.end.saturating_add(right.start) >= pages {
+                    if left.end > half || right.start > half {
+                        return Err(Corruption::new("the page tree is wrong", u64::from(node)));
+                    }
                     return Ok(Some(at + half - left.end));
                 }
                 if !fits(&right) {

@@ -143,6 +143,9 @@ impl DsaPointer {
     }
 }
 
+// Every byte of the longest segment has an offset.
+const _: () = assert!(crate::layout::MAX_SEGMENT <= 1 << DsaPointer::OFFSET_BITS);
+
 impl fmt::Debug for DsaPointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_valid() {

@@ -47,7 +47,7 @@ use dsm_core::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::class::{CLASSES, SIZES, natural_align, reciprocal};
 use crate::error::{Corruption, Error};
-use crate::layout::{Geometry, PAGE, SIDE_MINI_TRUTH, UNIT, UNIT_PAGES};
+use crate::layout::{Geometry, MAX_SEGMENT, PAGE, SIDE_MINI_TRUTH, UNIT, UNIT_PAGES};
 use crate::memory::{Memory, Shared};
 use crate::pages::Run;
 use crate::pointer::DsaPointer;
@@ -187,6 +187,18 @@ impl Shape {
         SHAPES[usize::from(mini)][class]
     }
 }
+
+// What a header says of a slab has room in its fields.
+const _: () = {
+    assert!(CLASSES <= 1 << 8 && MAX_SEGMENT <= 1 << 40);
+    let mut class = 0;
+    while class < CLASSES {
+        // `publishing` counts objects from 1. A slab of one page has fewer.
+        let shape = Shape::compute(class, false);
+        assert!(shape.count < u16::MAX as u32 && shape.start <= u16::MAX as u32);
+        class += 1;
+    }
+};
 
 /// A slab of a mapped segment.
 #[derive(Clone, Copy)]

@@ -175,7 +175,7 @@ impl<S: Store> Core<S> {
         partition: usize,
     ) -> Result<Stats, Error> {
         if partition >= self.shape.partitions {
-            return Err(Error::Partitions(partition as u32));
+            return Err(Error::Partitions(u32::try_from(partition).unwrap_or(u32::MAX)));
         }
         let _lock = self.shared(caller, partition)?;
         self.measure(partition)

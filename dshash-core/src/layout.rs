@@ -45,7 +45,7 @@
 
 use core::mem::size_of;
 
-use dsa_core::AtomicDsaPointer;
+use dsa_core::{AtomicDsaPointer, DsaPointer};
 use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::sequence::Sequence;
@@ -467,6 +467,20 @@ impl Shape {
         self.entries + partition * self.entries_stride
     }
 }
+
+// What is packed has room for the most there can be.
+const _: () = {
+    // The kept half of a hash: partition, directory word, bucket.
+    assert!(MAX_PARTITIONS.ilog2() + MAX_DEPTH + MAX_BUCKETS.ilog2() <= u32::BITS);
+    assert!(MAX_DEPTH as u64 <= DEPTH_MASK);
+    // Buckets less one, and slots, below a pointer aligned to 64.
+    assert!(MAX_BUCKETS <= 64 && SLOTS <= 64);
+    assert!((1 << MAX_DEPTH) * MAX_BUCKETS as u64 * SLOTS as u64 <= u32::MAX as u64);
+    // A reference: segment, and offset in units.
+    assert!(SEGMENTS == DsaPointer::MAX_SEGMENTS && SEGMENT_SHIFT == DsaPointer::OFFSET_BITS);
+    assert!(SEGMENTS.ilog2() + OFFSET_BITS - UNIT.ilog2() == u32::BITS);
+    assert!(DsaPointer::MAX_GENERATION <= u16::MAX as u32);
+};
 
 #[cfg(not(loom))]
 const _: () = {

@@ -117,7 +117,7 @@ pub struct LockAddress(u64);
 impl LockAddress {
     /// The slot value that means the control segment itself.
     pub const CONTROL: u32 = 0xffff;
-    const OFFSET_BITS: u32 = 44;
+    pub(crate) const OFFSET_BITS: u32 = 44;
 
     /// The lock at `offset` bytes into the segment in `slot`.
     #[inline]

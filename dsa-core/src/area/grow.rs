@@ -145,12 +145,10 @@ impl<L: RawLock> Area<'_, L> {
         }
     }
 
-    /// PostgreSQL's growth: two segments of each size, then twice that.
+    /// How long the segment with this index usually is.
     fn usual_size(&self, index: usize) -> u64 {
-        let initial = self.header.initial.load(Ordering::Relaxed).clamp(UNIT, MAX_SEGMENT);
-        let maximum = self.header.maximum.load(Ordering::Relaxed).clamp(initial, MAX_SEGMENT);
-        let doublings = (index / 2).min(24) as u32;
-        (initial << doublings).min(maximum)
+        let initial = self.header.initial.load(Ordering::Relaxed);
+        usual_size(initial, self.header.maximum.load(Ordering::Relaxed), index)
     }
 
     /// A directory entry to use.
@@ -431,6 +429,14 @@ impl<L: RawLock> Area<'_, L> {
     }
 }
 
+/// PostgreSQL's growth: two segments of each size, then twice that. From the two options, which may
+/// be anything: they lie in shared memory.
+fn usual_size(initial: u64, maximum: u64, index: usize) -> u64 {
+    let initial = initial.clamp(UNIT, MAX_SEGMENT);
+    let maximum = maximum.clamp(initial, MAX_SEGMENT);
+    initial.saturating_mul(1 << (index / 2).min(24)).min(maximum)
+}
+
 /// Bytes of a segment of `size`, and of the part of it that is backed at once, if this process has
 /// addresses for them.
 pub(super) fn addressable(size: u64, geometry: &Geometry) -> Result<(usize, usize), Error> {
@@ -443,4 +449,27 @@ pub(super) fn addressable(size: u64, geometry: &Geometry) -> Result<(usize, usiz
 /// The state of an unused entry after this generation.
 pub(super) fn spent(generation: u32) -> u8 {
     if generation >= DsaPointer::MAX_GENERATION { state::RETIRED } else { state::FREE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_never_become_shorter() {
+        for (initial, maximum) in
+            [(UNIT, MAX_SEGMENT), (UNIT, UNIT), (MAX_SEGMENT, MAX_SEGMENT), (0, 0), (u64::MAX, 0)]
+        {
+            let mut last = UNIT;
+            for index in 0..DsaPointer::MAX_SEGMENTS {
+                let size = usual_size(initial, maximum, index);
+                assert!(
+                    (last..=MAX_SEGMENT).contains(&size),
+                    "{initial} {maximum} {index}: {size}"
+                );
+                last = size;
+            }
+            assert!(last >= maximum.min(MAX_SEGMENT));
+        }
+    }
 }

@@ -268,7 +268,8 @@ impl<L: RawLock> Area<'_, L> {
     ) -> Result<(), Error> {
         tables.clear_run(page)?;
         tables.mark(page, pages, true)?;
-        entry.free.store(entry.free.load(Ordering::Relaxed) + pages, Ordering::Relaxed);
+        let free = entry.free.load(Ordering::Relaxed);
+        entry.free.store(free.saturating_add(pages), Ordering::Relaxed);
         self.refresh(entry, tables)
     }
 

@@ -394,7 +394,12 @@ impl<L: RawLock> Heap<'_, L> {
                     return Ok(());
                 }
                 slab.header.owner.store(ORPHAN, Ordering::Release);
-                self.area.header().orphans[class].fetch_add(1, Ordering::Relaxed);
+                // Counts as far as it goes: once more would be none.
+                let _ = self.area.header().orphans[class].fetch_update(
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                    |left| left.checked_add(1),
+                );
                 Ok(())
             });
             result = result.and(trimmed).and(left);

@@ -239,26 +239,40 @@ fn attaching_something_else_is_refused() {
 
 #[test]
 fn a_damaged_area_gives_errors() {
-    // Any one word of the tables overwritten: errors or odd answers, but no crash and no hang.
+    // The two locks (64 bytes each) are left alone: waiting for a made-up owner is waiting for a
+    // live one.
+    let locks = 2048 + 64 + 64 + 16 + 8;
+    damage(64 << 10, (64..locks).step_by(8).chain((locks / 64 * 64 + 192..3400).step_by(8)));
+}
+
+#[test]
+fn a_damaged_page_tree_gives_errors() {
+    // Four leaves, and three nodes above them: behind 16 units and as many page words.
+    let tree = 2048 + 16 * (64 + 64);
+    damage(1 << 20, (tree..tree + 7 * 16 + 4 * 8).step_by(4));
+}
+
+/// Overwrites one word after the other: errors or odd answers, but no crash and no hang.
+fn damage(initial: u64, words: impl Iterator<Item = usize>) {
     let machine = HeapMachine::new();
     let p = start(&machine);
-    let (area, heap) = p.create(&Options::default());
+    let (area, heap) = p.create(&Options { initial, ..Options::default() });
     let small = heap.allocate(64).unwrap();
     let large = heap.allocate(10_000).unwrap();
     let base = area.resolve(DsaPointer::from_raw(1 << 50)).unwrap();
-    // The two locks are left alone: waiting for a made-up owner is waiting for a live one.
-    let locks = 2048 + 64 + 64 + 16 + 8;
-    for word in
-        (64..2048 + 64 + 64 + 16 + 8).step_by(8).chain((locks / 64 * 64 + 192..3400).step_by(8))
-    {
-        // SAFETY: inside the first page of the area.
+    for word in words {
+        // SAFETY: inside the tables of the area.
         let at = unsafe { base.add(word) }.cast::<u64>();
         // SAFETY: as above.
-        let old = unsafe { at.read() };
+        let old = unsafe { at.read_unaligned() };
         for damage in [u64::MAX, 0xAAAA_AAAA_AAAA_AAAA, old ^ 1 << 40, 0x6000_0001_6000_0001] {
             // SAFETY: as above.
-            unsafe { at.write(damage) };
+            unsafe { at.write_unaligned(damage) };
             let _ = heap.allocate(200);
+            if let Ok(run) = heap.allocate(50_000) {
+                // SAFETY: used by nobody.
+                let _ = unsafe { heap.free(run) };
+            }
             let _ = area.check(p.participant);
             let _ = area.stats();
             let mut text = String::new();
@@ -267,7 +281,7 @@ fn a_damaged_area_gives_errors() {
             let _ = area.size_of_object(large);
             let _ = heap.settle(small);
             // SAFETY: as above.
-            unsafe { at.write(old) };
+            unsafe { at.write_unaligned(old) };
             assert!(!p.thread.holds_any());
         }
     }

@@ -221,3 +221,21 @@ fn others_notice_a_segment_that_was_given_back_and_used_anew() {
     assert_eq!(area.stats().unwrap().segments, 1);
     assert_eq!(machine.objects().len(), 2);
 }
+
+#[test]
+fn a_slab_that_nobody_owns_is_found_among_however_many() {
+    let machine = HeapMachine::new();
+    let p = start(&machine);
+    let (area, heap) = p.create(&Options::default());
+    let object = heap.allocate(64).unwrap();
+    // As many as the hints can say, of each class: where docs/LAYOUT.md has them.
+    let hints = area.resolve(DsaPointer::from_raw(1 << 50 | 120)).unwrap().cast::<u16>();
+    for class in 0..36 {
+        // SAFETY: inside the control block, which nobody else uses now.
+        unsafe { hints.as_ptr().wrapping_add(class).write(u16::MAX) };
+    }
+    heap.release().unwrap();
+    let next = area.heap(p.participant, leak(HeapLocal::new())).unwrap();
+    let other = next.allocate(64).unwrap();
+    assert_eq!(other.raw() >> 12, object.raw() >> 12, "not in the page that was left");
+}

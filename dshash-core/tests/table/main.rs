@@ -9,9 +9,10 @@ mod threads;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use dshash_core::{Error, Params, Table};
+use dsm_core::namespace::NamespaceConfig;
 use sim::HeapMachine;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
-use support::{A, start};
+use support::{A, start, start_as};
 
 assert_impl_all!(Table<u64, u64, &'static A>: Send, Sync);
 assert_not_impl_any!(dshash_core::ExclusiveGuard<'static, u64, u64, &'static A>: Send, Sync);
@@ -125,4 +126,40 @@ fn sixty_empty_tables_are_small() {
     }
     let used = area.stats().unwrap().used - before;
     assert!(used < 16 << 20, "{used} bytes");
+}
+
+/// As many partitions, with locks for as many participants, as there can be.
+#[test]
+fn the_largest_empty_table() {
+    let machine = HeapMachine::new();
+    let config = NamespaceConfig {
+        max_processes: 4096,
+        max_participants: 65_535,
+        ..NamespaceConfig::default()
+    };
+    let process = start_as(&machine, &config);
+    let (area, heap) = process.create();
+    let params = Params { partitions: 1024, type_tag: u64::MAX };
+    let table = Table::<u64, u64, _>::create(area, heap, &params).unwrap();
+    let session = table.bind(heap).unwrap();
+    for key in 0..50_000u64 {
+        assert_eq!(session.insert(&key, !key).unwrap(), None);
+    }
+    for key in 0..50_000u64 {
+        assert_eq!(session.get(&key).unwrap(), Some(!key));
+    }
+    assert_eq!(session.check().unwrap().stats.entries, 50_000);
+    let other = start_as(&machine, &config);
+    let (their_area, their_heap) = other.attach(area.handle().unwrap());
+    // SAFETY: the table outlives its user.
+    let theirs =
+        unsafe { Table::<u64, u64, _>::attach(their_area, table.handle(), &params) }.unwrap();
+    // One that dies with a partition, which is that of some key.
+    core::mem::forget(theirs.bind(their_heap).unwrap().find_exclusive(&7).unwrap().unwrap());
+    other.kill();
+    assert!(matches!(session.find(&7), Err(Error::Poisoned)));
+    session.clear().unwrap();
+    // SAFETY: nobody else uses the table.
+    unsafe { table.destroy(heap) }.unwrap();
+    assert_eq!(area.check(heap.participant()).unwrap().objects, 0);
 }

@@ -178,3 +178,36 @@ fn inline_strings_as_typed_keys() {
     assert_eq!(words, ["brown", "fox", "quick", "the"]);
     assert_eq!(StrKey::<3>::new("four"), Err(Error::KeyTooLong(4, 3)));
 }
+
+/// Entries as long, and keys, as there can be.
+#[test]
+fn the_longest_entries() {
+    const LONGEST: usize = (1 << 20) - 16;
+    let machine = HeapMachine::new();
+    let process = start(&machine);
+    let (area, heap) = process.create();
+    let params = RawParams { align: 16, partitions: 1, ..RawParams::new(70_000, LONGEST) };
+    let table = RawTable::create(area, heap, BytesKeys, &params).unwrap();
+    let session = table.bind(heap).unwrap();
+    let key = |i: u8| vec![i; 65_535];
+    for i in 0..20 {
+        let mut entry = session.find_or_insert(&key(i)).unwrap().0;
+        entry.value_mut()[..4].copy_from_slice(&[i; 4]);
+    }
+    for i in 0..20 {
+        let found = session.find(&key(i)).unwrap().unwrap();
+        assert_eq!(&found.value()[..4], &[i; 4]);
+    }
+    session.check().unwrap();
+    let too_long = vec![0; 65_536];
+    assert!(matches!(session.find(&too_long), Err(Error::KeyTooLong(65_536, 65_535))));
+    for i in 0..20 {
+        assert!(session.delete(&key(i)).unwrap());
+    }
+    session.check().unwrap();
+    let params = RawParams::new(8, LONGEST + 1);
+    assert!(matches!(
+        RawTable::create(area, heap, BytesKeys, &params).err(),
+        Some(Error::Parameter(..))
+    ));
+}

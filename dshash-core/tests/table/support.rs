@@ -23,10 +23,14 @@ pub(crate) struct Proc {
 }
 
 pub(crate) fn start(machine: &HeapMachine) -> Proc {
+    start_as(machine, &NamespaceConfig { max_processes: 32, ..NamespaceConfig::default() })
+}
+
+/// As `start`, with a configuration.
+pub(crate) fn start_as(machine: &HeapMachine, config: &NamespaceConfig) -> Proc {
     let process = leak(machine.process());
     let local = leak(process.local());
-    let config = NamespaceConfig { max_processes: 32, ..NamespaceConfig::default() };
-    let (ns, _) = Namespace::open(process, process.platform(), &config, local).unwrap();
+    let (ns, _) = Namespace::open(process, process.platform(), config, local).unwrap();
     let ns = leak(ns);
     let thread = leak(ParticipantLocal::new());
     ns.register(thread).unwrap();

@@ -28,6 +28,11 @@ pub(crate) const MOST_PROCESSES: u32 = 4096;
 pub(crate) const MOST_SEGMENTS: u32 = 1 << crate::handle::SegmentHandle::SLOT_BITS;
 /// Most participants: what a 16-bit index can say.
 pub(crate) const MOST_PARTICIPANTS: u32 = 65_535;
+// What is packed elsewhere has room for them.
+const _: () = {
+    assert!(MOST_PARTICIPANTS <= u16::MAX as u32);
+    assert!(MOST_SEGMENTS <= crate::handle::LockAddress::CONTROL);
+};
 /// Fewest: the elector, a process, and a thread.
 pub(crate) const FEWEST_PARTICIPANTS: u32 = 3;
 
@@ -216,7 +221,8 @@ pub(crate) fn fingerprint() -> u64 {
         let mut word = 0;
         let mut at = 0;
         while at < fields.len() {
-            word |= (fields[at] & 0xff) << (8 * at);
+            assert!(fields[at] <= 0xff);
+            word |= fields[at] << (8 * at);
             at += 1;
         }
         word
@@ -275,3 +281,29 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, joined) == 176);
     assert!(core::mem::offset_of!(Header, roots) == 192);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_control_segment_is_within_the_bounds_of_what_is_packed() {
+        let main = (1_u64 << 43) - PAGE as u64;
+        let most = (MOST_PROCESSES, MOST_PARTICIPANTS, MOST_SEGMENTS);
+        #[cfg(target_pointer_width = "64")]
+        {
+            let layout = Layout::compute(most.0, most.1, most.2, main).unwrap();
+            assert!((layout.total as u64) < 1 << crate::handle::LockAddress::OFFSET_BITS);
+            assert!(layout.main_len / PAGE < u32::MAX as usize);
+        }
+        for (processes, participants, segments, main) in [
+            (most.0 + 1, most.1, most.2, main),
+            (most.0, most.1 + 1, most.2, main),
+            (most.0, most.1, most.2 + 1, main),
+            (most.0, most.1, most.2, main + PAGE as u64),
+            (u32::MAX, u32::MAX, u32::MAX, u64::MAX),
+        ] {
+            assert!(Layout::compute(processes, participants, segments, main).is_err());
+        }
+    }
+}

@@ -496,8 +496,12 @@ const fn extension_of(at: NonNull<RwLock>) -> *mut AtomicU64 {
     at.as_ptr().wrapping_add(1).cast()
 }
 
-/// Reader words needed behind the first line, in whole lines.
+/// Reader words needed behind the first line, in whole lines. An embedder may say any number of
+/// participants, but no index names more than 2^16, for whom 1,024 words are enough: far fewer than
+/// the shape can say.
 const fn extension_words(max_participants: u32) -> usize {
-    let words = max_participants.div_ceil(64) as usize;
+    let most = 1 << u16::BITS;
+    let most = if max_participants < most { max_participants } else { most };
+    let words = most.div_ceil(64) as usize;
     words.saturating_sub(BASE_WORDS).div_ceil(LINE_WORDS) * LINE_WORDS
 }

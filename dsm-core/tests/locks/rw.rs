@@ -226,6 +226,43 @@ fn dead_readers_are_evicted_by_every_form_of_claim() {
     }
 }
 
+/// As many as there can be: the reader words end behind what an index can say.
+#[test]
+fn dead_readers_are_evicted_among_as_many_as_there_can_be() {
+    const MOST: u32 = 65_535;
+    let crowd = Crowd::new(MOST);
+    let lock = Boxed::<RwLock>::new(MOST, 64);
+    let locals = [const { ParticipantLocal::new() }; 4];
+    let [a, b, c, d] = [0, 1, 2, 3].map(|i| &locals[i]);
+    let (first, last) = (crowd.join(a, 0), crowd.join(b, 65_534));
+    for reader in [&first, &last] {
+        std::mem::forget(lock.lock().shared(reader, FOREVER).unwrap().unwrap());
+    }
+    crowd.kill(0);
+    crowd.kill(65_534);
+    let writer = crowd.join(c, 65_533);
+    let guard = lock.lock().exclusive(&writer, FOREVER).unwrap();
+    assert_eq!(guard.acquired(), Acquired::Clean);
+    assert_eq!(state(&lock), (Some(65_533), true, false, 0));
+    drop(guard);
+    crowd.kill(65_533);
+    std::mem::forget(lock.lock().exclusive(&writer, FOREVER).unwrap());
+    let heir = crowd.join(d, 65_532);
+    assert_eq!(lock.lock().exclusive(&heir, FOREVER).unwrap().acquired(), Acquired::FromDead);
+}
+
+#[test]
+fn a_lock_is_no_longer_than_indexes_go() {
+    let longest = RwLock::size_for(1 << 16);
+    assert_eq!(longest, 64 + 8 * 1024);
+    for most in [u32::MAX, u32::MAX - 63, (1 << 16) + 1, 65_535] {
+        assert_eq!(RwLock::size_for(most), longest);
+        let lock = Boxed::<RwLock>::new(most, 64);
+        // SAFETY: the lock is initialised.
+        assert!(unsafe { RwLock::has_length_for(lock.pointer(), most) });
+    }
+}
+
 #[test]
 fn the_sweep_clears_a_bit_once() {
     let crowd = Crowd::new(500);

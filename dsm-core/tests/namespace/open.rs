@@ -2,11 +2,13 @@
 
 use super::{assert_empty, config, join, join_as};
 use dsm_core::error::ErrorKind;
-use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened};
+use dsm_core::lock::rw::RwLock;
+use dsm_core::lock::{Acquired, LockRef, Patience, RawLock};
+use dsm_core::namespace::{Error, LocalSegment, Namespace, NamespaceConfig, Opened, ProcessLocal};
 use dsm_core::participant::ParticipantLocal;
 use sim::HeapMachine;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[test]
 fn the_last_to_leave_removes_everything() {
@@ -206,6 +208,55 @@ fn out_of_memory_at_creation_leaves_nothing() {
     machine.set_capacity(None);
     join(&process, &local).leave(&process).unwrap();
     assert_empty(&machine);
+}
+
+#[test]
+fn the_largest_namespace_can_be_used() {
+    let machine = HeapMachine::new();
+    let (process, other) = (machine.process(), machine.process());
+    let tokens = [const { AtomicU64::new(0) }; 2];
+    let records = [(); 2].map(|()| Vec::from_iter((0..4096).map(|_| LocalSegment::new())));
+    let [local, other_local] = [0, 1].map(|i| ProcessLocal::new(&tokens[i], &records[i]));
+    let config = NamespaceConfig {
+        max_processes: 4096,
+        max_participants: 65_535,
+        max_segments: 4096,
+        main_region: 1 << 20,
+        ..config()
+    };
+    let (namespace, _) = join_as(&process, &local, &config);
+    let (theirs, _) = join_as(&other, &other_local, &config);
+    // Each segment slot, the last page of the main region, and the lock at its very end.
+    let size = RwLock::size_for(config.max_participants);
+    let pages = size.next_multiple_of(4096);
+    let first = namespace.create_segment((1 << 20) - pages, 1).unwrap();
+    let segments: Vec<_> = (1..4095).map(|_| namespace.create_object(1, 1).unwrap()).collect();
+    let last = namespace.create_segment(size, size).unwrap();
+    let refused = namespace.create_segment(1, 1).err();
+    assert_eq!(refused, Some(Error::TooManySegments(4096)));
+    assert_eq!(last.handle().slot(), 4095);
+    assert!(last.handle().is_main_region());
+    let here = last.base().cast::<RwLock>();
+    // SAFETY: the segment is as long as the lock, aligned to pages, and not used otherwise.
+    unsafe { RwLock::init(here, config.max_participants) };
+    let attached = theirs.attach_segment(last.handle()).unwrap().unwrap();
+    let (me, you) = (ParticipantLocal::new(), ParticipantLocal::new());
+    namespace.register(&me).unwrap();
+    theirs.register(&you).unwrap();
+    // SAFETY: built above, and mapped until the end.
+    let lock = unsafe { LockRef::new(here, last.lock_address(0)) };
+    // SAFETY: the same one.
+    let again = unsafe { LockRef::new(attached.base().cast::<RwLock>(), attached.lock_address(0)) };
+    let (me, you) = (namespace.participant(&me), theirs.participant(&you));
+    std::mem::forget(again.shared(&you, Patience::Try).unwrap().unwrap());
+    assert!(lock.exclusive(&me, Patience::Try).is_err());
+    other.kill();
+    // What it has does nothing any more.
+    tokens[1].store(0, Ordering::Relaxed);
+    let guard = lock.exclusive(&me, Patience::Forever).unwrap();
+    assert_eq!(guard.acquired(), Acquired::Clean);
+    drop(guard);
+    drop((first, segments));
 }
 
 #[test]

@@ -296,10 +296,13 @@ fn drain(
 /// Clears the bits of readers that are proven dead, up to the first that lives: it has to leave
 /// before anything else matters.
 fn evict_dead(lines: Lines<'_>, participant: &Participant<'_>) {
-    for (base, word) in (0..).step_by(64).zip(lines.words()) {
+    for (number, word) in lines.words().enumerate() {
         let mut bits = word.load(SeqCst);
         while bits != 0 {
-            let index = base + bits.trailing_zeros() as u16;
+            // The last words are there to fill a line, and have the bits of nobody.
+            let Ok(index) = u16::try_from(number * 64 + bits.trailing_zeros() as usize) else {
+                return;
+            };
             let bit = bits & bits.wrapping_neg();
             if !participant.peers().evict_reader(participant, index, word, bit) {
                 return;
