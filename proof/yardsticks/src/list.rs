@@ -143,3 +143,40 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::PinBeforeHandle => (images("registry-segment-create"), "objects instead of"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn mentions(path: &Path, text: &str) -> bool {
+        if path.is_dir() {
+            let entries = path.read_dir().expect("can be read");
+            return entries.flatten().any(|entry| mentions(&entry.path(), text));
+        }
+        std::fs::read_to_string(path).expect("can be read").contains(text)
+    }
+
+    #[test]
+    fn every_bug_is_planted_where_it_says() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for bug in Bug::ALL {
+            let planted = mentions(&workspace.join(bug.place()), &format!("Bug::{bug:?})"));
+            assert!(planted, "{bug:?} is not planted in {}", bug.place());
+        }
+    }
+
+    /// The README's table has a line for each bug, which says what its definition says.
+    #[test]
+    fn the_readme_lists_every_bug() {
+        let readme = include_str!("../README.md");
+        for bug in Bug::ALL {
+            let (name, what, place) = (bug.name(), bug.what().trim_end_matches('.'), bug.place());
+            let row = format!("| `{name}` | {what} | `{place}` |");
+            assert!(readme.contains(&row), "the README's table does not have {row}");
+        }
+        let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, Bug::ALL.len(), "lines of the table");
+    }
+}
