@@ -225,6 +225,13 @@ impl SlabHeader {
         }
     }
 
+    /// Whether somebody owns the slab, or it is whole and nobody's: it is neither being made nor
+    /// being unmade.
+    pub(crate) fn has_owner(&self) -> bool {
+        let owner = self.owner();
+        owner.heap == ORPHAN || owner.is_heap()
+    }
+
     /// Makes this (the header of a unit) that of a unit used page by page.
     pub(crate) fn set_mixed(&self, geometry: &Geometry, unit: u32) {
         // The owner first: a slab that still has one must have its class, too. No page of the unit
@@ -272,7 +279,7 @@ impl<'m> Slab<'m> {
         build: impl FnOnce() -> Result<(), Corruption>,
     ) -> Result<(), Corruption> {
         // A unit's header says MIXED so far. That of a page may have been of another run.
-        if self.mini {
+        if self.mini && !planted(Bug::OwnerUncleared) {
             self.header.owner.store(0, Ordering::Release);
         }
         run.store(word);

@@ -111,8 +111,18 @@ bugs! {
         "A dead owner's objects are freed though they are published but for a byte.";
     IntentForgottenEarly "intent-forgotten-early" "dsa-core/src/area/free_from.rs":
         "The intent to free is forgotten before the object is free.";
+    IntentKept "intent-kept" "dsa-core/src/area/free_from.rs":
+        "The intent to free a run of pages is not forgotten when they are free.";
+    WordKept "word-kept" "dsa-core/src/area/free_from.rs":
+        "Recovery frees the run that an intent names, and leaves the word that names it.";
+    TruthUnlooked "truth-unlooked" "dsa-core/src/area/free_from.rs":
+        "Recovery frees the object that an intent names, whosesoever it is by then.";
     FreePagesTrusted "free-pages-trusted" "dsa-core/src/area/recover.rs":
         "Free pages are looked up in what a dead owner of the page lock left of the index.";
+    OwnerlessKept "ownerless-kept" "dsa-core/src/area/recover.rs":
+        "A slab stays though its maker died before it had an owner.";
+    OwnerUncleared "owner-uncleared" "dsa-core/src/slab.rs":
+        "A page becomes a slab though something that looks like an owner is in its header.";
     EntryFreedBeforeUnpin "entry-freed-before-unpin" "dsa-core/src/area/grow.rs":
         "An area forgets a segment before it gives it back.";
     RemoteFreeUnseen "remote-free-unseen" "dsa-core/src/heap":

@@ -104,7 +104,9 @@ impl<L: RawLock> Area<'_, L> {
                     dest.store(DsaPointer::INVALID, Ordering::Release);
                     compiler_fence();
                     let released = self.release_pages(entry, &tables, page, pages);
-                    self.forget_intent();
+                    if !planted(Bug::IntentKept) {
+                        self.forget_intent();
+                    }
                     released?;
                     (pointer, self.is_empty_own(pointer.segment(), entry)?)
                 }
@@ -139,6 +141,9 @@ impl<L: RawLock> Area<'_, L> {
             Ok(Located::Slab(slab)) => {
                 if let Some(index) = slab.index_of(pointer) {
                     let truth = slab.truth(index)?;
+                    if planted(Bug::TruthUnlooked) && truth.load(Ordering::Acquire) != FREE {
+                        truth.store(FREEING, Ordering::Release);
+                    }
                     if truth.load(Ordering::Acquire) == FREEING {
                         self.clear_named(pointer)?;
                         complete(&slab, truth);
@@ -146,7 +151,9 @@ impl<L: RawLock> Area<'_, L> {
                 }
             }
             Ok(Located::Large { tables, page, .. }) => {
-                self.clear_named(pointer)?;
+                if !planted(Bug::WordKept) {
+                    self.clear_named(pointer)?;
+                }
                 tables.clear_run(page)?;
             }
             // The page word was cleared: the last steps were missing.

@@ -90,8 +90,7 @@ impl<L: RawLock> Area<'_, L> {
                     Kind::Slab | Kind::Mini => {
                         let mini = run.kind == Kind::Mini;
                         let slab = Slab::new(memory, &geometry, key, page, mini)?;
-                        let owner = slab.header.owner();
-                        owner.heap != ORPHAN && !owner.is_heap()
+                        !slab.header.has_owner() && !planted(Bug::OwnerlessKept)
                     }
                     Kind::Directory => directory != here.raw(),
                     Kind::Meta | Kind::Large | Kind::Unpublished => false,

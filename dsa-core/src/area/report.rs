@@ -16,7 +16,7 @@ use crate::layout::{Geometry, PAGE, UNIT_PAGES};
 use crate::memory::Memory;
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
-use crate::slab::{FREE, FREEING, MIXED, ORPHAN, Slab, SlabHeader, UNPUBLISHED, USED};
+use crate::slab::{FREE, FREEING, MIXED, Slab, SlabHeader, UNPUBLISHED, USED};
 
 /// Figures of an area, in bytes. Read without a lock: each is right, together they may be of
 /// slightly different moments.
@@ -149,7 +149,8 @@ impl<L: RawLock> Area<'_, L> {
                     return Err(Corruption::new(what, index as u64).into());
                 }
             }
-            self.check_units(memory, &tables, watermark)?;
+            self.check_units(memory, &geometry, &tables, watermark)?;
+            self.check_owners(memory, &geometry, key, &tables, watermark)?;
             report.free_pages += u64::from(free);
             report.metadata_pages += u64::from(geometry.meta_pages);
             total += memory.len();
@@ -157,10 +158,6 @@ impl<L: RawLock> Area<'_, L> {
         self.walk(
             &mut |slab, _, _| {
                 slab.class()?;
-                let owner = slab.header.owner();
-                if owner.heap != ORPHAN && !owner.is_heap() {
-                    return Err(Corruption::new("a slab without an owner", slab.pointer.raw()));
-                }
                 for index in 0..slab.count() {
                     if slab.truth(index)?.load(Ordering::Relaxed) > UNPUBLISHED {
                         let object = slab.object(index);
@@ -181,6 +178,7 @@ impl<L: RawLock> Area<'_, L> {
     fn check_units(
         &self,
         memory: Memory<'_>,
+        geometry: &Geometry,
         tables: &Pages<'_>,
         watermark: u32,
     ) -> Result<(), Error> {
@@ -188,11 +186,35 @@ impl<L: RawLock> Area<'_, L> {
             let header: &SlabHeader = memory.at(Geometry::unit_header(unit))?;
             let run = tables.run(unit * UNIT_PAGES)?;
             let slab = matches!(run, Some(Run { kind: Kind::Slab, .. }));
+            let damage = |what| Err(Corruption::new(what, u64::from(unit)).into());
             if (header.owner.load(Ordering::Relaxed) == MIXED) == slab {
-                let what = "a unit's header contradicts its page word";
-                return Err(Corruption::new(what, u64::from(unit)).into());
+                return damage("a unit's header contradicts its page word");
+            }
+            if !slab && header.truth.load(Ordering::Relaxed) != geometry.side(unit) {
+                return damage("a unit of pages whose header names no side area");
             }
         }
+        Ok(())
+    }
+
+    /// Under the page lock no slab is being made or unmade: each has an owner.
+    fn check_owners(
+        &self,
+        memory: Memory<'_>,
+        geometry: &Geometry,
+        key: u32,
+        tables: &Pages<'_>,
+        watermark: u32,
+    ) -> Result<(), Error> {
+        tables.for_each_run(watermark, &mut |page, run| {
+            if matches!(run.kind, Kind::Slab | Kind::Mini) {
+                let slab = Slab::new(memory, geometry, key, page, run.kind == Kind::Mini)?;
+                if !slab.header.has_owner() {
+                    return Err(Corruption::new("a slab without an owner", slab.pointer.raw()));
+                }
+            }
+            Ok(())
+        })?;
         Ok(())
     }
 
@@ -236,8 +258,7 @@ impl<L: RawLock> Area<'_, L> {
                     Kind::Slab | Kind::Mini => {
                         let mini = run.kind == Kind::Mini;
                         let slab = Slab::new(memory, &geometry, key, page, mini)?;
-                        let owner = slab.header.owner();
-                        if owner.heap != ORPHAN && !owner.is_heap() {
+                        if !slab.header.has_owner() {
                             // Being made or unmade at this moment.
                             return Ok(());
                         }

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 /// Operations of a few hundred points at most: the rest takes an optimised build.
 const QUICK: &str = "open,register,leave,reap,segment,lock,allocate-s,allocate-f,allocate-r,\
-    allocate-into-s,free-l,free-r,adopt,heap,area-c,area-a,area-d,area-p,place-a,place-r,publish-s,\
-    settle,box,registry-segment-a,registry-r,table-insert,table-delete,table-replace,table-change,\
-    table-repair,table-find,table-recover,entry-f,raw-i,thread,fork-l,fork-g";
+    allocate-after,allocate-into-s,free-l,free-r,free-from,adopt,heap,area-c,area-a,area-d,area-p,\
+    place-a,place-r,publish-s,settle,box,registry-segment-a,registry-r,table-insert,table-delete,\
+    table-replace,table-change,table-repair,table-find,table-recover,entry-f,raw-i,thread,fork-l,\
+    fork-g";
 
 fn crash(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_crash"))
@@ -27,9 +28,11 @@ fn one_death() {
     assert!(well, "{text}");
 }
 
+/// In segments that came full of rubbish.
 #[test]
 fn two_deaths() {
-    let (well, text) = crash(&["images", "--op", QUICK, "--depth", "2", "--sample", "3"]);
+    let (well, text) =
+        crash(&["images", "--op", QUICK, "--rubbish", "--depth", "2", "--sample", "3"]);
     assert!(well, "{text}");
 }
 

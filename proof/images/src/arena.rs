@@ -5,8 +5,8 @@
 //! is private to the *real* process, a `fork` is an exact copy of all shared memory, in which a
 //! recovery can be tried without the original noticing: an image.
 //!
-//! Bytes are handed out once and never again, so that they are zero and that a late look at an
-//! object that is gone does not see another one.
+//! Bytes are handed out once and never again, so that a late look at an object that is gone does
+//! not see another one.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +48,13 @@ pub(crate) fn at(offset: usize) -> NonNull<u8> {
     assert!(offset < SIZE);
     // SAFETY: inside the mapping, as was just checked.
     unsafe { base().add(offset) }
+}
+
+/// Fills a range that nobody has been given yet.
+pub(crate) fn fill(offset: usize, len: usize, byte: u8) {
+    assert!(offset + len <= SIZE);
+    // SAFETY: inside the mapping, as was just checked; the one thread there is writes it.
+    unsafe { at(offset).write_bytes(byte, len) };
 }
 
 /// Refuses, or allows, stores to its first `bytes`: all that was handed out.

@@ -31,6 +31,9 @@ pub struct Options {
     /// Also of more than one death each image is judged by every survivor, in every order.
     #[arg(long)]
     thorough: bool,
+    /// New segments are full of rubbish and not of zeros: a provider may hand out such.
+    #[arg(long)]
+    rubbish: bool,
     /// Images that are judged at the same time.
     #[arg(long)]
     jobs: Option<usize>,
@@ -114,6 +117,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         sample: options.sample,
         only: options.step.clone(),
         thorough: options.thorough,
+        rubbish: options.rubbish,
         jobs: options.jobs.unwrap_or(cores),
     };
     let started = Instant::now();

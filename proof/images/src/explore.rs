@@ -27,6 +27,8 @@ use crate::{look, stepper, system};
 const ALARM: u32 = 60;
 /// Of so many images of one death the points of a recovery are counted.
 const COUNTED: u64 = 16;
+/// What new segments may be full of: no word of it is one that means anything.
+const RUBBISH: u8 = 0xaa;
 /// Numbers of the processes that open the namespace when all others are dead.
 const NEWCOMER: u64 = 40;
 const HEIR: u64 = 41;
@@ -72,6 +74,8 @@ pub(crate) struct Plan {
     /// Also of more than one death each image is judged by every survivor, in every order. Without
     /// this they take turns, and so do the orders in which a rescuer recovers.
     pub(crate) thorough: bool,
+    /// New segments are full of rubbish.
+    pub(crate) rubbish: bool,
     /// Images judged at the same time.
     pub(crate) jobs: usize,
 }
@@ -232,7 +236,9 @@ impl Explorer {
         let only =
             if steps.is_empty() { String::new() } else { format!(" --step {}", steps.join(",")) };
         let depth = steps.len().max(1);
-        self.tally.fail(&format!("--op {} --depth {depth}{only}: {text}", self.case.name));
+        let rubbish = if self.plan.rubbish { " --rubbish" } else { "" };
+        let name = self.case.name;
+        self.tally.fail(&format!("--op {name} --depth {depth}{only}{rubbish}: {text}"));
     }
 
     /// In an image, known by its digest, in which one more has just died.
@@ -431,6 +437,7 @@ pub(crate) fn explore(
         PANIC.with_borrow_mut(|panic| *panic = format!("{text} ({place})"));
     }));
     stepper::install();
+    system::fill_new(if plan.rubbish { RUBBISH } else { 0 });
     let case = catch_unwind(|| Box::leak(Box::new(make(plan.depth - 1))));
     let Ok(case) = case else {
         tally.fail(&format!("--op {name}: cannot be set up: {}", PANIC.take()));
@@ -496,7 +503,14 @@ mod tests {
     fn a_fault_while_a_scene_is_set_up_is_told() {
         crate::arena::map();
         let tally = Tally::shared();
-        let plan = Plan { depth: 1, sample: None, only: Vec::new(), thorough: false, jobs: 1 };
+        let plan = Plan {
+            depth: 1,
+            sample: None,
+            only: Vec::new(),
+            thorough: false,
+            jobs: 1,
+            rubbish: false,
+        };
         explore(faulty, "faulty", &plan, tally);
         let texts = tally.texts();
         assert!(texts.iter().any(|text| text.contains("ended with status")), "{texts:?}");

@@ -106,7 +106,7 @@ unsafe impl SegmentProvider for Process {
             Ok(())
         })?;
         stepper::change("an object is sized", |system| {
-            let at = system.bytes(size).ok_or(failure(ErrorKind::NoSpace, "create"))?;
+            let at = system.new_bytes(size).ok_or(failure(ErrorKind::NoSpace, "create"))?;
             let object = system.find(handle).ok_or(failure(ErrorKind::NotFound, "create"))?;
             (object.at, object.size) = (at, size);
             Ok((mapping(at, size), object.object_id()))

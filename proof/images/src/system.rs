@@ -11,6 +11,7 @@
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{ObjectInfo, ProviderError};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arena;
 
@@ -106,6 +107,16 @@ impl System {
         Object { id: self.last_id, handle, at: 0, size: 0 }
     }
 
+    /// Bytes for a segment, as new ones come: see [`fill_new`].
+    pub(crate) fn new_bytes(&mut self, size: usize) -> Option<usize> {
+        let at = self.bytes(size)?;
+        match FILL.load(Ordering::Relaxed) {
+            0 => {}
+            byte => arena::fill(at, size, byte),
+        }
+        Some(at)
+    }
+
     /// Bytes for an object; zeros.
     pub(crate) fn bytes(&mut self, size: usize) -> Option<usize> {
         let first = self.taken.max(size_of::<Self>().next_multiple_of(arena::PAGE));
@@ -120,6 +131,15 @@ impl System {
     pub(crate) fn find(&mut self, handle: SegmentHandle) -> Option<&mut Object> {
         self.objects.iter_mut().find(|o| o.id != 0 && o.handle == handle.get())
     }
+}
+
+/// What new segments are full of. A provider need not hand out zeros; the control object alone is
+/// zero by contract.
+static FILL: AtomicU8 = AtomicU8::new(0);
+
+/// Says what new segments are full of from now on.
+pub(crate) fn fill_new(byte: u8) {
+    FILL.store(byte, Ordering::Relaxed);
 }
 
 /// Refuses, or allows, stores to shared memory.

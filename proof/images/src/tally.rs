@@ -43,7 +43,7 @@ struct Record {
 }
 
 /// Kinds of points, and of outcomes. An operation names those that it must pass.
-pub(crate) const KINDS: [&str; 43] = [
+pub(crate) const KINDS: [&str; 45] = [
     "before",
     "after",
     "poisoned",
@@ -85,6 +85,8 @@ pub(crate) const KINDS: [&str; 43] = [
     "found by name",
     "reaped",
     "taken over",
+    "given out again",
+    "half destroyed",
     "a thread ends",
     "a child is forked",
 ];

@@ -7,7 +7,6 @@
 //! | [`process`] | the test binary once more, as a peer with a role; killed, or let go |
 //! | [`program`] | other programs, in bounded time |
 //! | [`proof`] | proofs of life, from process to process |
-//! | `steps` | what a kill leaves after each store of an operation (x86-64 Linux) |
 //! | [`system`] | the system's own backend: namespaces on it, and what is left of them |
 //! | [`tool`] | what programs that test something say, and how they check |
 //!
@@ -23,12 +22,8 @@ pub mod memory;
 pub mod process;
 pub mod program;
 pub mod proof;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub mod steps;
 pub mod system;
 pub mod tool;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod trace;
 
 /// How long anything may take before a test gives up.
 pub const BOUND: Duration = Duration::from_secs(60);

@@ -13,11 +13,15 @@ pub(crate) struct Yardstick {
 }
 
 const fn images(op: &'static str) -> Probe {
-    Probe::Images { op, depth: 1, sample: None }
+    Probe::Images { op, depth: 1, sample: None, rubbish: false }
+}
+
+const fn in_rubbish(op: &'static str) -> Probe {
+    Probe::Images { op, depth: 1, sample: None, rubbish: true }
 }
 
 const fn deeper(op: &'static str, sample: Option<u64>) -> Probe {
-    Probe::Images { op, depth: 2, sample }
+    Probe::Images { op, depth: 2, sample, rubbish: false }
 }
 
 const fn lock_model(name: &'static str) -> Probe {
@@ -120,7 +124,14 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         }
         Bug::PublicationIgnored => (images("allocate-into"), "objects, before"),
         Bug::IntentForgottenEarly => (images("table-grow-index-again"), "a truth byte"),
+        Bug::IntentKept => (images("allocate-after-free-from"), "objects, before"),
+        Bug::WordKept => (images("free-from-large"), "objects, before"),
+        Bug::TruthUnlooked => {
+            (images("free-from-given-out-again"), "what was put there since is gone")
+        }
         Bug::FreePagesTrusted => (images("allocate-first"), "a segment's number of free pages"),
+        Bug::OwnerlessKept => (images("allocate-refill"), "a slab without an owner"),
+        Bug::OwnerUncleared => (in_rubbish("allocate-refill"), "a slab of no class"),
         Bug::EntryFreedBeforeUnpin => (images("trim"), "objects instead of"),
         Bug::RemoteFreeUnseen => (
             test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),

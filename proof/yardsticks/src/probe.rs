@@ -31,7 +31,7 @@ pub(crate) const LIB: &str = "lib";
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// `crash images`.
-    Images { op: &'static str, depth: u8, sample: Option<u64> },
+    Images { op: &'static str, depth: u8, sample: Option<u64>, rubbish: bool },
     /// `crash swarm`.
     Swarm { seconds: u64 },
     /// `crash models`, one of them.
@@ -43,8 +43,8 @@ pub(crate) enum Probe {
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Images { op, depth, sample } => {
-                write!(f, "images --op {op}")?;
+            Self::Images { op, depth, sample, rubbish } => {
+                write!(f, "images --op {op}{}", if *rubbish { " --rubbish" } else { "" })?;
                 if *depth > 1 {
                     write!(f, " --depth {depth} --thorough")?;
                 }
@@ -214,12 +214,15 @@ impl Builder {
 
     fn start(&self, probe: &Probe, bug: Option<Bug>) -> Result<Child, String> {
         let mut command = match *probe {
-            Probe::Images { op, depth, sample } => {
+            Probe::Images { op, depth, sample, rubbish } => {
                 let mut command = Command::new(&self.program);
                 command.args(["images", "--op", op, "--jobs", "1", "--depth", &depth.to_string()]);
                 // Else one survivor judges each image, and chance whether it is the one who can tell.
                 if depth > 1 {
                     command.arg("--thorough");
+                }
+                if rubbish {
+                    command.arg("--rubbish");
                 }
                 if let Some(sample) = sample {
                     command.args(["--sample", &sample.to_string()]);

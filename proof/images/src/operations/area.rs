@@ -12,7 +12,7 @@ use crate::case::{Case, Operation};
 use crate::member::{ANCESTOR, Member, leak};
 use crate::system;
 
-const CASES: [Operation; 22] = [
+const CASES: [Operation; 23] = [
     Operation { name: "allocate-small", must: &["object lost"], make: allocate_small },
     Operation {
         name: "allocate-first",
@@ -23,6 +23,11 @@ const CASES: [Operation; 22] = [
         name: "allocate-refill",
         must: &["before", "object lost", "holds a lock of the area"],
         make: allocate_refill,
+    },
+    Operation {
+        name: "allocate-unit",
+        must: &["before", "object lost", "holds a lock of the area"],
+        make: allocate_unit,
     },
     Operation {
         name: "allocate-new-segment",
@@ -103,7 +108,7 @@ const CASES: [Operation; 22] = [
         must: &["holds a lock of the area"],
         make: allocate_and_give_up,
     },
-    Operation { name: "heap-release", must: &["after"], make: release },
+    Operation { name: "heap-release", must: &["after", "holds a lock of the area"], make: release },
     Operation {
         name: "area-create",
         must: &["holds the control lock", "an object is named", "an object is sized"],
@@ -141,12 +146,25 @@ fn allocate_first(rescuers: usize) -> Case {
 }
 
 fn allocate_refill(rescuers: usize) -> Case {
-    let objects = at_the_brink(rescuers, 1024, more_slabs);
+    let objects = at_the_brink(objects(rescuers), 1024, more_slabs);
     objects.case("allocate-refill", Effect::Allocates, |v| allocate(v, 1024))
 }
 
+/// A class has as many slabs of a page as it gets: the next one is a unit, and there is one. Its
+/// truth bytes lie before the objects.
+fn allocate_unit(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    // Two segments are too short to have a unit that is free as a whole; the third one isn't.
+    let objects = objects.with(victim, 50_000, 3);
+    let objects = at_the_brink(objects, 48, |before, after| {
+        more_slabs(before, after) && before.free_pages >= after.free_pages + 16
+    });
+    objects.case("allocate-unit", Effect::Allocates, |v| allocate(v, 48))
+}
+
 fn allocate_new_segment(rescuers: usize) -> Case {
-    let objects = at_the_brink(rescuers, 1024, more_segments);
+    let objects = at_the_brink(objects(rescuers), 1024, more_segments);
     objects.case("allocate-new-segment", Effect::Allocates, |v| allocate(v, 1024))
 }
 
@@ -230,7 +248,7 @@ fn allocate_into_small(rescuers: usize) -> Case {
 }
 
 fn allocate_into_refill(rescuers: usize) -> Case {
-    publish("allocate-into-refill", 1024, at_the_brink(rescuers, 1024, more_slabs))
+    publish("allocate-into-refill", 1024, at_the_brink(objects(rescuers), 1024, more_slabs))
 }
 
 fn allocate_into_large(rescuers: usize) -> Case {
@@ -251,8 +269,11 @@ fn allocate_and_give_up(rescuers: usize) -> Case {
     })
 }
 
+/// Of slabs with objects and of one without.
 fn release(rescuers: usize) -> Case {
     let objects = objects(rescuers).warm(64);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 2000, 1).with(victim, 300, 1).free_last(victim, 1);
     let heap = RefCell::new(Some(objects.victim().heap));
     objects.case("heap-release", Effect::Keeps, move |_| {
         if let Some(heap) = heap.take() {

@@ -60,7 +60,7 @@ impl Kit {
         unsafe { self.heap.free(pointer) }.map_err(text)
     }
 
-    /// An object with a pattern in it.
+    /// An object with a pattern in all of it, and its size.
     pub(super) fn allocate_filled(&self, size: usize) -> (DsaPointer, usize) {
         let pointer = self.allocate(size);
         // SAFETY: cases use objects through checked copies only.
@@ -68,11 +68,20 @@ impl Kit {
         (pointer, size)
     }
 
-    pub(super) fn is_whole(&self, (pointer, size): (DsaPointer, usize)) -> Result<(), String> {
-        let mut bytes = vec![0; size.min(64)];
-        // SAFETY: as above.
+    /// Whether an object still has its pattern, in as many bytes as were filled.
+    pub(super) fn is_whole(&self, (pointer, filled): (DsaPointer, usize)) -> Result<(), String> {
+        let mut bytes = vec![0; filled];
+        // SAFETY: cases use objects through checked copies only.
         unsafe { self.area.copy_out(pointer, 0, &mut bytes) }.map_err(text)?;
-        ensure(bytes == pattern(size), || format!("{pointer:?} was changed"))
+        ensure(bytes == pattern(filled), || format!("{pointer:?} was changed"))
+    }
+
+    /// Allocates an object and writes over all of it, so that what is used though it is free shows.
+    fn scribble(&self, size: usize) -> Result<DsaPointer, String> {
+        let pointer = self.heap.allocate(size).map_err(text)?;
+        // SAFETY: as above.
+        unsafe { self.area.copy_in(pointer, 0, &vec![0xa5; size]) }.map_err(text)?;
+        Ok(pointer)
     }
 
     /// A word in an object that can hold a pointer.
@@ -88,28 +97,18 @@ impl Kit {
     /// Everything works: all sizes can be had, and the area grows and shrinks.
     pub(super) fn works(&self) -> Result<(), String> {
         let sizes = [8, 64, 200, 3000, 8192, 20_000, 150_000];
-        let mine: Vec<_> =
-            sizes.iter().flat_map(|size| [*size; 2]).map(|size| self.heap.allocate(size)).collect();
-        for pointer in mine {
-            self.free(pointer.map_err(text)?)?;
-        }
+        let mine = sizes.iter().flat_map(|size| [*size; 2]).map(|size| self.scribble(size));
+        let mine = mine.collect::<Result<Vec<_>, _>>()?;
+        mine.into_iter().try_for_each(|pointer| self.free(pointer))?;
         self.heap.trim().map_err(text)?;
         self.area.check(self.member.participant).map(|_| ()).map_err(text)
     }
 
-    /// Writes over some of the memory that is free, of the sizes that tables are made of, so that
-    /// what is used though it was freed shows; returns the objects.
+    /// Writes over some of the memory that is free, of the sizes that tables are made of; returns
+    /// the objects.
     pub(super) fn overwrite_free_memory(&self) -> Result<Vec<DsaPointer>, String> {
-        let mut objects = Vec::new();
-        for size in [256, 512, 4096] {
-            for _ in 0..2 {
-                let pointer = self.heap.allocate(size).map_err(text)?;
-                // SAFETY: as above.
-                unsafe { self.area.copy_in(pointer, 0, &vec![0xa5; size]) }.map_err(text)?;
-                objects.push(pointer);
-            }
-        }
-        Ok(objects)
+        let sizes = [256, 512, 4096];
+        sizes.iter().flat_map(|size| [*size; 2]).map(|size| self.scribble(size)).collect()
     }
 
     /// When all that is known was freed: nothing is used but what is known to be lost, and what is
@@ -120,6 +119,7 @@ impl Kit {
         ensure(report.objects == lost && (lost > 0 || report.used == 0), || {
             format!("{} objects, {} bytes are left, {lost} lost", report.objects, report.used)
         })?;
+        ensure(report.slabs <= lost, || format!("{} slabs of nothing are left", report.slabs))?;
         ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
         ensure(u64::from(report.segments) <= 1 + lost, || {
             let mut dump = String::new();
@@ -170,14 +170,18 @@ impl Kit {
     }
 }
 
-/// What an object of that size starts with: few bytes, since each is a point of its own.
-fn pattern(size: usize) -> Vec<u8> {
-    (0..size.min(64)).map(|i| (i * 7 + size) as u8).collect()
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|i| (i * 7 + bytes) as u8).collect()
 }
 
-/// Writes the pattern of an object of that size.
+/// Bytes that a victim fills of an object of that size: few, since each is a point of its own.
+pub(super) fn filled(size: usize) -> usize {
+    size.min(64)
+}
+
+/// Writes the pattern of an object of that size, as far as a victim does.
 pub(super) fn fill(at: NonNull<u8>, size: usize) {
-    let bytes = pattern(size);
+    let bytes = pattern(filled(size));
     // SAFETY: a new object of that size, which is no less.
     unsafe { at.copy_from_nonoverlapping(NonNull::from(&bytes[..]).cast(), bytes.len()) };
 }

@@ -115,7 +115,11 @@ impl Party {
                 segment.expect("attaches").expect("is there")
             }
         };
-        Self { member, segment: leak(segment) }
+        let party = Self { member, segment: leak(segment) };
+        if first.is_none() {
+            [0, 1].iter().for_each(|index| party.word(*index).store(0, Ordering::Relaxed));
+        }
+        party
     }
 
     pub(super) fn lock(&self) -> LockRef<'static, RwLock> {

@@ -8,7 +8,7 @@ use dsa_core::{AtomicDsaPointer, DsaPointer, Flags, Report};
 use dshash_core::{Error, TableHandle};
 use dsm_core::sync::Ordering;
 
-use super::area_kit::{Kit, Scene, scene};
+use super::area_kit::{Kit, Scene, filled, scene};
 use super::table_kit::{Typed, User, works};
 use crate::case::Case;
 use crate::explore::rehearse;
@@ -25,6 +25,8 @@ pub(super) enum Effect {
     Publishes(usize),
     /// Frees the object of so many bytes in the first cell.
     Unlinks(usize),
+    /// The same, but who put it there by hand has died, and it was never settled.
+    UnlinksUnsettled(usize),
     /// Puts a table into the first cell.
     MakesTable,
     /// Destroys the table in the first cell.
@@ -36,6 +38,7 @@ pub(super) enum Effect {
 /// A scene of objects.
 pub(super) struct Objects {
     pub(super) scene: Scene,
+    /// Objects, and how many bytes of each were filled.
     known: Vec<(DsaPointer, usize)>,
     pub(super) cells: DsaPointer,
 }
@@ -89,15 +92,19 @@ impl Objects {
         let rescuers = kits.len() - 1;
         let inherited = known.clone();
         let heir = witness.heir(move |kit| {
-            recover(&kit, 0)?;
+            recover(&kit, 0, 0, cells, effect)?;
             judge(&kit, &inherited, cells, effect)
         });
         Case {
             name,
             mortals: mortals(rescuers),
             operate: Box::new(move || operate(&victim)),
-            recover: Box::new(move |who, order| recover_by(&kits[who], who, order)),
-            orders: 3,
+            recover: Box::new(move |who, order| recover(&kits[who], who, order, cells, effect)),
+            orders: match effect {
+                Effect::Unlinks(_) => 4,
+                Effect::UnlinksUnsettled(_) => 2,
+                _ => 3,
+            },
             judge: Box::new(move || judge(&witness, &known, cells, effect)),
             newcomer: Box::new(finds_nothing),
             places: vec![witness.place()],
@@ -107,38 +114,60 @@ impl Objects {
     }
 }
 
-/// A rescuer may be killed: what it does meanwhile must not leave an object that it alone knows.
-fn recover_by(kit: &Kit, who: usize, order: usize) -> Result<(), String> {
-    if who == 0 || order < 2 {
-        return recover(kit, order);
-    }
-    for size in [40, 600, 20_000] {
-        let pointer = kit.heap.allocate_unpublished(size, 8, Flags::empty()).map_err(text)?;
-        kit.free(pointer)?;
+/// The dead are found by the namespace, by the area, or by whose word it is, in any order.
+fn recover(
+    kit: &Kit,
+    who: usize,
+    order: usize,
+    cells: DsaPointer,
+    effect: Effect,
+) -> Result<(), String> {
+    let sweep = || {
+        kit.member.reap()?;
+        kit.member.succeed()
+    };
+    match (effect, order) {
+        (Effect::UnlinksUnsettled(_), 0) => {
+            sweep()?;
+            settle(kit, kit.cell(cells, 0))?;
+        }
+        // The structure that has the word comes first: it frees what that still names, and then
+        // that names nothing.
+        (Effect::UnlinksUnsettled(_), _) | (Effect::Unlinks(_), 3) => {
+            for _ in 0..2 {
+                // SAFETY: nobody uses the object, nor the word for something else.
+                unsafe { kit.heap.free_from(kit.cell(cells, 0)) }.map_err(text)?;
+            }
+        }
+        (_, 0) => sweep()?,
+        // Without ever sweeping the namespace.
+        (_, 1) => {}
+        // By what it does anyway. A rescuer may be killed: it must not leave an object that it
+        // alone knows.
+        _ => {
+            for size in [40, 600, 20_000] {
+                let pointer = if who == 0 {
+                    kit.heap.allocate(size)
+                } else {
+                    kit.heap.allocate_unpublished(size, 8, Flags::empty())
+                };
+                kit.free(pointer.map_err(text)?)?;
+            }
+        }
     }
     kit.heap.maintain().map_err(text)
 }
 
-pub(super) fn recover(kit: &Kit, order: usize) -> Result<(), String> {
-    match order {
-        0 => {
-            kit.member.reap()?;
-            kit.member.succeed()?;
-            kit.heap.maintain().map_err(text)
-        }
-        // Without ever sweeping the namespace.
-        1 => kit.heap.maintain().map_err(text),
-        // By what it does anyway.
-        _ => {
-            for size in [40, 600, 20_000] {
-                kit.free(kit.heap.allocate(size).map_err(text)?)?;
-            }
-            kit.heap.maintain().map_err(text)
-        }
-    }
+/// What a structure does that links objects by a record of its own: it settles what its word names
+/// before the area is asked for the property of the dead. (The word may still name what was being
+/// freed until the page lock was used, here by a check.)
+fn settle(kit: &Kit, cell: &AtomicDsaPointer) -> Result<(), String> {
+    kit.area.check(kit.member.participant).map_err(text)?;
+    let named = cell.load(Ordering::Acquire);
+    if named.is_valid() { kit.heap.settle(named).map_err(text) } else { Ok(()) }
 }
 
-pub(super) fn judge(
+fn judge(
     witness: &Kit,
     known: &[(DsaPointer, usize)],
     cells: DsaPointer,
@@ -159,8 +188,6 @@ pub(super) fn judge(
         ensure(left == before, || format!("{left} objects without the table, not {before}"))?;
         counted = before + 1;
     }
-    let wrong = || Err(format!("{counted} objects, before: {before}"));
-    // Once the page lock was used nothing is half freed: a word names a whole object or none.
     let mut known = known.to_vec();
     let mut lost = 0;
     let outcome = match effect {
@@ -175,27 +202,27 @@ pub(super) fn judge(
             })?;
             "after"
         }
-        Effect::Publishes(size) if counted == before + 1 && published.is_valid() => {
-            known.push((published, size));
-            "after"
-        }
-        Effect::Publishes(_) if published.is_valid() => return wrong(),
-        Effect::Unlinks(size) if counted == before + 1 && published.is_valid() => {
-            known.push((published, size));
-            "before"
+        // Once the page lock was used nothing is half freed: a word names a whole object or none.
+        Effect::Publishes(size) | Effect::Unlinks(size) | Effect::UnlinksUnsettled(size)
+            if counted == before + u64::from(published.is_valid()) =>
+        {
+            if published.is_valid() {
+                known.push((published, filled(size)));
+            }
+            let done = published.is_valid() == matches!(effect, Effect::Publishes(_));
+            if done { "after" } else { "before" }
         }
         Effect::MakesTable if counted == before + 1 => "after",
         Effect::EndsTable if counted == before + 1 => "before",
-        Effect::EndsTable | Effect::Unlinks(_) if counted == before => "after",
-        Effect::Keeps if counted == before => "after",
-        _ if counted == before => "before",
-        _ => return wrong(),
+        Effect::EndsTable | Effect::Keeps if counted == before => "after",
+        Effect::Allocates | Effect::Frees | Effect::MakesTable if counted == before => "before",
+        _ => {
+            return Err(format!("{counted} objects, before: {before}, the word: {published:?}"));
+        }
     };
+    witness.works()?;
     for object in &known {
         witness.is_whole(*object)?;
-    }
-    if lost == 0 {
-        witness.works()?;
     }
     for (pointer, _) in known {
         witness.free(pointer)?;
@@ -215,6 +242,8 @@ fn end_table(kit: &Kit, cell: &AtomicDsaPointer, whole: bool) -> Result<(), Stri
     match Typed::attach(*kit, handle) {
         Ok(user) => {
             if whole {
+                user.check().map_err(text)?;
+                ensure(user.contents()?.is_empty(), || "a new table is not empty".into())?;
                 works(&user)?;
             }
             // SAFETY: leaked, and the copy is not used any more.
@@ -222,8 +251,11 @@ fn end_table(kit: &Kit, cell: &AtomicDsaPointer, whole: bool) -> Result<(), Stri
             // SAFETY: nobody else lives.
             unsafe { table.destroy_from(kit.heap, cell) }.map_err(text)
         }
-        // SAFETY: nothing is left of the table but its own memory, which the cell names.
-        Err(Error::Destroyed) if !whole => unsafe { kit.heap.free_from(cell) }.map_err(text),
+        Err(Error::Destroyed) if !whole => {
+            crate::explore::mark("half destroyed");
+            // SAFETY: nothing is left of the table but its own memory, which the cell names.
+            unsafe { kit.heap.free_from(cell) }.map_err(text)
+        }
         Err(error) => Err(text(error)),
     }
 }
@@ -254,11 +286,10 @@ pub(super) fn allocations_until(
 
 /// The victim is about to allocate an object for which something must be made first.
 pub(super) fn at_the_brink(
-    rescuers: usize,
+    objects: Objects,
     size: usize,
     grown: fn(&Report, &Report) -> bool,
 ) -> Objects {
-    let objects = objects(rescuers);
     let victim = objects.victim();
     let count = allocations_until(&victim, size, grown);
     objects.with(victim, size, count - 1)

@@ -3,16 +3,19 @@
 
 use std::alloc::Layout;
 
-use dsa_core::{AtomicDsaPointer, DsaBox, Flags};
+use dsa_core::{AtomicDsaPointer, DsaBox, DsaPointer, Flags};
+use dsm_core::sync::Ordering;
 
 use super::area_kit::{Kit, fill};
-use super::objects::{Effect, Objects, at_the_brink, more_segments, objects};
+use super::objects::{
+    Effect, Objects, allocations_until, at_the_brink, more_segments, more_slabs, objects,
+};
 use super::table_kit::{Typed, User, Values, fill as fill_table, params};
 use crate::case::{Case, Operation};
-use crate::member::ANCESTOR;
+use crate::member::{ANCESTOR, ensure, text};
 use crate::system;
 
-const CASES: [Operation; 18] = [
+const CASES: [Operation; 23] = [
     Operation {
         name: "free-from-small",
         must: &["before", "after", "holds a lock of the area", "taken over"],
@@ -27,6 +30,31 @@ const CASES: [Operation; 18] = [
         name: "free-from-large",
         must: &["before", "after", "holds a lock of the area"],
         make: free_from_large,
+    },
+    Operation {
+        name: "free-from-segment",
+        must: &["before", "after", "holds a lock of the area", "an object is removed"],
+        make: free_from_segment,
+    },
+    Operation {
+        name: "free-from-unsettled",
+        must: &["before", "after", "holds a lock of the area", "taken over"],
+        make: free_from_unsettled,
+    },
+    Operation {
+        name: "free-from-unsettled-large",
+        must: &["before", "after", "holds a lock of the area", "taken over"],
+        make: free_from_unsettled_large,
+    },
+    Operation {
+        name: "free-from-given-out-again",
+        must: &["before", "after", "holds a lock of the area", "given out again"],
+        make: free_from_given_out_again,
+    },
+    Operation {
+        name: "allocate-after-free-from",
+        must: &["before", "object lost", "holds a lock of the area"],
+        make: allocate_after_free_from,
     },
     Operation {
         name: "publish-and-free-from",
@@ -82,45 +110,115 @@ const CASES: [Operation; 18] = [
     },
     Operation {
         name: "table-destroy-from",
-        must: &["before", "after", "holds a lock of the area", "taken over"],
+        must: &["before", "half destroyed", "after", "holds a lock of the area", "taken over"],
         make: destroy_from,
     },
 ];
 
 pub(super) const ALL: &[Operation] = &CASES;
 
-/// Somebody has put an object of that size into the first cell.
-fn linked(objects: Objects, who: Kit, size: usize) -> Objects {
-    let cell = who.cell(objects.cells, 0);
+/// Puts an object of that size into the first cell.
+fn link(cells: DsaPointer, who: Kit, size: usize) -> DsaPointer {
+    let cell = who.cell(cells, 0);
     let init = |at| fill(at, size);
-    who.heap.allocate_into(size, 8, Flags::empty(), cell, init).expect("allocates");
-    objects
+    who.heap.allocate_into(size, 8, Flags::empty(), cell, init).expect("allocates")
 }
 
-fn freeing(name: &'static str, size: usize, objects: Objects) -> Case {
+/// Frees what the first cell names.
+fn unlink(who: &Kit, cells: DsaPointer) {
+    // SAFETY: nobody uses the object, nor the word for something else.
+    unsafe { who.heap.free_from(who.cell(cells, 0)) }.expect("frees");
+}
+
+fn freeing(name: &'static str, effect: Effect, objects: Objects) -> Case {
     let cells = objects.cells;
-    objects.case(name, Effect::Unlinks(size), move |v| {
-        // SAFETY: nobody uses the object, nor the word for something else.
-        unsafe { v.heap.free_from(v.cell(cells, 0)) }.expect("frees");
-    })
+    objects.case(name, effect, move |v| unlink(v, cells))
 }
 
 fn free_from_small(rescuers: usize) -> Case {
-    let objects = objects(rescuers).warm(64);
-    let victim = objects.victim();
-    freeing("free-from-small", 64, linked(objects, victim, 64))
+    let objects = objects(rescuers).warm(8);
+    link(objects.cells, objects.victim(), 8);
+    freeing("free-from-small", Effect::Unlinks(8), objects)
 }
 
 fn free_from_remote(rescuers: usize) -> Case {
     let objects = objects(rescuers).warm(64);
-    let witness = objects.witness();
-    freeing("free-from-remote", 64, linked(objects, witness, 64))
+    link(objects.cells, objects.witness(), 3000);
+    freeing("free-from-remote", Effect::Unlinks(3000), objects)
 }
 
 fn free_from_large(rescuers: usize) -> Case {
     let objects = objects(rescuers);
+    link(objects.cells, objects.victim(), 20_000);
+    freeing("free-from-large", Effect::Unlinks(20_000), objects)
+}
+
+/// With the run its segment goes.
+fn free_from_segment(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    link(objects.cells, objects.victim(), 300_000);
+    freeing("free-from-segment", Effect::Unlinks(300_000), objects)
+}
+
+/// Somebody has put an unpublished object into the first cell, and died.
+fn unsettled(name: &'static str, rescuers: usize, size: usize) -> Case {
+    let objects = objects(rescuers);
+    let dead = Kit::start(ANCESTOR, &objects.witness());
+    let pointer = dead.heap.allocate_unpublished(size, 8, Flags::empty()).expect("allocates");
+    fill(dead.area.resolve(pointer).expect("is mapped"), size);
+    dead.cell(objects.cells, 0).store(pointer, Ordering::Release);
+    system::kill(ANCESTOR);
+    freeing(name, Effect::UnlinksUnsettled(size), objects)
+}
+
+fn free_from_unsettled(rescuers: usize) -> Case {
+    unsettled("free-from-unsettled", rescuers, 64)
+}
+
+fn free_from_unsettled_large(rescuers: usize) -> Case {
+    unsettled("free-from-unsettled-large", rescuers, 20_000)
+}
+
+/// An object of the witness's slab, which is full but for it. In one more order of recovery the
+/// witness, who takes no lock for that, is given it again before anybody has used the page lock, and
+/// puts it into the same word.
+fn free_from_given_out_again(rescuers: usize) -> Case {
+    const SIZE: usize = 1024;
+    let objects = objects(rescuers);
+    let witness = objects.witness();
+    let count = allocations_until(&witness, SIZE, more_slabs);
+    let objects = objects.with(witness, SIZE, count - 2);
+    let (object, cells) = (link(objects.cells, witness, SIZE), objects.cells);
+    let case = freeing("free-from-given-out-again", Effect::Unlinks(SIZE), objects);
+    let (recover, orders) = (case.recover, case.orders);
+    let recover = move |who: usize, order: usize| {
+        let cell = witness.cell(cells, 0);
+        if (who, order) != (0, orders) || cell.load(Ordering::Acquire).is_valid() {
+            return recover(who, order % orders);
+        }
+        let new = link(cells, witness, SIZE);
+        if new == object {
+            crate::explore::mark("given out again");
+        }
+        recover(who, 0)?;
+        // Under the page lock, which recovers the dead one's change.
+        witness.area.check(witness.member.participant).map_err(text)?;
+        ensure(cell.load(Ordering::Acquire) == new, || "what was put there since is gone".into())
+    };
+    Case { recover: Box::new(recover), orders: orders + 1, ..case }
+}
+
+/// The change is over: whoever recovers from a later death must not repeat it.
+fn allocate_after_free_from(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
     let victim = objects.victim();
-    freeing("free-from-large", 20_000, linked(objects, victim, 20_000))
+    let freed = link(objects.cells, victim, 20_000);
+    unlink(&victim, objects.cells);
+    let objects = objects.with(victim, 20_000, 1);
+    assert_eq!(objects.last(), freed, "the same pages are given out again");
+    objects.case("allocate-after-free-from", Effect::Allocates, |v| {
+        v.allocate(20_000);
+    })
 }
 
 /// One after the other, with the same word.
@@ -131,8 +229,7 @@ fn publish_and_free_from(rescuers: usize) -> Case {
         let cell = v.cell(cells, 0);
         let init = |at| fill(at, 64);
         v.heap.allocate_into(64, 8, Flags::empty(), cell, init).expect("allocates");
-        // SAFETY: as above.
-        unsafe { v.heap.free_from(cell) }.expect("frees");
+        unlink(v, cells);
         v.heap.allocate_into(64, 8, Flags::ZERO, cell, init).expect("allocates");
     })
 }
@@ -193,7 +290,7 @@ fn huge(rescuers: usize) -> Case {
 
 /// A class in earnest use: its slabs are whole units from then on.
 fn whole_unit(rescuers: usize) -> Case {
-    let objects = at_the_brink(rescuers, 512, |before, after| {
+    let objects = at_the_brink(objects(rescuers), 512, |before, after| {
         more_segments(before, after) && after.slabs > before.slabs && before.objects > 60
     });
     objects.case("allocate-whole-unit", Effect::Allocates, |v| {
@@ -244,7 +341,8 @@ fn table_to_destroy(rescuers: usize) -> (Objects, Typed, &'static AtomicDsaPoint
     let cell: &AtomicDsaPointer = victim.cell(objects.cells, 0);
     let table = Values::create_into(witness.area, witness.heap, &params(), cell).expect("creates");
     let user = Typed::attach(victim, table.handle()).expect("attaches");
-    fill_table(&user, 0..30);
+    fill_table(&user, 0..50);
+    assert!(user.session.stats().expect("is in order").allocations > 2, "more than the table");
     let dead = Typed::attach(Kit::start(ANCESTOR, &witness), user.handle()).expect("attaches");
     std::mem::forget(dead.session.find_exclusive(&4).expect("finds"));
     system::kill(ANCESTOR);

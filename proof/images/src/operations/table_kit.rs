@@ -341,7 +341,11 @@ fn judge(
 ) -> Result<&'static str, String> {
     let kit = witness.kit();
     let report = witness.check().map_err(text)?;
-    kit.area.check(kit.member.participant).map_err(text)?;
+    let area = kit.area.check(kit.member.participant).map_err(text)?;
+    let (objects, pieces) = (area.objects, report.stats.allocations);
+    ensure(objects == pieces && area.unpublished == 0, || {
+        format!("{objects} objects ({} unpublished), {pieces} of the table", area.unpublished)
+    })?;
     let now = witness.contents()?;
     let poisoned: Vec<_> = now.iter().filter(|(_, v)| v.is_none()).map(|(k, _)| *k).collect();
     ensure(report.poisoned == poisoned.len() as u64, || "poisoned entries were miscounted".into())?;
