@@ -1,13 +1,15 @@
 //! [`File`]: files of a directory, mapped.
 
 use std::ffi::{CString, c_int};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dsm_core::handle::ObjectId;
 use dsm_core::provider::Forward;
 
+use crate::descriptor::Kept;
 use crate::error::Error;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style, split};
@@ -15,11 +17,15 @@ use crate::object::{Named, Place};
 use crate::options::Options;
 use crate::sys::{self, Errno};
 
+/// How a directory is opened.
+const OPEN: c_int = libc::O_RDONLY | libc::O_DIRECTORY;
+
 /// Segments in files of a directory, one file each.
 ///
 /// Any file system that can be mapped shared will do; on one that lies on a disk, changed
 /// pages are written back now and then, which costs time but preserves nothing: this is memory, not
 /// a database. The directory stays open, so that it may be renamed and relative paths are safe.
+/// A namespace is known by its name and by the directory itself, whichever path leads there.
 /// Removing other people's files must be forbidden in it, as it is in `/tmp` (sticky) or in a
 /// directory of one's own.
 ///
@@ -63,6 +69,12 @@ impl File {
         Ok(Self(Named::new(place, namespace, options)?))
     }
 
+    /// Which directory it is: device and inode, which no other has as long as this value lives.
+    #[must_use]
+    pub fn place_id(&self) -> ObjectId {
+        self.0.place_id()
+    }
+
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &NamespaceName {
@@ -88,7 +100,7 @@ impl File {
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    descriptor: OwnedFd,
+    descriptor: Kept,
     path: PathBuf,
     label: String,
 }
@@ -99,27 +111,48 @@ impl Directory {
         let fail = |e| Error::os(e, "open", &*label);
         let name =
             CString::new(path.as_os_str().as_bytes()).map_err(|_| fail(Errno(libc::EINVAL)))?;
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let descriptor = sys::open_at(None, &name, flags, 0).map_err(fail)?;
+        let descriptor = Kept::new(sys::open_at(None, &name, OPEN, 0).map_err(fail)?);
+        let descriptor = descriptor.map_err(fail)?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self { descriptor, path, label })
+    }
+
+    /// Does `work` on the directory.
+    fn with<T>(&self, work: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>) -> Result<T, Errno> {
+        if let Ok(descriptor) = self.descriptor.get() {
+            return work(descriptor);
+        }
+        // Somebody has closed it: by its path again, if that still leads there.
+        let path = CString::new(self.path.as_os_str().as_bytes());
+        let path = path.map_err(|_| Errno(libc::EINVAL))?;
+        let again = sys::open_at(None, &path, OPEN, 0)?;
+        if sys::stat(again.as_fd())?.id != self.descriptor.id() {
+            return Err(Errno(libc::EBADF));
+        }
+        work(again.as_fd())
     }
 }
 
 impl Place for Directory {
     fn open(&self, name: &ObjectName, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
-        sys::open_at(Some(self.descriptor.as_fd()), name.without_slash(), flags, mode)
+        self.with(|directory| sys::open_at(Some(directory), name.without_slash(), flags, mode))
     }
 
     fn unlink(&self, name: &ObjectName) -> Result<(), Errno> {
-        sys::unlink_at(self.descriptor.as_fd(), name.without_slash())
+        self.with(|directory| sys::unlink_at(directory, name.without_slash()))
     }
 
     fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
-        // The open directory, wherever it has been moved; its old path where there is no /proc.
-        let open = PathBuf::from(format!("/proc/self/fd/{}", self.descriptor.as_raw_fd()));
-        let path = if cfg!(target_os = "linux") && open.exists() { &open } else { &self.path };
-        list_directory(path, found)
+        self.with(|directory| {
+            // The open directory, wherever it has been moved; its old path where there is no /proc.
+            let open = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+            let path = if cfg!(target_os = "linux") && open.exists() { &open } else { &self.path };
+            list_directory(path, found)
+        })
+    }
+
+    fn id(&self) -> ObjectId {
+        self.descriptor.id()
     }
 
     fn label(&self) -> &str {

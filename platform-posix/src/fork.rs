@@ -5,7 +5,7 @@
 //! the child would act in its parent's name; they lie in [`Wiped`] memory, which reads as zero in
 //! a child, and zero means "not registered". And descriptors that hold a lock on behalf of the
 //! living process: a child that never calls us would keep its dead parent alive for everybody
-//! else; they are `PrivateFd`s.
+//! else; they are `PrivateFd`s (module `descriptor`).
 //!
 //! # How
 //!
@@ -15,9 +15,9 @@
 //! `pthread_atfork` handler writes the zeros.
 //!
 //! Closing needs the handler everywhere: no system can close a descriptor on fork. It is
-//! registered with `pthread_atfork`, once, when the first such descriptor is opened, stays for the
+//! registered with `pthread_atfork` when the first such descriptor is opened, stays for the
 //! rest of the process, and does only what is allowed in the child of a process with threads:
-//! it reads atomics and calls `fstat` and `close`. `vfork` and `posix_spawn` run no handlers and need
+//! it reads atomics and calls `fstat`, `lseek` and `close`. `vfork` and `posix_spawn` run no handlers and need
 //! none: the child executes another program at once and all descriptors are close-on-exec. A
 //! child of `_Fork` or of a bare `clone` runs none either: it keeps the lock until it ends, and
 //! its parent's death is noticed by pid and start time instead (module `liveness`).
@@ -29,18 +29,20 @@
 //! descriptor and its entry in the list, and the child finds the lock, and everything that is
 //! only changed under it, in a settled state. It is a plain pthread mutex because the thread that
 //! forks must release it twice, once in each process.
+//!
+//! The process-wide state of this crate is changed under this lock, or by single atomic accesses
+//! ([`Once`]). There is no other mutex in a static, and no `OnceLock`: a child that is forked while
+//! another thread is in one waits for ever.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use dsm_core::handle::ObjectId;
 use dsm_core::participant::ParticipantLocal;
 
+use crate::descriptor;
 use crate::error::Error;
 use crate::sys::{self, Errno};
 
@@ -62,174 +64,88 @@ pub(crate) struct NoFork {
 
 /// Waits for a fork in progress, and for others that hold this, then holds off the next one.
 pub(crate) fn lock() -> NoFork {
-    static REGISTERED: OnceLock<()> = OnceLock::new();
-    REGISTERED.get_or_init(|| {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.load(Ordering::Acquire) {
         // SAFETY: the handlers are functions of this crate that live as long as it is loaded; they
-        // touch nothing but statics.
+        // touch nothing but statics. They bear being registered more than once.
         unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
-    });
-    prepare();
+        REGISTERED.store(true, Ordering::Release);
+    }
+    // SAFETY: a mutex in a static, initialised by its constant.
+    unsafe { libc::pthread_mutex_lock(LOCK.0.get()) };
     NoFork { _one_thread: PhantomData }
 }
 
 impl Drop for NoFork {
     fn drop(&mut self) {
-        in_parent();
+        // SAFETY: locked by this thread in `lock`.
+        unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) };
     }
+}
+
+/// The thread that forks, as `pthread_self` says it; 0 for none. Changed under the lock.
+static FORKING: AtomicUsize = AtomicUsize::new(0);
+/// How many handlers have run for that fork.
+static HANDLERS: AtomicUsize = AtomicUsize::new(0);
+
+fn this_thread() -> usize {
+    // SAFETY: no preconditions; the same in the child.
+    unsafe { libc::pthread_self() as usize }
 }
 
 extern "C" fn prepare() {
-    // SAFETY: a mutex in a static, initialised by its constant.
-    unsafe { libc::pthread_mutex_lock(LOCK.0.get()) };
+    if FORKING.load(Ordering::Relaxed) != this_thread() {
+        // SAFETY: a mutex in a static, initialised by its constant.
+        unsafe { libc::pthread_mutex_lock(LOCK.0.get()) };
+        FORKING.store(this_thread(), Ordering::Relaxed);
+    }
+    HANDLERS.fetch_add(1, Ordering::Relaxed);
 }
 
 extern "C" fn in_parent() {
-    // SAFETY: locked by this thread in `prepare`.
-    unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) };
+    if HANDLERS.fetch_sub(1, Ordering::Relaxed) == 1 {
+        FORKING.store(0, Ordering::Relaxed);
+        // SAFETY: locked by this thread in `prepare`.
+        unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) };
+    }
 }
 
 extern "C" fn in_child() {
-    let mut at = DESCRIPTORS.load(Ordering::Acquire).cast_const();
-    // SAFETY: entries are never freed, and complete before they are linked.
-    while let Some(entry) = unsafe { at.as_ref() } {
-        entry.forget_in_child();
-        at = entry.next;
-    }
+    descriptor::forget_in_child();
     wipe_by_hand();
     in_parent();
 }
 
-// ---------------------------------------------------------------------------------------------
-// Descriptors that a child does not keep
+/// A value that is made when it is first asked for, in a static, and stays.
+///
+/// Whoever makes it first wins, and nobody waits for anybody: a child can be forked while another
+/// thread is at it, and would wait for a thread that it does not have.
+pub(crate) struct Once<T: 'static>(AtomicPtr<T>);
 
-/// The list the child's handler walks: entries are pushed, never freed, and used again.
-static DESCRIPTORS: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
+impl<T: Send + Sync> Once<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
 
-struct Entry {
-    /// The descriptor, -1 for a free entry.
-    fd: AtomicI32,
-    /// Counts tenants: a `PrivateFd` that a child inherited from its parent's memory must not
-    /// touch what the child opened into the same entry.
-    tenant: AtomicU64,
-    device: AtomicU64,
-    object: AtomicU64,
-    next: *const Entry,
-}
-
-impl Entry {
-    fn forget_in_child(&self) {
-        let fd = self.fd.swap(-1, Ordering::AcqRel);
-        self.tenant.fetch_add(1, Ordering::AcqRel);
-        if fd < 0 {
-            return;
+    /// The value; of several that `make` it at once, one's is kept.
+    pub(crate) fn get_or_make(&self, make: impl FnOnce() -> T) -> &'static T {
+        // SAFETY: null, or leaked below, and never changed again.
+        if let Some(made) = unsafe { self.0.load(Ordering::Acquire).as_ref() } {
+            return made;
         }
-        // SAFETY: the process may have closed all its descriptors (as daemons do) and reused the
-        // number; whether it is still ours is compared next, and nothing else is done with it.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        let id = ObjectId {
-            device: self.device.load(Ordering::Relaxed),
-            object: self.object.load(Ordering::Relaxed),
-        };
-        if sys::stat(borrowed).is_ok_and(|stat| stat.id == id) {
-            // SAFETY: it is the descriptor that this entry owns, in a process that has no use for it.
-            unsafe { libc::close(fd) };
+        let fresh = Box::into_raw(Box::new(make()));
+        let null = std::ptr::null_mut();
+        match self.0.compare_exchange(null, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: leaked above.
+            Ok(_) => unsafe { &*fresh },
+            Err(other) => {
+                // SAFETY: made above, and nobody has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+                // SAFETY: leaked by who was first.
+                unsafe { &*other }
+            }
         }
     }
-}
-
-/// A descriptor that is closed in the child of a fork; see the module's essay.
-pub(crate) struct PrivateFd {
-    entry: &'static Entry,
-    tenant: u64,
-    id: ObjectId,
-}
-
-// SAFETY: the entry it refers to consists of atomics and a pointer that never changes.
-unsafe impl Send for PrivateFd {}
-// SAFETY: as above.
-unsafe impl Sync for PrivateFd {}
-
-impl PrivateFd {
-    /// Opens a descriptor for a caller who holds the lock; `open` must not call back here.
-    pub(crate) fn open_under(
-        _lock: &NoFork,
-        open: impl FnOnce() -> Result<OwnedFd, Error>,
-    ) -> Result<Self, Error> {
-        let fd = open()?;
-        let id = sys::stat(fd.as_fd()).map_err(|e| Error::os(e, "fstat", ""))?.id;
-        let entry = free_entry();
-        entry.device.store(id.device, Ordering::Relaxed);
-        entry.object.store(id.object, Ordering::Relaxed);
-        let tenant = entry.tenant.fetch_add(1, Ordering::AcqRel) + 1;
-        entry.fd.store(fd.into_raw_fd(), Ordering::Release);
-        Ok(Self { entry, tenant, id })
-    }
-
-    /// The descriptor; `None` in a fork child, and if somebody has closed it behind our back.
-    ///
-    /// Whether the number still means what was opened is asked of the system each time: locks
-    /// asked of another file would look free, and everybody dead.
-    pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
-        let fd: RawFd = self.entry.fd.load(Ordering::Acquire);
-        if self.entry.tenant.load(Ordering::Acquire) != self.tenant || fd < 0 {
-            return None;
-        }
-        // SAFETY: the entry is ours (its tenant count is), so this crate leaves the descriptor
-        // open until this value is dropped, which the borrow precludes.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        sys::stat(fd).is_ok_and(|stat| stat.id == self.id).then_some(fd)
-    }
-
-    /// What the descriptor means.
-    pub(crate) fn id(&self) -> ObjectId {
-        self.id
-    }
-
-    /// Closes the descriptor, for a caller who holds the lock.
-    pub(crate) fn close_under(self, _lock: &NoFork) {
-        self.close();
-        std::mem::forget(self);
-    }
-
-    fn close(&self) {
-        let fd = self.get().map(|fd| fd.as_raw_fd());
-        if self.entry.tenant.load(Ordering::Acquire) == self.tenant {
-            self.entry.fd.store(-1, Ordering::Release);
-        }
-        if let Some(fd) = fd {
-            // SAFETY: was owned by the entry, which has just let go of it.
-            unsafe { libc::close(fd) };
-        }
-    }
-}
-
-impl Drop for PrivateFd {
-    fn drop(&mut self) {
-        let _lock = lock();
-        self.close();
-    }
-}
-
-/// A free entry of the list, a new one if there is none. Under the lock.
-fn free_entry() -> &'static Entry {
-    let head = DESCRIPTORS.load(Ordering::Acquire);
-    let mut at = head.cast_const();
-    // SAFETY: entries are never freed, and complete before they are linked.
-    while let Some(entry) = unsafe { at.as_ref() } {
-        if entry.fd.load(Ordering::Acquire) < 0 {
-            return entry;
-        }
-        at = entry.next;
-    }
-    let entry = Box::leak(Box::new(Entry {
-        fd: AtomicI32::new(-1),
-        tenant: AtomicU64::new(0),
-        device: AtomicU64::new(0),
-        object: AtomicU64::new(0),
-        next: head,
-    }));
-    DESCRIPTORS.store(entry, Ordering::Release);
-    entry
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -365,9 +281,9 @@ fn wipe_by_hand() {
 
 /// A number that differs between a process and the child it forks, however it was forked; never 0.
 pub(crate) fn epoch() -> u64 {
-    static WORD: OnceLock<Option<Wiped<AtomicU64>>> = OnceLock::new();
+    static WORD: Once<Option<Wiped<AtomicU64>>> = Once::new();
     // Without a page to be wiped the pid has to do.
-    let Some(word) = WORD.get_or_init(|| Wiped::new().ok()) else {
+    let Some(word) = WORD.get_or_make(|| Wiped::new().ok()) else {
         return u64::from(sys::process_id());
     };
     let epoch = word.load(Ordering::Acquire);
@@ -387,6 +303,57 @@ pub(crate) fn epoch() -> u64 {
 mod tests {
     use super::*;
 
+    /// Forks; whether the child, which ends after `work` or is ended when it hangs, found it good.
+    fn in_a_child(work: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs what a child may run, and exits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends the child, should it hang.
+            unsafe { libc::alarm(20) };
+            let good = work();
+            // SAFETY: ends the child without running anything of the harness.
+            unsafe { libc::_exit(i32::from(!good)) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is writable.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        status == 0
+    }
+
+    #[test]
+    fn a_child_does_not_wait_for_a_thread_of_its_parents() {
+        static VALUE: Once<u32> = Once::new();
+        let (begun, waiting) = std::sync::mpsc::channel();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let slow = std::thread::spawn(move || {
+            *VALUE.get_or_make(|| {
+                begun.send(()).unwrap();
+                wait.recv().unwrap();
+                1
+            })
+        });
+        waiting.recv().unwrap();
+        assert!(in_a_child(|| *VALUE.get_or_make(|| 2) == 2));
+        assert_eq!(*VALUE.get_or_make(|| 3), 3);
+        go.send(()).unwrap();
+        assert_eq!(slow.join().unwrap(), 3, "who is late takes what is there");
+    }
+
+    /// As when two threads do it at once.
+    #[test]
+    fn the_handlers_bear_being_registered_twice() {
+        drop(lock());
+        // SAFETY: as in `lock`.
+        unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
+        for _ in 0..3 {
+            assert!(in_a_child(|| {
+                drop(lock());
+                true
+            }));
+            drop(lock());
+        }
+    }
+
     /// Where the kernel doesn't wipe, the handler does.
     #[test]
     fn pages_are_wiped_by_hand() {
@@ -397,17 +364,8 @@ mod tests {
         let word = unsafe { word.as_ref() };
         assert!(enlist(base, len));
         word.store(7, Ordering::Relaxed);
-        // SAFETY: the child only reads an atomic and exits.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let value = word.load(Ordering::Relaxed);
-            // SAFETY: ends the child without running anything of the harness.
-            unsafe { libc::_exit(i32::from(value != 0)) };
-        }
-        let mut status = -1;
-        // SAFETY: `status` is writable.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0, "the child found the parent's value");
+        let zero = in_a_child(|| word.load(Ordering::Relaxed) == 0);
+        assert!(zero, "the child found the parent's value");
         assert_eq!(word.load(Ordering::Relaxed), 7);
         delist(base);
         // SAFETY: not used any more.

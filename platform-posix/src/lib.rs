@@ -18,6 +18,7 @@
 struct Readme;
 
 mod clock;
+mod descriptor;
 mod entropy;
 mod error;
 mod file;

@@ -1,28 +1,34 @@
 //! [`Posix`]: the environment of a process, and its proofs of who is dead.
 //!
-//! # Two proofs
+//! # Proofs
 //!
-//! A process is dead if *either* proof holds; each is sound by itself, so what cannot be proven
-//! dead lives.
+//! What cannot be proven dead lives, and where proofs contradict each other, the living win.
 //!
-//! 1. **Nobody holds its token**, the lock on byte `1 + slot` of the control object
+//! 1. **Its pid means nobody, or somebody else**: no process of that pid, one that started at
+//!    another time, or a zombie without living threads. Such a process is dead. Counts only if both
+//!    processes live in the same pid and time namespaces, and the one who asks has a `/proc` of that pid
+//!    namespace ([`process`](crate::process)). This is what finds the parent dead whose child, made
+//!    by a bare `clone`, still has a copy of the token.
+//! 2. **Nobody holds its token**, the lock on byte `1 + slot` of the control object
 //!    ([`lock`](crate::lock)). It was taken before the slot was claimed, and the kernel lets go of
 //!    it when the process ends: after its last access to memory, and before it is reaped, so that
-//!    a zombie counts as dead. It works between pid namespaces. A stopped process holds on to it.
-//! 2. **Its pid means nobody, or somebody else**: no process of that pid, one that started at
-//!    another time, or a zombie without living threads. Counts only if both processes live in the
-//!    same pid and time namespaces ([`process`](crate::process)). This is what finds the parent
-//!    dead whose child, made by a bare `clone`, still has a copy of the token.
+//!    a zombie counts as dead. It works between pid namespaces. A stopped process holds on to it. Such
+//!    a process is dead unless the third proof says that it lives.
+//! 3. **It is seen to be in the namespace**: the process of its pid and start time has the control
+//!    object mapped for writing. Pid and start time alone would not do, since they survive `exec`, which
+//!    unmaps everything and closes the token. Of itself a process knows which slots it has claimed.
+//!    Linux only, and of processes that one may look at.
 //!
 //! The token is held through a descriptor that nobody else has and that a fork child closes
-//! ([`fork`](crate::fork)): it does not matter who else opens and closes the control object. A process
-//! must not close descriptors that it didn't open, or others will take it for dead; it will not take
-//! others for dead itself.
+//! ([`descriptor`](crate::descriptor)): it does not matter who else opens and closes the control object.
+//! A process that closes descriptors which it didn't open (`close_range(3, ..)`) loses its token: then
+//! only the third proof speaks for it, and for those to whom nothing does it is dead. What it does in
+//! shared memory after that is stopped by the death count ([`dsm_core::deaths`]). It will not take others
+//! for dead itself, and asks for their tokens through a new descriptor.
 //!
 //! A lock doesn't exclude threads that share its descriptor, and asking about it doesn't see the
-//! asker's own. So the slots claimed by this process are listed here. A slot that *we* have
-//! claimed but whose recorded tenant is somebody else is the slot of a dead process that we are
-//! about to reap: had its tenant lived, we would not have got the token.
+//! asker's own. So the slots claimed by this process are listed here. The token of a slot that *we*
+//! have claimed but whose recorded tenant is somebody else is one that its tenant had lost.
 //!
 //! Threads of a living process are known by their thread id and the time when they started, in the
 //! same pid namespace; elsewhere than on Linux, and in other namespaces, a thread is never found dead
@@ -39,14 +45,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dsm_core::env::{Liveness, ProcessProof, ThreadProof};
 use dsm_core::error::ProviderFailure;
+use dsm_core::handle::ObjectId;
 use dsm_core::provider::ProviderError;
 use platform_common::refusal;
 
 use crate::error::Error;
 use crate::fork;
 use crate::lock::{Locks, slot_byte};
-use crate::process;
+use crate::process::{self, Fate};
 use crate::root::ControlObject;
+use crate::sys;
 
 /// Waits, liveness, time and entropy on POSIX systems, for the processes of one namespace.
 ///
@@ -65,6 +73,39 @@ struct State {
     locks: Option<Locks>,
     claimed: Vec<u32>,
     proof: Option<ProcessProof>,
+}
+
+/// What this very process has claimed, through all its environments: (control object, slot). Of the
+/// process whose epoch is said. Locked under [`fork::lock`] only.
+static CLAIMED: Mutex<(u64, Vec<(ObjectId, u32)>)> = Mutex::new((0, Vec::new()));
+
+/// Works on the list of this process.
+fn with_claimed<T>(
+    _no_fork: &fork::NoFork,
+    work: impl FnOnce(&mut Vec<(ObjectId, u32)>) -> T,
+) -> T {
+    let (epoch, mut list) = (fork::epoch(), CLAIMED.lock().unwrap_or_else(PoisonError::into_inner));
+    if list.0 != epoch {
+        *list = (epoch, Vec::new());
+    }
+    work(&mut list.1)
+}
+
+impl State {
+    /// Forgets a slot, and closes the descriptor of the tokens with the last one.
+    fn forget(&mut self, slot: u32, no_fork: &fork::NoFork) {
+        let Some(index) = self.claimed.iter().position(|&s| s == slot) else { return };
+        self.claimed.swap_remove(index);
+        let Some(locks) = &self.locks else { return };
+        locks.unlock(slot_byte(slot), no_fork);
+        let id = locks.id();
+        with_claimed(no_fork, |all| all.retain(|claim| *claim != (id, slot)));
+        if self.claimed.is_empty() {
+            if let Some(locks) = self.locks.take() {
+                locks.close_under(no_fork);
+            }
+        }
+    }
 }
 
 impl Posix {
@@ -111,26 +152,44 @@ impl Posix {
                 return taken();
             }
             state.claimed.push(slot);
+            let id = locks.id();
+            with_claimed(no_fork, |all| all.push((id, slot)));
             Ok(())
         })
     }
 
-    /// Whether the slot's token proves its tenant dead.
+    /// Whether nobody who could be the slot's tenant holds its token.
     fn token_is_free(&self, slot: u32, tenant: &ProcessProof) -> bool {
         let own = self.process_proof();
         self.with_state(|state, no_fork| {
             if state.claimed.contains(&slot) {
                 return *tenant != own;
             }
-            if let Some(locks) = &state.locks {
-                return locks.held_elsewhere(slot_byte(slot)) == Some(false);
+            let known = state.locks.as_ref().map(Locks::id);
+            if let Some(held) = state.locks.as_ref().and_then(|l| l.held_elsewhere(slot_byte(slot)))
+            {
+                return !held;
             }
-            // Without a claim of one's own: asked by who holds the election, or only looks.
+            // Without a claim of one's own, or without its descriptor: asked by who holds the
+            // election, or only looks, or has lost it.
             let Ok(locks) = Locks::open(&*self.control, false, no_fork) else { return false };
             let held = locks.held_elsewhere(slot_byte(slot));
+            let same = known.is_none_or(|id| id == locks.id());
             locks.close_under(no_fork);
-            held == Some(false)
+            same && held == Some(false)
         })
+    }
+
+    /// Whether a process of which pid and start time are there is seen to be in the namespace still.
+    fn is_in(&self, slot: u32, proof: &ProcessProof) -> bool {
+        let attached = self.with_state(|state, _| state.locks.as_ref().map(Locks::id));
+        let id = attached.or_else(|| self.control.current().ok().flatten());
+        let Some(id) = id else { return false };
+        if proof.pid == u64::from(sys::process_id()) {
+            return with_claimed(&fork::lock(), |all| all.contains(&(id, slot)));
+        }
+        let label = self.control.label();
+        process::has_mapped(proof.pid, id, label.rsplit('/').next().unwrap_or_default())
     }
 }
 
@@ -140,18 +199,7 @@ impl Liveness for Posix {
     }
 
     fn release(&self, slot: u32) {
-        self.with_state(|state, no_fork| {
-            let Some(index) = state.claimed.iter().position(|&s| s == slot) else { return };
-            state.claimed.swap_remove(index);
-            if let Some(locks) = &state.locks {
-                locks.unlock(slot_byte(slot), no_fork);
-            }
-            if state.claimed.is_empty() {
-                if let Some(locks) = state.locks.take() {
-                    locks.close_under(no_fork);
-                }
-            }
-        });
+        self.with_state(|state, no_fork| state.forget(slot, no_fork));
     }
 
     fn process_proof(&self) -> ProcessProof {
@@ -163,19 +211,23 @@ impl Liveness for Posix {
     }
 
     fn process_is_dead(&self, slot: u32, proof: &ProcessProof) -> bool {
-        self.token_is_free(slot, proof) || process::is_dead(&self.process_proof(), proof)
+        match process::fate(proof) {
+            Fate::Dead => true,
+            Fate::Unknown => self.token_is_free(slot, proof),
+            Fate::There => self.token_is_free(slot, proof) && !self.is_in(slot, proof),
+        }
     }
 
     fn thread_is_dead(&self, process: &ProcessProof, thread: &ThreadProof) -> bool {
-        process::thread_is_dead(&self.process_proof(), process, thread)
+        process::thread_is_dead(process, thread)
     }
 }
 
 impl Drop for Posix {
     fn drop(&mut self) {
         self.with_state(|state, no_fork| {
-            if let Some(locks) = state.locks.take() {
-                locks.close_under(no_fork);
+            while let Some(slot) = state.claimed.last().copied() {
+                state.forget(slot, no_fork);
             }
         });
     }

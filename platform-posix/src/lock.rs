@@ -40,8 +40,9 @@ mod ranges {
 
     use dsm_core::handle::ObjectId;
 
+    use crate::descriptor::PrivateFd;
     use crate::error::Error;
-    use crate::fork::{NoFork, PrivateFd};
+    use crate::fork::NoFork;
     use crate::root::ControlObject;
     use crate::sys::Errno;
 
@@ -138,8 +139,9 @@ mod files {
 
     use dsm_core::handle::ObjectId;
 
+    use crate::descriptor::PrivateFd;
     use crate::error::Error;
-    use crate::fork::{NoFork, PrivateFd};
+    use crate::fork::NoFork;
     use crate::root::ControlObject;
     use crate::sys::{self, Errno};
 

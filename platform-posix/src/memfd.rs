@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
@@ -26,7 +26,9 @@ use dsm_core::provider::{Mapping, ObjectInfo, RangeOwner, Root, SegmentProvider}
 use platform_common::blanks::Blanks;
 use platform_common::refusal::check_range;
 
+use crate::descriptor::Kept;
 use crate::error::Error;
+use crate::fork;
 use crate::liveness::Posix;
 use crate::name::{ObjectName, Style};
 use crate::object::{self, Place, Subject, back_mapped, furnish, info, map_existing};
@@ -51,13 +53,15 @@ const REMOVED: u32 = 0o1000;
 #[derive(Debug)]
 pub struct Memfd {
     control: Arc<Control>,
-    segments: Mutex<HashMap<SegmentHandle, OwnedFd>>,
+    /// Locked under [`fork::lock`] only, and for no longer than it takes to look something up: a
+    /// child goes on with what it inherits.
+    segments: Mutex<HashMap<SegmentHandle, Arc<Kept>>>,
     blanks: Blanks,
 }
 
 #[derive(Debug)]
 struct Control {
-    descriptor: OwnedFd,
+    descriptor: Kept,
     options: Options,
 }
 
@@ -84,6 +88,9 @@ impl Place for Nameless {
     fn on_disk(&self) -> bool {
         false
     }
+    fn id(&self) -> ObjectId {
+        ObjectId::default()
+    }
 }
 
 fn label(handle: SegmentHandle) -> String {
@@ -101,7 +108,7 @@ impl Memfd {
     /// As [`new`](Self::new). Of the options, the mode, and hints on pages are used.
     #[must_use]
     pub fn with_options(control: OwnedFd, options: Options) -> Self {
-        let control = Arc::new(Control { descriptor: control, options });
+        let control = Arc::new(Control { descriptor: Kept::shared(control), options });
         Self { control, segments: Mutex::default(), blanks: Blanks::default() }
     }
 
@@ -126,12 +133,13 @@ impl Memfd {
     /// The control object, to be passed on.
     #[must_use]
     pub fn control(&self) -> BorrowedFd<'_> {
-        self.control.descriptor.as_fd()
+        self.control.descriptor.unverified()
     }
 
     /// Adds a segment's descriptor that another process passed. Returns the one it replaces.
     pub fn insert(&self, handle: SegmentHandle, descriptor: OwnedFd) -> Option<OwnedFd> {
-        self.segments().insert(handle, descriptor)
+        let kept = Arc::new(Kept::shared(descriptor));
+        Self::taken(self.segments(|segments| segments.insert(handle, kept))?)
     }
 
     /// A copy of a segment's descriptor, to be passed on; `None` if this process has none.
@@ -140,19 +148,35 @@ impl Memfd {
     ///
     /// [`TooMany`](ErrorKind::TooMany) descriptors.
     pub fn descriptor(&self, handle: SegmentHandle) -> Result<Option<OwnedFd>, Error> {
-        let copy = self.segments().get(&handle).map(OwnedFd::try_clone).transpose();
-        copy.map_err(|e| {
-            Error::os(Errno(e.raw_os_error().unwrap_or(libc::EMFILE)), "dup", label(handle))
-        })
+        let Some(kept) = self.find(handle) else { return Ok(None) };
+        let fail = |e, step| Error::os(e, step, label(handle));
+        let fd = kept.get().map_err(|e| fail(e, "lookup of a descriptor"))?;
+        let copy = fd.try_clone_to_owned();
+        let copy = copy.map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EMFILE)), "dup"));
+        copy.map(Some)
     }
 
     /// Takes a segment's descriptor out of the table.
     pub fn forget(&self, handle: SegmentHandle) -> Option<OwnedFd> {
-        self.segments().remove(&handle)
+        Self::taken(self.segments(|segments| segments.remove(&handle))?)
     }
 
-    fn segments(&self) -> MutexGuard<'_, HashMap<SegmentHandle, OwnedFd>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    fn segments<T>(&self, work: impl FnOnce(&mut HashMap<SegmentHandle, Arc<Kept>>) -> T) -> T {
+        let _no_fork = fork::lock();
+        work(&mut self.segments.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn find(&self, handle: SegmentHandle) -> Option<Arc<Kept>> {
+        self.segments(|segments| segments.get(&handle).cloned())
+    }
+
+    /// What is given back of something that was taken out of the table: a copy, should another thread
+    /// be using it.
+    fn taken(kept: Arc<Kept>) -> Option<OwnedFd> {
+        match Arc::try_unwrap(kept) {
+            Ok(kept) => kept.into_owned(),
+            Err(used) => used.get().ok()?.try_clone_to_owned().ok(),
+        }
     }
 
     /// Runs `work` on a segment's descriptor.
@@ -161,14 +185,14 @@ impl Memfd {
         handle: SegmentHandle,
         work: impl FnOnce(&Subject<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let segments = self.segments();
-        let Some(fd) = segments.get(&handle) else {
+        let Some(kept) = self.find(handle) else {
             let why = format!("no descriptor of segment {handle} was passed to this process");
             return Err(Error::new(ErrorKind::NotFound, "lookup of a descriptor", why));
         };
-        let stat = sys::stat(fd.as_fd()).map_err(|e| Error::os(e, "fstat", label(handle)))?;
-        let name = &|| label(handle);
-        work(&Subject { fd: fd.as_fd(), stat: &stat, name, place: &Nameless })
+        let fail = |e| Error::os(e, "fstat", label(handle));
+        let fd = kept.get().map_err(fail)?;
+        let stat = sys::stat(fd).map_err(fail)?;
+        work(&Subject { fd, stat: &stat, name: &|| label(handle), place: &Nameless })
     }
 }
 
@@ -200,8 +224,7 @@ unsafe impl SegmentProvider for Memfd {
         reserved: usize,
     ) -> Result<(Mapping, ObjectId), Error> {
         check_size(size, reserved)?;
-        let mut segments = self.segments();
-        if segments.contains_key(&handle) {
+        if self.find(handle).is_some() {
             return Err(Error::os(Errno(libc::EEXIST), "memfd_create", label(handle)));
         }
         let fd = create(&format!("dsm.{handle}"), libc::MFD_ALLOW_SEALING)?;
@@ -213,7 +236,7 @@ unsafe impl SegmentProvider for Memfd {
         // A system that doesn't know one of the seals is no worse off without them.
         // SAFETY: the descriptor is open.
         unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-        segments.insert(handle, fd);
+        self.insert(handle, fd);
         Ok((mapping, stat.id))
     }
 
@@ -291,7 +314,7 @@ impl Root for Memfd {
         if control.size != 0 && !self.control.was_removed(&control) {
             found(&info(None, &control));
         }
-        let segments: Vec<_> = self.segments().keys().copied().collect();
+        let segments: Vec<_> = self.segments(|segments| segments.keys().copied().collect());
         for handle in segments {
             if let Ok(info) = SegmentProvider::stat(self, handle) {
                 found(&info);
@@ -303,7 +326,11 @@ impl Root for Memfd {
 
 impl Control {
     fn stat(&self) -> Result<Stat, Error> {
-        sys::stat(self.descriptor.as_fd()).map_err(|e| Error::os(e, "fstat", self.label()))
+        sys::stat(self.fd()?).map_err(|e| Error::os(e, "fstat", self.label()))
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.descriptor.get().map_err(|e| Error::os(e, "lookup of a descriptor", self.label()))
     }
 }
 
@@ -318,7 +345,7 @@ impl ControlObject for Control {
     }
 
     fn open_to_read(&self) -> Result<OwnedFd, Error> {
-        let path = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        let path = format!("/proc/self/fd/{}", self.fd()?.as_raw_fd());
         let fail = |e| Error::os(e, "open", format!("{path} (which needs /proc)"));
         let name = CString::new(&*path).map_err(|_| fail(Errno(libc::EINVAL)))?;
         sys::open_at(None, &name, libc::O_RDWR, 0).map_err(fail)
@@ -329,7 +356,7 @@ impl ControlObject for Control {
     }
 
     fn remove(&self, _id: ObjectId) -> Result<(), Error> {
-        set_mode(self.descriptor.as_fd(), self.options.mode | REMOVED)
+        set_mode(self.fd()?, self.options.mode | REMOVED)
             .map_err(|e| Error::os(e, "fchmod", self.label()))
     }
 

@@ -67,6 +67,8 @@ pub(crate) trait Place: Send + Sync + fmt::Debug {
     fn style(&self) -> Style;
     /// Whether objects may be files on a disk.
     fn on_disk(&self) -> bool;
+    /// Which place it is, however it is called; all zero if there is but one.
+    fn id(&self) -> ObjectId;
 }
 
 /// Opens for a look only, which not even a device or a pipe notices.
@@ -118,6 +120,10 @@ impl Named {
     /// The same with another name for the control object.
     pub(crate) fn with_control(self, control: ObjectName) -> Self {
         Self { control, ..self }
+    }
+
+    pub(crate) fn place_id(&self) -> ObjectId {
+        self.place.id()
     }
 
     pub(crate) fn into_control(self) -> Arc<dyn ControlObject> {

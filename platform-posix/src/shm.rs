@@ -1,9 +1,12 @@
 //! [`Shm`]: POSIX shared memory (`shm_open`).
 
 use std::ffi::c_int;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use dsm_core::handle::ObjectId;
 use dsm_core::provider::Forward;
 
 use crate::error::Error;
@@ -57,6 +60,13 @@ impl Shm {
     #[must_use]
     pub fn namespace(&self) -> &NamespaceName {
         &self.0.namespace
+    }
+
+    /// Which shared memory it is, where there can be several: another mount namespace of Linux may have
+    /// another file system at `/dev/shm`. All zero elsewhere.
+    #[must_use]
+    pub fn place_id(&self) -> ObjectId {
+        self.0.place_id()
     }
 
     /// Waits, liveness, time and entropy for the processes of this namespace.
@@ -118,5 +128,14 @@ impl Place for SharedMemory {
 
     fn on_disk(&self) -> bool {
         false
+    }
+
+    /// On Linux the file system at `/dev/shm`, which may be another one in another mount namespace.
+    fn id(&self) -> ObjectId {
+        #[cfg(target_os = "linux")]
+        if let Ok(place) = sys::open_at(None, c"/dev/shm", libc::O_PATH | libc::O_DIRECTORY, 0) {
+            return sys::stat(place.as_fd()).map_or(ObjectId::default(), |stat| stat.id);
+        }
+        ObjectId::default()
     }
 }

@@ -11,11 +11,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-#[cfg(target_os = "linux")]
-use std::sync::OnceLock;
 
 use dsm_core::handle::ObjectId;
 
+#[cfg(target_os = "linux")]
+use crate::fork::Once;
 #[cfg(not(target_os = "linux"))]
 use libc as wide;
 
@@ -23,10 +23,10 @@ use libc as wide;
 #[cfg(target_os = "linux")]
 mod wide {
     pub(super) use libc::{
-        fallocate64 as fallocate, fstat64 as fstat, fstatvfs64 as fstatvfs,
-        ftruncate64 as ftruncate, getrlimit64 as getrlimit, off64_t as off_t, openat64 as openat,
-        posix_fallocate64 as posix_fallocate, rlimit64 as rlimit, stat64 as stat,
-        statvfs64 as statvfs,
+        fallocate64 as fallocate, fstat64 as fstat, fstatfs64 as fstatfs, fstatvfs64 as fstatvfs,
+        ftruncate64 as ftruncate, getrlimit64 as getrlimit, lseek64 as lseek, off64_t as off_t,
+        openat64 as openat, posix_fallocate64 as posix_fallocate, rlimit64 as rlimit,
+        stat64 as stat, statfs64 as statfs, statvfs64 as statvfs,
     };
 }
 
@@ -236,6 +236,34 @@ pub(crate) fn write_zeros(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Whether a descriptor is of a file system of processes.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_procfs(fd: BorrowedFd<'_>) -> bool {
+    let mut raw = MaybeUninit::<wide::statfs>::zeroed();
+    // SAFETY: `raw` is writable and of the type asked for; the descriptor is open.
+    if unsafe { wide::fstatfs(fd.as_raw_fd(), raw.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: filled by the call, and valid as zeros.
+    unsafe { raw.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
+}
+
+/// Where the description's next read would begin.
+pub(crate) fn position(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    seek(fd, 0, libc::SEEK_CUR)
+}
+
+/// Sets where the description's next read would begin.
+pub(crate) fn set_position(fd: BorrowedFd<'_>, to: u64) -> Result<u64, Errno> {
+    seek(fd, offset(to)?, libc::SEEK_SET)
+}
+
+fn seek(fd: BorrowedFd<'_>, to: wide::off_t, whence: c_int) -> Result<u64, Errno> {
+    // SAFETY: no memory is involved.
+    let at = unsafe { wide::lseek(fd.as_raw_fd(), to, whence) };
+    u64::try_from(at).map_err(|_| Errno::last())
+}
+
 /// Gives a range back to the system; it reads as zeros afterwards. The size stays.
 #[cfg(target_os = "linux")]
 pub(crate) fn punch(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
@@ -389,8 +417,8 @@ fn add_nothing(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
 /// and does next to nothing. Found out by an advice that there isn't.
 #[cfg(target_os = "linux")]
 pub(crate) fn advice_is_heeded() -> bool {
-    static HEEDED: OnceLock<bool> = OnceLock::new();
-    *HEEDED.get_or_init(|| {
+    static HEEDED: Once<bool> = Once::new();
+    *HEEDED.get_or_make(|| {
         let Ok(page) = map_private(page_size()) else { return true };
         // SAFETY: concerns only a fresh page of our own.
         let refused = unsafe { libc::madvise(page.as_ptr().cast(), page_size(), 0x7a7a) } != 0;

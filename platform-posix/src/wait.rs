@@ -118,9 +118,9 @@ mod system {
 mod system {
     use std::ffi::{CStr, c_int, c_void};
     use std::mem::transmute_copy;
-    use std::sync::OnceLock;
 
     use super::{AtomicU32, Duration, polling};
+    use crate::fork::Once;
     use crate::sys::Errno;
 
     type WaitOnAddress = unsafe extern "C" fn(*mut c_void, u64, usize, u32, u32, u64) -> c_int;
@@ -155,8 +155,8 @@ mod system {
     }
 
     fn calls() -> &'static Calls {
-        static CALLS: OnceLock<Calls> = OnceLock::new();
-        CALLS.get_or_init(|| {
+        static CALLS: Once<Calls> = Once::new();
+        CALLS.get_or_make(|| {
             // SAFETY: the type is that of <os/os_sync_wait_on_address.h>.
             let wait = unsafe { find::<WaitOnAddress>(c"os_sync_wait_on_address_with_timeout") };
             // SAFETY: as above.

@@ -32,13 +32,12 @@ mod system {
     use std::time::Duration;
 
     use super::{Error, ProcessProof, Watched};
-    use crate::process;
+    use crate::process::{self, Fate};
     use crate::sys;
 
     /// A set of processes, each under a key of the caller's, and a way to be interrupted.
     #[derive(Debug)]
     pub struct Watch {
-        own: ProcessProof,
         interrupt: Arc<OwnedFd>,
         keys: Vec<u64>,
         /// The interrupt, then one for each key.
@@ -63,7 +62,6 @@ mod system {
         pub fn new() -> Result<Self, Error> {
             let interrupt = sys::event_fd().map_err(|e| Error::os(e, "eventfd", ""))?;
             Ok(Self {
-                own: process::own_proof(),
                 polled: vec![readable(&interrupt)],
                 interrupt: Arc::new(interrupt),
                 keys: Vec::new(),
@@ -79,11 +77,11 @@ mod system {
 
         /// Watches a process from now on, under a key that no other has.
         pub fn add(&mut self, key: u64, whom: &ProcessProof) -> Watched {
-            if !process::comparable(&self.own, whom) {
+            if !process::comparable(whom) {
                 return Watched::Unseen;
             }
             let opened = sys::process_fd(whom.pid);
-            if process::is_dead(&self.own, whom) {
+            if process::fate(whom) == Fate::Dead {
                 return Watched::Dead;
             }
             let Ok(opened) = opened else { return Watched::Unseen };

@@ -10,6 +10,8 @@ mod refusals;
 mod signals;
 mod space;
 mod support;
+mod tokens;
+mod views;
 
 /// What child processes run; nothing to do in the parent.
 #[test]
@@ -19,6 +21,12 @@ fn child_process() {
         "claimant" => processes::claimant(&part),
         "headless" => processes::headless(&part),
         "forker" => forks::forker(&part),
+        "newcomer" => views::newcomer(&part),
+        "judge" => views::judge(&part),
+        "traveller" => views::traveller(&part),
+        "closer" => tokens::closer(&part),
+        "asker" => tokens::asker(&part),
+        "phoenix" => tokens::phoenix(&part),
         other => panic!("no role {other}"),
     }
 }

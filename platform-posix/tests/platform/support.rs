@@ -9,7 +9,7 @@ use platform_posix::Shm;
 use testkit::process::{Part, Peer, command_under};
 
 /// The test that plays roles.
-const ENTRY: &str = "child_process";
+pub(crate) const ENTRY: &str = "child_process";
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
