@@ -2,6 +2,8 @@
 //!
 //! Where the operating system has no `fork`, and in models, ordinary memory does.
 
+use std::sync::atomic::{AtomicPtr, Ordering as LocalOrdering};
+
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::sync::{AtomicU64, Ordering};
 
@@ -50,5 +52,45 @@ impl Token {
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// A value that each process has one of, in a static: a forked child makes its own, whatever threads of
+/// its parent, which it does not have, were doing to the parent's. That one is never touched again.
+pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Made<T>>);
+
+struct Made<T> {
+    /// Says whether it is this process's.
+    token: Token,
+    value: T,
+}
+
+impl<T: Default + Send + Sync> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    /// The value of this process; `None` if it can't map any more. Nobody waits here: of several
+    /// that make it at once, one's is kept.
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        let mut seen = self.0.load(LocalOrdering::Acquire);
+        loop {
+            // SAFETY: null, or leaked below.
+            if let Some(made) = unsafe { seen.as_ref() }.filter(|made| made.token.is_ours()) {
+                return Some(&made.value);
+            }
+            let fresh = Made { token: Token::new()?, value: T::default() };
+            fresh.token.word().store(1, Ordering::Relaxed);
+            let fresh = Box::into_raw(Box::new(fresh));
+            let (won, lost) = (LocalOrdering::AcqRel, LocalOrdering::Acquire);
+            match self.0.compare_exchange(seen, fresh, won, lost) {
+                Ok(_) => seen = fresh,
+                Err(other) => {
+                    // SAFETY: made above, and nobody has seen it.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    seen = other;
+                }
+            }
+        }
     }
 }

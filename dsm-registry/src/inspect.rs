@@ -38,7 +38,7 @@ impl RegistryInspector {
             }
             e => Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e),
         };
-        let link = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
+        let (link, _) = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
         let mapping = link.peek().map_err(|e| fail(e.into()))?;
         // SAFETY: boxed, and dropped after the inspector.
         let env = unsafe { &*std::ptr::from_ref(&*link) }.environment();

@@ -20,9 +20,19 @@ pub trait Platform: Send + Sync + 'static {
     /// Waits, liveness, time, entropy.
     type Environment: Environment + 'static;
 
-    /// Where the objects are, for example `/dev/shm`. Two backends with the same place mean the
-    /// same namespaces by the same names.
+    /// Where the objects are, for example `/dev/shm`; for messages, and for
+    /// [`identity`](Self::identity).
     fn place(&self) -> String;
+
+    /// Which place a connection has led to, however it is called: a process that opens a namespace
+    /// twice attaches once, if the names are the same and this is. By itself it is what
+    /// [`place`](Self::place) says. A place that several names may lead to, or one name to several as
+    /// time goes by, has something better: files of a directory have its device and inode. It must not
+    /// change its meaning while the connection lives.
+    fn identity(&self, connection: &Connected<Self>) -> String {
+        let _ = connection;
+        self.place()
+    }
 
     /// Connects to a namespace, without opening it: nothing is created yet.
     ///
@@ -70,7 +80,12 @@ pub struct Connection<P, R, E> {
 /// A [`Platform`], erased.
 pub(crate) trait Backend: Send + Sync {
     fn place(&self) -> String;
-    fn connect(&self, namespace: &str, mode: u32) -> Result<Box<dyn Link>, ProviderFailure>;
+    /// A connection, and the identity of the place that it led to.
+    fn connect(
+        &self,
+        namespace: &str,
+        mode: u32,
+    ) -> Result<(Box<dyn Link>, String), ProviderFailure>;
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
     fn make_watch(&self) -> MakeWatch;
 }
@@ -108,8 +123,14 @@ impl<P: Platform> Backend for Erased<P> {
         self.0.place()
     }
 
-    fn connect(&self, namespace: &str, mode: u32) -> Result<Box<dyn Link>, ProviderFailure> {
-        Ok(Box::new(self.0.connect(namespace, mode)?))
+    fn connect(
+        &self,
+        namespace: &str,
+        mode: u32,
+    ) -> Result<(Box<dyn Link>, String), ProviderFailure> {
+        let connection = self.0.connect(namespace, mode)?;
+        let identity = self.0.identity(&connection);
+        Ok((Box::new(connection), identity))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

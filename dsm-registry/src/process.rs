@@ -1,7 +1,7 @@
 //! A process attached to a namespace: once for each place and name, however many handles.
 //!
 //! ```text
-//! ATTACHED (static)     (place, name) -> Weak<Attachment>
+//! ATTACHED (static)     (identity of the place, name) -> Weak<Attachment>
 //! Registry handles -> Shared -> Attachment <- objects <- handles of segments, areas, tables
 //! ```
 //!
@@ -16,7 +16,10 @@
 //!
 //! **Fork.** A forked child finds the birthmark wiped: every call through an old handle is
 //! [`Error::Forked`], dropping the handle touches nothing shared, and `open` attaches anew. What
-//! the parent had attached stays mapped in the child.
+//! the parent had attached stays mapped in the child. A thread of the parent's, which the child does not
+//! have, may have been anywhere when it was forked: inside of `open`, with a mutex locked, or changing
+//! a map. So a child has an `ATTACHED` of its own ([`PerProcess`]), looks whose an attachment is before it
+//! takes any lock of it, and leaks its parent's maps instead of dropping them.
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -34,7 +37,7 @@ use dsm_core::sync::Ordering;
 use crate::area::AreaObject;
 use crate::entry::Header;
 use crate::error::Error;
-use crate::fork::Token;
+use crate::fork::{PerProcess, Token};
 use crate::names::Names;
 use crate::objects::Objects;
 use crate::platform::{Backend, Link};
@@ -51,22 +54,26 @@ pub(crate) struct Settings {
     pub(crate) initialiser_patience: Option<Duration>,
 }
 
-/// What this process has open under one place and name.
+/// What this process has open in one place and under one name.
 #[derive(Default)]
 struct Open {
     attachment: Weak<Attachment>,
     shared: Weak<Shared>,
 }
 
+/// By the identity of the place, and the name.
 type Attached = Mutex<HashMap<(String, String), Arc<Mutex<Open>>>>;
 
 /// Opens a namespace, or finds it open.
 pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry, Error> {
-    static ATTACHED: OnceLock<Attached> = OnceLock::new();
-    let key = (backend.place(), settings.namespace.clone());
+    static ATTACHED: PerProcess<Attached> = PerProcess::new();
+    // The place is looked up first: what it is called may mean another one by now, or be one of
+    // several names of the same.
+    let way = Way::connect(backend, &settings)?;
+    let all = ATTACHED.get().ok_or_else(|| way.error(out_of_memory().into()))?;
+    let key = (way.identity.clone(), settings.namespace.clone());
     let slot = {
-        let mut all =
-            ATTACHED.get_or_init(Attached::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, open| {
             Arc::strong_count(open) > 1
                 || open.lock().is_ok_and(|open| open.attachment.strong_count() > 0)
@@ -79,11 +86,40 @@ pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry
     }
     let attachment = match open.attachment.upgrade().filter(|home| home.is_ours()) {
         Some(attachment) => attachment,
-        None => Attachment::open(backend, settings)?,
+        None => Attachment::open(way, settings)?,
     };
     let shared = Arc::new(Shared::new(Arc::clone(&attachment)));
     *open = Open { attachment: Arc::downgrade(&attachment), shared: Arc::downgrade(&shared) };
     Ok(Registry { shared })
+}
+
+/// A connection to a namespace, not opened yet.
+struct Way {
+    name: String,
+    place: String,
+    identity: String,
+    link: Box<dyn Link>,
+    make_watch: MakeWatch,
+}
+
+impl Way {
+    fn connect(backend: &dyn Backend, settings: &Settings) -> Result<Self, Error> {
+        let (name, place) = (settings.namespace.clone(), backend.place());
+        match backend.connect(&name, settings.mode) {
+            Ok((link, identity)) => {
+                Ok(Self { name, place, identity, link, make_watch: backend.make_watch() })
+            }
+            Err(e) => Err(error_of(&name, &place, e.into())),
+        }
+    }
+
+    fn error(&self, error: namespace::Error) -> Error {
+        error_of(&self.name, &self.place, error)
+    }
+}
+
+fn error_of(name: &str, place: &str, error: namespace::Error) -> Error {
+    Error::from_namespace(name, place, &|| format!("namespace {name:?}"), error)
 }
 
 /// The memory that a namespace borrows from; stays where it is while boxed.
@@ -99,13 +135,20 @@ pub(crate) struct Attachment {
     place: Box<str>,
     initialiser_patience: Option<Duration>,
     make_watch: MakeWatch,
-    segments: Objects<SegmentObject>,
-    areas: Objects<AreaObject>,
+    tables: ManuallyDrop<Tables>,
     me: Weak<Attachment>,
-    area_indexes: Indexes,
     /// Borrows from `parts`, and is let go of before it.
     names: OnceLock<Names>,
     parts: Parts,
+}
+
+/// What changes under mutexes of this process; leaked in a forked child, in which it may be half
+/// changed for ever.
+#[derive(Default)]
+struct Tables {
+    segments: Objects<SegmentObject>,
+    areas: Objects<AreaObject>,
+    area_indexes: Indexes,
 }
 
 /// Small numbers for the areas of an attachment, each given out to one at a time.
@@ -151,11 +194,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(backend: &dyn Backend, settings: &Settings) -> Result<Self, Error> {
-        let Settings { namespace: name, mode, config, .. } = settings;
-        let place = backend.place();
-        let fail = |e| Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e);
-        let link = backend.connect(name, *mode).map_err(|e| fail(e.into()))?;
+    fn open(way: Way, config: &NamespaceConfig) -> Result<Self, Error> {
+        let Way { name, place, link, .. } = way;
+        let fail = |e| error_of(&name, &place, e);
         let token = Token::new().ok_or_else(|| fail(out_of_memory().into()))?;
         let base = Box::new(Base { link, token });
         let mut count = config.max_segments;
@@ -217,25 +258,25 @@ pub(crate) fn visit(
     settings: Settings,
     enter: impl FnOnce(&Namespace<'_>),
 ) -> Result<(), Error> {
-    let parts = Parts::open(backend, &settings)?;
+    let way = Way::connect(backend, &settings)?;
+    let parts = Parts::open(way, &settings.config)?;
     enter(&parts.namespace);
     Ok(())
 }
 
 impl Attachment {
-    fn open(backend: &dyn Backend, settings: Settings) -> Result<Arc<Self>, Error> {
+    fn open(way: Way, settings: Settings) -> Result<Arc<Self>, Error> {
         static NUMBERS: LocalU64 = LocalU64::new(1);
-        let parts = Parts::open(backend, &settings)?;
+        let (place, make_watch) = (way.place.as_str().into(), way.make_watch);
+        let parts = Parts::open(way, &settings.config)?;
         let attachment = Arc::new_cyclic(|me| Self {
             number: NUMBERS.fetch_add(1, LocalOrdering::Relaxed),
             name: settings.namespace.into(),
-            place: backend.place().into(),
+            place,
             initialiser_patience: settings.initialiser_patience,
-            make_watch: backend.make_watch(),
-            segments: Objects::default(),
-            areas: Objects::default(),
+            make_watch,
+            tables: ManuallyDrop::default(),
             me: Weak::clone(me),
-            area_indexes: Indexes::default(),
             names: OnceLock::new(),
             parts,
         });
@@ -263,16 +304,16 @@ impl Attachment {
 
     /// The segments that this process has attached.
     pub(crate) fn segments(&self) -> &Objects<SegmentObject> {
-        &self.segments
+        &self.tables.segments
     }
 
     /// The areas that this process has attached, those of tables included.
     pub(crate) fn areas(&self) -> &Objects<AreaObject> {
-        &self.areas
+        &self.tables.areas
     }
 
     pub(crate) fn area_indexes(&self) -> &Indexes {
-        &self.area_indexes
+        &self.tables.area_indexes
     }
 
     pub(crate) fn weak(&self) -> Weak<Self> {
@@ -394,6 +435,8 @@ impl Drop for Attachment {
         }
         if self.is_ours() {
             thread::depart(self);
+            // SAFETY: dropped here only.
+            unsafe { ManuallyDrop::drop(&mut self.tables) };
         }
     }
 }

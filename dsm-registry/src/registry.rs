@@ -12,6 +12,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dsm_core::handle::SegmentHandle;
@@ -41,12 +42,24 @@ pub struct Registry {
 /// What all `Registry` handles to one namespace share.
 pub(crate) struct Shared {
     pub(crate) home: Arc<Attachment>,
-    pub(crate) cache: RwLock<HashMap<Box<str>, Cached, BuildHasherDefault<RapidHasher<'static>>>>,
+    /// Leaked in a forked child, in which it may be locked, and half changed, for ever.
+    pub(crate) cache: ManuallyDrop<RwLock<Cache>>,
 }
+
+type Cache = HashMap<Box<str>, Cached, BuildHasherDefault<RapidHasher<'static>>>;
 
 impl Shared {
     pub(crate) fn new(home: Arc<Attachment>) -> Self {
-        Self { home, cache: RwLock::default() }
+        Self { home, cache: ManuallyDrop::default() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.home.is_ours() {
+            // SAFETY: dropped here only.
+            unsafe { ManuallyDrop::drop(&mut self.cache) };
+        }
     }
 }
 
@@ -259,11 +272,14 @@ impl Registry {
     /// means.
     #[inline]
     fn known(&self, name: &str, types: TypeId) -> Option<Object> {
+        // First: in a forked child the cache may be locked for ever.
+        if !self.shared.home.is_ours() {
+            return None;
+        }
         let cache = self.shared.cache.read().unwrap_or_else(PoisonError::into_inner);
         let cached = cache.get(name)?;
         let fresh = cached.types == Some(types)
-            && cached.changes == self.shared.home.header().changes.load(Ordering::Acquire)
-            && self.shared.home.is_ours();
+            && cached.changes == self.shared.home.header().changes.load(Ordering::Acquire);
         fresh.then(|| cached.object.clone())
     }
 
@@ -363,5 +379,32 @@ impl Registry {
             };
             home.namespace().pin_segment(handle).map_err(|e| home.error("a pin", e))
         })
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// The thread that has the cache locked is not there in a child.
+    #[test]
+    fn a_child_does_not_wait_for_the_cache_of_its_parent() {
+        let registry = Registry::open(&format!("fork-cache-{}", std::process::id())).unwrap();
+        let cache = registry.shared.cache.write().unwrap();
+        // SAFETY: the child runs what a child may run, and exits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends the child, should it hang.
+            unsafe { libc::alarm(20) };
+            let told = matches!(registry.area("area"), Err(Error::Forked));
+            drop(registry.clone());
+            // SAFETY: ends the child without running anything of the harness.
+            unsafe { libc::_exit(i32::from(!told)) };
+        }
+        let mut status = -1;
+        // SAFETY: our own child; the status is writable.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+        drop(cache);
     }
 }

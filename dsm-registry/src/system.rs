@@ -10,6 +10,8 @@
 use std::path::PathBuf;
 
 use dsm_core::error::ProviderFailure;
+#[cfg(unix)]
+use dsm_core::handle::ObjectId;
 use dsm_core::provider::ProviderError;
 #[cfg(unix)]
 use platform_posix::{self as system, Posix as Environment};
@@ -31,6 +33,15 @@ fn failure(error: system::Error) -> ProviderFailure {
 
 fn texts(names: Vec<NamespaceName>) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
+}
+
+/// What a place is known by that has an identity of its own, and is called by many names perhaps.
+#[cfg(unix)]
+fn identity(id: ObjectId, name: impl FnOnce() -> String) -> String {
+    if id == ObjectId::default() {
+        return name();
+    }
+    format!("device {} inode {}", id.device, id.object)
 }
 
 /// Shared memory that is found by name alone, `/dev/shm` on Linux: the default.
@@ -66,6 +77,11 @@ impl Platform for SharedMemory {
     ) -> Result<Connection<Shm, Shm, Environment>, ProviderFailure> {
         let shm = Shm::with_options(namespace, self.options.clone().mode(mode)).map_err(failure)?;
         Ok(Connection { environment: shm.environment(), root: shm.clone(), provider: shm })
+    }
+
+    #[cfg(unix)]
+    fn identity(&self, connection: &Connection<Shm, Shm, Environment>) -> String {
+        identity(connection.provider.place_id(), || self.place())
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
@@ -120,6 +136,11 @@ impl Platform for Directory {
         let file = File::with_options(&self.path, namespace, self.options.clone().mode(mode))
             .map_err(failure)?;
         Ok(Connection { environment: file.environment(), root: file.clone(), provider: file })
+    }
+
+    #[cfg(unix)]
+    fn identity(&self, connection: &Connection<File, File, Environment>) -> String {
+        identity(connection.provider.place_id(), || self.place())
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

@@ -4,6 +4,8 @@ mod initialise;
 mod kill;
 mod names;
 #[cfg(unix)]
+mod places;
+#[cfg(unix)]
 mod posix;
 mod process;
 #[cfg(target_os = "linux")]

@@ -3,13 +3,18 @@
 
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dsm_registry::{Error, Registry};
 
 use crate::support::{Part, Roles, Space};
 
-pub(crate) const ROLES: Roles = &[("fork", fork), ("hold and stop", hold_and_stop)];
+pub(crate) const ROLES: Roles = &[
+    ("fork", fork),
+    ("hold and stop", hold_and_stop),
+    ("fork amid openings", fork_amid_openings),
+    ("fork amid lookups", fork_amid_lookups),
+];
 
 /// Forks with guards alive; both sides go on with the API.
 fn fork(part: &Part) {
@@ -82,6 +87,95 @@ fn both_sides_of_a_fork_go_on() {
     peer.expect("child left");
     assert_eq!(attached(), 1);
     assert_eq!(table.get(&3).unwrap(), Some(3));
+}
+
+/// Forks children, each of which must end well in time while the parent's threads go on, and says how
+/// many did not.
+fn fork_many(part: &Part, child: impl Fn()) {
+    let mut failed = 0;
+    for round in 0..60 {
+        // Any moment of what the other thread does.
+        std::thread::sleep(std::time::Duration::from_micros(round * 37 % 1500));
+        // SAFETY: the C library settles its own locks; the child needs no other but ours.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            // SAFETY: ends the child, should it hang.
+            unsafe { libc::alarm(30) };
+            child();
+            // SAFETY: ends the child without the parent's exit handlers.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: our own child; the status is writable.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        failed += u32::from(status != 0);
+        if failed > 0 {
+            break;
+        }
+    }
+    part.say(&format!("{failed} failed"));
+}
+
+/// One thread opens and leaves the namespace all the time, another one forks.
+fn fork_amid_openings(part: &Part) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop(part.open());
+            }
+        });
+        fork_many(part, || {
+            let registry = part.open();
+            registry.hash::<u64, u64>("of a child").unwrap().insert(&1, 1).unwrap();
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// One thread looks names up that come and go, another one forks; the children use, and drop, what they
+/// have inherited.
+fn fork_amid_lookups(part: &Part) {
+    let over = AtomicBool::new(false);
+    let registry = part.open();
+    std::thread::scope(|scope| {
+        let names = registry.clone();
+        let over = &over;
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                for name in ["one", "two", "three"] {
+                    drop(names.segment::<u64>(name, |_| Ok(())).unwrap());
+                }
+                names.remove("two").unwrap();
+            }
+        });
+        let registry = std::cell::Cell::new(Some(registry));
+        fork_many(part, || {
+            // The child's own copy of the handle.
+            let inherited = registry.take().unwrap();
+            assert!(matches!(inherited.area("area"), Err(Error::Forked)));
+            assert!(matches!(inherited.segment::<u64>("one", |_| Ok(())), Err(Error::Forked)));
+            drop(inherited);
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_child_that_was_forked_while_another_thread_opened_can_open() {
+    let space = Space::new("fork-openings");
+    let mut peer = space.peer("fork amid openings");
+    peer.expect("0 failed");
+    peer.finish();
+}
+
+#[test]
+fn a_child_that_was_forked_while_another_thread_looked_names_up_is_told_so() {
+    let space = Space::new("fork-lookups");
+    let mut peer = space.peer("fork amid lookups");
+    peer.expect("0 failed");
+    peer.finish();
 }
 
 fn hold_and_stop(part: &Part) {
