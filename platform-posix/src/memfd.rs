@@ -265,7 +265,7 @@ unsafe impl SegmentProvider for Memfd {
     }
 
     unsafe fn release_blanks(&self, owner: RangeOwner) {
-        for mapping in self.blanks.take(owner) {
+        for mapping in object::take_blanks(&self.blanks, owner) {
             // SAFETY: the caller's promise.
             unsafe { object::detach(mapping) };
         }

@@ -48,6 +48,7 @@ use platform_common::blanks::Blanks;
 use platform_common::refusal;
 
 use crate::error::Error;
+use crate::fork;
 use crate::name::{NamespaceName, ObjectName, Role, Style};
 use crate::options::Options;
 use crate::root::{ControlObject, addressable, enough_memory, set_mode};
@@ -395,5 +396,13 @@ pub(crate) unsafe fn detach(mapping: Mapping) {
 pub(crate) unsafe fn blank(mapping: Mapping, owner: RangeOwner, blanks: &Blanks) {
     // SAFETY: the caller's promise; the mapping is one of ours, so the range is its to replace.
     unsafe { sys::map_blank(mapping.base, mapping.len) };
+    let _no_fork = fork::lock();
     blanks.keep(mapping, owner);
+}
+
+/// Takes out the ranges that an owner has. Under the lock that holds off forks, as everything is that a
+/// child may find locked by a thread it doesn't have.
+pub(crate) fn take_blanks(blanks: &Blanks, owner: RangeOwner) -> Vec<Mapping> {
+    let _no_fork = fork::lock();
+    blanks.take(owner)
 }

@@ -94,7 +94,7 @@ unsafe impl SegmentProvider for Named {
     }
 
     unsafe fn release_blanks(&self, owner: RangeOwner) {
-        for mapping in self.blanks.take(owner) {
+        for mapping in object::take_blanks(&self.blanks, owner) {
             // SAFETY: the caller's promise.
             unsafe { object::detach(mapping) };
         }
