@@ -38,7 +38,9 @@ pub struct ThreadProof {
     pub start_time: u64,
 }
 
-/// Proofs of death. No answer is ever a guess: what cannot be proven dead lives.
+/// Proofs of death. No answer is ever a guess: what cannot be proven dead lives, and where proofs
+/// contradict each other, the living win. A proof by pid and start time counts only where both sides
+/// see the same processes under the same numbers and times.
 pub trait Liveness: Send + Sync {
     /// Takes out the calling process's token of life for process slot `slot`, before the slot is
     /// claimed; held until [`release`](Self::release) or death.

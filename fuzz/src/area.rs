@@ -15,10 +15,10 @@ use dsa_core::{
 };
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
-use sim::{HeapMachine, HeapProcess};
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::{Participant, ParticipantLocal};
+use sim::{HeapMachine, HeapProcess};
 
 /// Places in the area into which objects are published.
 const ROOTS: usize = 8;

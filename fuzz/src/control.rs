@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use dsm_core::handle::SegmentHandle;
-use sim::{HeapMachine, HeapProcess};
 use dsm_core::inspect::Inspector;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
+use sim::{HeapMachine, HeapProcess};
 
 /// Longest object made of arbitrary bytes.
 const LONGEST: usize = 1 << 16;

@@ -14,10 +14,10 @@ use dsa_core::{Area, AreaLocal, HeapLocal, Options};
 use dshash_core::{Error, MAX_SEGMENT_SIZE, Params, Session, Table, TableHandle};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
-use sim::HeapMachine;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
+use sim::HeapMachine;
 
 type Value = [u64; 3];
 type Store<'s> = &'s Area<'s, RwLock>;

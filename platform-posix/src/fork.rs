@@ -31,7 +31,7 @@
 //! forks must release it twice, once in each process.
 //!
 //! The process-wide state of this crate is changed under this lock, or by single atomic accesses
-//! ([`Once`]). There is no other mutex in a static, and no `OnceLock`: a child that is forked while
+//! (`Once`). There is no other mutex in a static, and no `OnceLock`: a child that is forked while
 //! another thread is in one waits for ever.
 
 use std::cell::UnsafeCell;

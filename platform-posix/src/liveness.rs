@@ -22,8 +22,7 @@
 //! The token is held through a descriptor that nobody else has and that a fork child closes
 //! ([`descriptor`](crate::descriptor)): it does not matter who else opens and closes the control object.
 //! A process that closes descriptors which it didn't open (`close_range(3, ..)`) loses its token: then
-//! only the third proof speaks for it, and for those to whom nothing does it is dead. What it does in
-//! shared memory after that is stopped by the death count ([`dsm_core::deaths`]). It will not take others
+//! only the third proof speaks for it, and for those to whom nothing does it is dead. It will not take others
 //! for dead itself, and asks for their tokens through a new descriptor.
 //!
 //! A lock doesn't exclude threads that share its descriptor, and asking about it doesn't see the
