@@ -119,6 +119,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("ParticipantId", "pack unpack"),
     ("LockAddress", "new get from_raw slot offset"),
     ("Inspector", "new info root processes participants segments in_main_region"),
+    ("RangeOwner", "of"),
     ("HeldMode", "tag parse"),
     ("Token", "new held owner"),
     ("LockRef", "new owner"),
