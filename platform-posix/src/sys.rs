@@ -350,7 +350,10 @@ fn mapped(base: *mut libc::c_void) -> Result<NonNull<u8>, Errno> {
 pub(crate) unsafe fn map_blank(base: NonNull<u8>, len: usize) {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // Hardly any of it is ever touched: no memory is promised for it.
+    #[cfg(target_os = "linux")]
     let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    #[cfg(not(target_os = "linux"))]
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED;
     // SAFETY: the caller's promise: the range is its own to replace.
     unsafe { libc::mmap(base.as_ptr().cast(), len, protection, flags, -1, 0) };
 }
