@@ -45,7 +45,7 @@ impl<K: Key, V: Snapshot, S: Store> Session<'_, K, V, S> {
     #[inline(always)]
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
         #[cfg(not(feature = "locked-reads"))]
-        if !self.caller.participant.local().holds_any() {
+        if !self.caller.participant.holds_any() {
             if let Some(seen) = self.glance(key, self.hash(key)) {
                 return Ok(seen);
             }

@@ -29,6 +29,8 @@ pub mod participant;
 pub mod planted;
 pub mod provider;
 mod reap;
+#[cfg(doctest)]
+mod refused;
 pub mod segment;
 pub mod sync;
 pub mod toc;

@@ -14,9 +14,23 @@
 //! out anew. Entries that say *exclusive* are not swept: the owner's word names its owner, and
 //! the next to want the lock takes over.
 //!
+//! A shared entry says as well which kind of lock it is, since only the lock knows how to clear a
+//! reader: see [`lock::kind`](crate::lock::LockKind). Our own kinds have a mode each; of others the
+//! participant writes down the identity once, in `kinds[]`, and its entries say which of these.
+//!
 //! The last entry is kept for the control lock. It is the innermost lock of all and is needed to
 //! evict a dead reader from any other, so a participant that holds as many locks as it may can
 //! still wait for one to drain.
+//!
+//! An entry is made, and cleared, through a [`Record`]: whatever happens while a lock is being
+//! acquired, a panic included, no entry stays that says *shared* where the lock has no mark. With
+//! such an entry the participant's next shared acquisition would only count.
+//!
+//! # Whose local half
+//!
+//! A lock trusts its participant's identity: with another's, it would be taken from the living. So
+//! a local half is for one namespace, the first that it is used with ([`ParticipantLocal`] says
+//! how), and a namespace treats all others' as unregistered.
 //!
 //! An embedder that wants the locks without a namespace implements [`Peers`] over slots made by
 //! [`ParticipantSlot::new`] and gives each thread a [`ParticipantLocal`] with a number of its
@@ -27,11 +41,19 @@ use core::marker::PhantomData;
 
 use crate::env::Environment;
 use crate::handle::{LockAddress, ParticipantId};
-use crate::lock::{HeldMode, LockError};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::lock::kind::{ADDRESS, EXCLUSIVE, Hold};
+use crate::lock::{HeldMode, LockKind};
+use crate::sync::{AtomicU64, Ordering};
+
+mod record;
+
+pub use record::Record;
 
 /// How many different locks a participant can hold at once, one of them the control lock.
 pub const MAX_HELD: usize = 16;
+
+/// How many kinds of locks that are not ours a participant can hold shared, in all its life.
+pub const MAX_KINDS: usize = 3;
 
 /// The shared half of a participant; see the module's essay.
 #[repr(C, align(64))]
@@ -47,9 +69,12 @@ pub struct ParticipantSlot {
     /// What the tenant waits for, in terms of the crate that set it; 0 for nothing. Read by
     /// others to find cycles.
     pub waits_for: AtomicU64,
-    pub(crate) _reserved: [AtomicU32; 6],
-    /// The locks the tenant holds or is about to hold: `mode << 60 | address`, 0 for none. An
-    /// entry is stored before the lock's word is touched and cleared after it was let go.
+    /// Identities of the kinds of locks, ours aside, that the tenant has held shared; 0 for none.
+    /// Each is stored before the first entry that refers to it, and stays.
+    pub(crate) kinds: [AtomicU64; MAX_KINDS],
+    /// The locks the tenant holds or is about to hold: `mode << 60 | address`, 0 for none (the
+    /// modes: module [`lock::kind`](crate::lock::LockKind)). An entry is stored before the lock's
+    /// word is touched and cleared after it was let go.
     pub(crate) held: [AtomicU64; MAX_HELD],
 }
 
@@ -63,7 +88,7 @@ impl ParticipantSlot {
             tid: AtomicU64::new(0),
             thread_start: AtomicU64::new(0),
             waits_for: AtomicU64::new(0),
-            _reserved: core::array::from_fn(|_| AtomicU32::new(0)),
+            kinds: core::array::from_fn(|_| AtomicU64::new(0)),
             held: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -71,6 +96,11 @@ impl ParticipantSlot {
     /// The locks that the tenant holds or may have a mark in, for the sweep and for tools.
     pub fn held(&self) -> impl Iterator<Item = (LockAddress, HeldMode)> + '_ {
         self.held.iter().filter_map(|entry| HeldMode::parse(entry.load(Ordering::Acquire)))
+    }
+
+    /// The same, with the kinds of locks that are held shared.
+    pub(crate) fn holds(&self) -> impl Iterator<Item = (LockAddress, Hold)> + '_ {
+        self.held.iter().filter_map(|entry| Hold::parse(entry.load(Ordering::Acquire), &self.kinds))
     }
 }
 
@@ -82,7 +112,12 @@ impl Default for ParticipantSlot {
 
 /// The process-local half of a participant; see the module's essay.
 ///
-/// All zero bytes are a valid, unregistered value.
+/// It is for one namespace: the first that it is registered with, or that makes a [`Participant`]
+/// of it. Another one refuses to register it, and takes it for unregistered.
+///
+/// All zero bytes are a valid, unregistered value, for no namespace yet. (Memory that is wiped on
+/// fork makes such a one of it in the child, where it may be used again once no `Participant` of
+/// before is used any more.)
 pub struct ParticipantLocal {
     /// `ParticipantId::pack()` of the registration; 0 if there is none in this process.
     packed: Cell<u64>,
@@ -92,7 +127,23 @@ pub struct ParticipantLocal {
     /// How often more than once the lock in `held[i]` is held by this participant; 0 for entries
     /// not in use, so that taking and releasing a lock once need not store it.
     again: [Cell<u16>; MAX_HELD],
+    /// The first participant slot of the namespace that this is for, as mapped in this process
+    /// (where nothing else is as long as it is registered, or the namespace borrowed); null for none.
+    /// Of embedders' peers: some slot of theirs.
+    home: Cell<*const ParticipantSlot>,
 }
+
+/// The local half of a participant that is nobody: of no namespace, and never registered.
+struct Stranger(ParticipantLocal);
+
+// SAFETY: its cells are only ever read. `register` is never called on it, and whatever else stores
+// to a local half does so only if it is registered.
+unsafe impl Sync for Stranger {}
+
+static STRANGER: Stranger = Stranger(ParticipantLocal {
+    home: Cell::new(core::ptr::dangling()),
+    ..ParticipantLocal::new()
+});
 
 impl ParticipantLocal {
     /// An unregistered participant.
@@ -103,6 +154,7 @@ impl ParticipantLocal {
             slot: Cell::new(core::ptr::null()),
             used: Cell::new(0),
             again: [const { Cell::new(0) }; MAX_HELD],
+            home: Cell::new(core::ptr::null()),
         }
     }
 
@@ -111,6 +163,21 @@ impl ParticipantLocal {
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.packed.get() != 0
+    }
+
+    /// The shared half; `None` if unregistered.
+    #[inline(always)]
+    fn slot(&self) -> Option<&ParticipantSlot> {
+        if self.packed.get() == 0 {
+            return None;
+        }
+        // SAFETY: `register` promised that the slot stays mapped while registered.
+        Some(unsafe { &*self.slot.get() })
+    }
+
+    /// Who is registered; `None` if nobody is.
+    pub(crate) fn id(&self) -> Option<ParticipantId> {
+        ParticipantId::unpack(self.packed.get())
     }
 
     /// Whether it holds any lock.
@@ -124,16 +191,25 @@ impl ParticipantLocal {
     ///
     /// # Safety
     ///
+    /// `id` must be that of the slot's present tenant, and be given out to this local half alone.
     /// `slot` must stay mapped until [`clear`](Self::clear), and this participant must be its
-    /// only writer until then.
+    /// only writer until then. Each [`Participant`] of this local half must be of the peers that
+    /// the slot belongs to.
     pub unsafe fn register(&self, id: ParticipantId, slot: *const ParticipantSlot) {
         self.forget_locks();
+        if self.home.get().is_null() {
+            self.home.set(slot);
+        }
         self.slot.set(slot);
         self.packed.set(id.pack());
     }
 
-    /// Forgets the registration without touching shared memory.
+    /// Forgets the registration without touching shared memory: the slot stays its process's until
+    /// that is dead, and what is held stays held.
     pub fn clear(&self) {
+        if !self.is_registered() {
+            return;
+        }
         self.packed.set(0);
         self.forget_locks();
         self.slot.set(core::ptr::null());
@@ -142,6 +218,25 @@ impl ParticipantLocal {
     fn forget_locks(&self) {
         self.used.set(0);
         self.again.iter().for_each(|again| again.set(0));
+    }
+
+    /// Whether this is, or can become, one for the namespace whose first slot is `home`.
+    pub(crate) fn is_for(&self, home: *const ParticipantSlot) -> bool {
+        self.home.get().is_null() || core::ptr::eq(self.home.get(), home)
+    }
+
+    /// Makes it one for that namespace; false if it is another one's.
+    pub(crate) fn belong_to(&self, home: *const ParticipantSlot) -> bool {
+        let is_for = self.is_for(home);
+        if is_for {
+            self.home.set(home);
+        }
+        is_for
+    }
+
+    /// One that is for no namespace at all.
+    pub(crate) fn stranger() -> &'static Self {
+        &STRANGER.0
     }
 }
 
@@ -155,9 +250,21 @@ impl Default for ParticipantLocal {
 ///
 /// All of it is called while waiting only, about every 8 ms, never by an acquisition that finds
 /// the lock free.
-pub trait Peers: Sync {
+///
+/// # Safety
+///
+/// Locks exclude nobody whom their peers call dead, and what locks protect is handed out as `&mut`:
+///
+/// - [`is_dead`](Self::is_dead) and [`is_known_dead`](Self::is_known_dead) may be true only of a
+///   participant that never again uses what it holds, nor anything that a lock of these peers
+///   protects; and once true they must stay true for this id;
+/// - [`evict_reader`](Self::evict_reader) may clear no bit but that of a tenant of whom the same
+///   is true;
+/// - [`max_participants`](Self::max_participants) must always be the same number, which the locks
+///   were made for, and no participant's index may be as large.
+pub unsafe trait Peers: Sync {
     /// Whether that tenant of the slot is proven dead (the slot has a new tenant, or the process
-    /// or thread is gone). Once true it must stay true for this id.
+    /// or thread is gone).
     ///
     /// Called by waiters for any lock, the control lock included: must not take a lock.
     fn is_dead(&self, who: ParticipantId) -> bool;
@@ -182,6 +289,12 @@ pub trait Peers: Sync {
     /// the claimant asks again later.
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool;
 
+    /// Whether a lock of this kind, which is not ours, may be held shared here: asked once by each
+    /// participant before its first one. Whoever sweeps the dead of this process then has to know
+    /// how to clear such a lock's readers, or leave the slot of the dead alone. Peers that give no
+    /// slot out anew can admit all.
+    fn admits(&self, kind: LockKind) -> bool;
+
     /// Participant slots of the namespace; sets the length of every lock's reader bitmap.
     fn max_participants(&self) -> u32;
 
@@ -197,9 +310,15 @@ pub struct Participant<'n> {
 }
 
 impl<'n> Participant<'n> {
-    /// A participant of `peers` whose local half is `local`, registered or not.
+    /// A participant of `peers` whose local half is `local`, registered or not. In a namespace,
+    /// [`Namespace::participant`](crate::namespace::Namespace::participant) makes one, and sees to
+    /// what is asked here.
+    ///
+    /// # Safety
+    ///
+    /// As long as this is used, `local` may be registered with `peers` alone.
     #[must_use]
-    pub fn new(peers: &'n dyn Peers, local: &'n ParticipantLocal) -> Self {
+    pub unsafe fn new(peers: &'n dyn Peers, local: &'n ParticipantLocal) -> Self {
         Self { peers, local, _one_thread: PhantomData }
     }
 
@@ -221,7 +340,7 @@ impl<'n> Participant<'n> {
     #[inline]
     #[must_use]
     pub fn id(&self) -> Option<ParticipantId> {
-        ParticipantId::unpack(self.local.packed.get())
+        self.local.id()
     }
 
     /// [`ParticipantId::pack`] of [`id`](Self::id), 0 if unregistered.
@@ -235,125 +354,21 @@ impl<'n> Participant<'n> {
     #[inline]
     #[must_use]
     pub fn slot(&self) -> Option<&'n ParticipantSlot> {
-        if self.local.packed.get() == 0 {
-            return None;
-        }
-        // SAFETY: `register` promised that the slot stays mapped while registered.
-        Some(unsafe { &*self.local.slot.get() })
+        self.local.slot()
     }
 
-    /// Records that the lock at `address` is about to be taken, before its word is touched.
-    /// Returns the index of the record, and whether the lock was held shared already (then only
-    /// its count rose, and the word must not be touched).
-    ///
-    /// # Errors
-    ///
-    /// [`LockError::WouldDeadlock`] if the lock is held already and not shared beside shared,
-    /// [`LockError::TooManyLocks`] (of which the control lock may be one more),
-    /// [`LockError::NotRegistered`]. Nothing has changed then.
-    #[inline]
-    pub fn hold(&self, address: LockAddress, mode: HeldMode) -> Result<(u8, bool), LockError> {
-        match self.slot() {
-            // By far the most frequent case, and small enough to be inlined into every caller.
-            Some(slot) if self.local.used.get() == 0 => {
-                self.record(slot, 0, address, mode);
-                Ok((0, false))
-            }
-            slot => self.hold_another(slot, address, mode),
-        }
-    }
-
-    /// As [`hold`](Self::hold) for a participant that holds no lock so far: record 0 is the one.
-    /// Returns [`packed`](Self::packed). `None`, with nothing changed, if it holds one, or is not
-    /// registered.
-    #[inline(always)]
-    #[must_use]
-    pub fn hold_first(&self, address: LockAddress, mode: HeldMode) -> Option<u64> {
-        if self.local.used.get() != 0 {
-            return None;
-        }
-        let slot = self.slot()?;
-        self.record(slot, 0, address, mode);
-        Some(self.packed())
-    }
-
-    #[inline(never)]
-    fn hold_another(
-        &self,
-        slot: Option<&ParticipantSlot>,
-        address: LockAddress,
-        mode: HeldMode,
-    ) -> Result<(u8, bool), LockError> {
-        let Some(slot) = slot else { return Err(LockError::NotRegistered) };
-        let used = self.local.used.get();
-        if let Some(again) = self.held_already(slot, used, address, mode)? {
-            return Ok((again, true));
-        }
-        let index = (!used).trailing_zeros() as usize;
-        if index >= MAX_HELD - 1 && (index >= MAX_HELD || address.slot() != LockAddress::CONTROL) {
-            return Err(LockError::TooManyLocks);
-        }
-        self.record(slot, index, address, mode);
-        Ok((index as u8, false))
-    }
-
-    #[inline(always)]
-    fn record(&self, slot: &ParticipantSlot, index: usize, address: LockAddress, mode: HeldMode) {
-        self.local.used.set(self.local.used.get() | 1 << index);
-        slot.held[index].store(mode.tag() | address.get(), Ordering::Relaxed);
-        crate::sync::compiler_fence();
-    }
-
-    fn held_already(
-        &self,
-        slot: &ParticipantSlot,
-        used: u32,
-        address: LockAddress,
-        mode: HeldMode,
-    ) -> Result<Option<u8>, LockError> {
-        let mut left = used;
-        while left != 0 {
-            let index = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let entry = slot.held[index].load(Ordering::Relaxed);
-            if entry & HeldMode::ADDRESS_MASK != address.get() {
-                continue;
-            }
-            if mode != HeldMode::Shared || entry & !HeldMode::ADDRESS_MASK != mode.tag() {
-                return Err(LockError::WouldDeadlock);
-            }
-            let again = &self.local.again[index];
-            let Some(more) = again.get().checked_add(1) else {
-                return Err(LockError::TooManyLocks);
-            };
-            again.set(more);
-            return Ok(Some(index as u8));
-        }
-        Ok(None)
-    }
-
-    /// Takes back one count of a record. Returns true if that was the last one: the caller then
-    /// lets go of the lock's word and calls [`unhold`](Self::unhold) after it.
+    /// Whether it is registered in this process.
     #[inline]
     #[must_use]
-    pub fn release_count(&self, index: u8) -> bool {
-        let again = &self.local.again[index as usize % MAX_HELD];
-        match again.get().checked_sub(1) {
-            None => true,
-            Some(less) => {
-                again.set(less);
-                false
-            }
-        }
+    pub fn is_registered(&self) -> bool {
+        self.local.is_registered()
     }
 
-    /// Clears a record, after the lock's word was let go.
+    /// Whether it holds any lock.
     #[inline]
-    pub fn unhold(&self, index: u8) {
-        let Some(slot) = self.slot() else { return };
-        crate::sync::compiler_fence();
-        slot.held[index as usize % MAX_HELD].store(0, Ordering::Relaxed);
-        self.local.used.set(self.local.used.get() & !(1 << index));
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.local.holds_any()
     }
 
     /// The strongest mode in which it holds any of the locks in `len` bytes from `first` on;
@@ -374,22 +389,14 @@ impl<'n> Participant<'n> {
         let mut found = None;
         for index in (0..MAX_HELD).filter(|i| used & 1 << i != 0) {
             let entry = slot.held[index].load(Ordering::Relaxed);
-            let address = entry & HeldMode::ADDRESS_MASK;
-            if address.wrapping_sub(first.get()) >= len {
+            if (entry & ADDRESS).wrapping_sub(first.get()) >= len {
                 continue;
             }
-            if entry & !HeldMode::ADDRESS_MASK != HeldMode::Shared.tag() {
+            if entry & !ADDRESS == EXCLUSIVE {
                 return Some(HeldMode::Exclusive);
             }
             found = Some(HeldMode::Shared);
         }
         found
-    }
-
-    /// Whether it holds any lock other than record `index`.
-    #[inline]
-    #[must_use]
-    pub fn holds_others(&self, index: u8) -> bool {
-        self.local.used.get() & !(1 << index) != 0
     }
 }

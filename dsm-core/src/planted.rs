@@ -73,6 +73,8 @@ bugs! {
         "A reader clears a dead owner's word, which says that the data may be half-changed.";
     DeadReaderKept "dead-reader-kept" "dsm-core/src/reap.rs":
         "The sweep leaves a dead reader's bit where it is.";
+    UnknownKindForgotten "unknown-kind-forgotten" "dsm-core/src/reap.rs":
+        "The sweep frees the slot of a dead reader of a lock that it can't clear.";
     SleepersUnwoken "sleepers-unwoken" "dsm-core/src/reap.rs":
         "The sweep lets those sleep on who wait for the dead.";
     SlotFreedBeforeSweep "slot-freed-before-sweep" "dsm-core/src/reap.rs":
@@ -93,6 +95,8 @@ bugs! {
         "A segment is recorded when its object is there, not before.";
     AttachUnchecked "attach-unchecked" "dsm-core/src/namespace/segments.rs":
         "An attacher looks whether the segment lives before it sets its bit, and not again.";
+    HeldSegmentLetGo "held-segment-let-go" "dsm-core/src/namespace/release.rs":
+        "A process lets go of a segment in which a thread of its own holds a lock.";
     ListRemovedFirst "list-removed-first" "dsm-core/src/namespace/open.rs":
         "The last to leave removes the list of the objects before the objects.";
     UnlinkByName "unlink-by-name" "platform-posix/src/object.rs":

@@ -10,7 +10,8 @@ use core::time::Duration;
 use crate::error::{ErrorKind, ProviderFailure};
 use crate::handle::{ObjectId, SegmentHandle};
 
-/// A mapped object: plain data, unmapped only by [`SegmentProvider::detach`].
+/// A mapped object: plain data, unmapped only by [`SegmentProvider::detach`]. Anybody can make one;
+/// what a *returned* one promises is said by the trait whose function returns it.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
     /// First byte; aligned to a page.
@@ -44,6 +45,9 @@ pub struct ObjectInfo {
 }
 
 /// The error of a provider: any error type that tells its kind.
+///
+/// Safe to implement: an error of the wrong kind makes its caller give up, try again, or take an
+/// object for gone, of which it then uses nothing.
 pub trait ProviderError: core::error::Error + Send + Sync + 'static {
     /// The kind, on which the cores decide (retry, give up, treat as gone).
     fn kind(&self) -> ErrorKind;
@@ -58,9 +62,17 @@ pub trait ProviderError: core::error::Error + Send + Sync + 'static {
 ///
 /// # Safety
 ///
-/// A returned [`Mapping`] must be valid for reads and writes of `len` bytes, shared with every
-/// other mapping of the object, until it is passed to `detach`; of a newly created object the
-/// first `reserved` bytes must be backed by memory, so that touching them cannot fault.
+/// Whoever has a segment uses its memory as long as it is mapped:
+///
+/// - A returned [`Mapping`] must be aligned to [`page_size`](Self::page_size) (and to 64), and valid
+///   for reads and writes of `len` bytes, shared with every other mapping of the object, until it is
+///   passed to `detach`, whatever becomes of the object's name. After `blank` it stays valid for
+///   reads.
+/// - Of a newly created object, `len` must be at least `size`. Its first `reserved` bytes must be
+///   backed by memory, and so must a range for which `reserve` has returned `Ok`: touching it cannot
+///   fault.
+/// - `create` must make an object that nobody else has, and `attach` must map the object `id`, unless
+///   that is all zero.
 pub unsafe trait SegmentProvider: Send + Sync {
     /// The error type.
     type Error: ProviderError;
@@ -263,12 +275,38 @@ unsafe impl<P: SegmentProvider> ErasedProvider for P {
     }
 }
 
+/// A root, as far as a namespace needs the one that it was opened by when it goes.
+pub(crate) trait Unmapper: Sync {
+    /// See [`Root::unmap`].
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn unmap(&self, mapping: Mapping);
+}
+
+impl<R: Root> Unmapper for R {
+    unsafe fn unmap(&self, mapping: Mapping) {
+        // SAFETY: the caller's promise.
+        unsafe { Root::unmap(self, mapping) }
+    }
+}
+
 /// How a namespace's control object is found, or elected into being.
 ///
 /// At most one process at a time holds the *election* of a namespace. Only its holder may
 /// initialise the control object, claim process slots, or remove the object. The platform
 /// lets go of it when the holder dies, at whatever instruction.
-pub trait Root: Send + Sync {
+///
+/// # Safety
+///
+/// A namespace uses the mapped control object as long as it is open:
+///
+/// - What [`peek`](Self::peek) returns must be aligned to 4,096 and valid for reads of `len` bytes,
+///   shared with every other mapping of the object, until it is passed to [`unmap`](Self::unmap) of
+///   this root. Likewise what an election's functions return, which must be valid for writes as well.
+/// - As long as an election lives, there may be no other one of the same namespace, in any process.
+pub unsafe trait Root: Send + Sync {
     /// The error type.
     type Error: ProviderError;
     /// Holds the election until dropped.
@@ -318,7 +356,14 @@ pub trait Root: Send + Sync {
 }
 
 /// The exclusive right to set up or remove a control object; see [`Root::elect`].
-pub trait Election {
+///
+/// # Safety
+///
+/// What is said of mappings at [`Root`]. Besides, [`create`](Self::create) must return at least
+/// `size` bytes, all of them zero and backed by memory, of an object that nobody else has mapped for
+/// writing; and [`id`](Self::id) must be of the object that the other functions work on, and of no
+/// other one that exists at the same time (unless it is all zero, for unknown).
+pub unsafe trait Election {
     /// The error type.
     type Error: ProviderError;
 
@@ -433,7 +478,8 @@ unsafe impl<F: Forward<Target: SegmentProvider>> SegmentProvider for F {
     }
 }
 
-impl<F: Forward<Target: Root>> Root for F {
+// SAFETY: as above.
+unsafe impl<F: Forward<Target: Root>> Root for F {
     type Error = <F::Target as Root>::Error;
     type Election<'a>
         = <F::Target as Root>::Election<'a>

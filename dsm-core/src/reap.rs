@@ -5,7 +5,9 @@
 //! 1. **Prove** (no lock): a process or thread that the platform proves dead has its slot marked,
 //!    by a compare-and-swap that its next tenant's generation would defeat.
 //! 2. **Sweep** (control lock): for each marked participant, or participant of a marked process,
-//!    its bit is cleared in every lock its `held[]` says it may share, then its slot is freed.
+//!    its mark is cleared in every lock its `held[]` says it may share, then its slot is freed.
+//!    Only the lock knows how: of a kind of lock that is not known here nothing is cleared, and the
+//!    participant stays for somebody else to sweep, as do its process and all that has attached.
 //!    Locks it held alone keep its id: their next owner finds the id dead and recovers; who
 //!    sleeps at any of them is woken to do so at once. Then the
 //!    attachment bits of dead processes are cleared; then what nobody holds any more is retired:
@@ -23,9 +25,10 @@ use core::ptr::NonNull;
 use crate::control::header::MOST_PROCESSES;
 use crate::control::segment::{SegmentSlot, State, Word};
 use crate::control::{Control, ControlLock, lock_size, participant_state, process, slots};
+use crate::env::Environment;
 use crate::error::{ErrorKind, ProviderFailure};
 use crate::handle::{LockAddress, ObjectId};
-use crate::lock::HeldMode;
+use crate::lock::kind::Hold;
 use crate::namespace::{Error, ProcessLocal};
 use crate::participant::ParticipantSlot;
 use crate::planted::{Bug, planted};
@@ -155,53 +158,73 @@ pub(crate) fn sweep_own<A: Actor>(actor: &A, process: (u32, u32), me: u16) -> u3
     registered
 }
 
-/// Clears a participant's bits in the locks it may share, and wakes those who wait for it at any
-/// lock. False if a bit could not be reached.
+/// Clears a participant's marks in the locks it may share, and wakes those who wait for it at any
+/// lock. False if a mark could not be reached, or is in a lock of a kind that is not known here.
 fn sweep_participant<A: Actor>(actor: &A, slot: &ParticipantSlot, process: u32) -> bool {
-    let index = actor.control().participants.iter().position(|other| core::ptr::eq(other, slot));
+    let control = actor.control();
+    let index = control.participants.iter().position(|other| core::ptr::eq(other, slot));
     let Some(index) = index else { return false };
-    slot.held().all(|(address, mode)| {
-        let shared = mode == HeldMode::Shared;
-        let reached = with_lock(actor, address, process, |lock| {
-            if shared && !planted(Bug::DeadReaderKept) {
-                // SAFETY: `with_lock` gives a mapped lock of this namespace; its bit belongs to a
-                // participant that is gone, and no other gets the slot under the control lock.
-                unsafe { ControlLock::clear_reader(lock, index as u16) };
-            }
-            if !planted(Bug::SleepersUnwoken) {
-                // SAFETY: as above.
-                unsafe { ControlLock::wake_sleepers(lock, actor.control().env) };
-            }
-        });
-        reached.is_ok() || !shared
+    let (most, env) = (control.layout.max_participants, control.env);
+    slot.holds().all(|(address, hold)| {
+        let Hold::Shared(identity) = hold else {
+            // The owner's word names its owner. Whether it can be reached matters to sleepers only.
+            let _ = with_lock(actor, address, process, lock_size(most), |at| {
+                wake_sleepers(at.cast(), most, env);
+            });
+            return true;
+        };
+        if planted(Bug::DeadReaderKept) {
+            return true;
+        }
+        let known = actor.local().kind(identity);
+        if planted(Bug::UnknownKindForgotten) && known.is_none() {
+            return true;
+        }
+        let Some(kind) = known else { return false };
+        with_lock(actor, address, process, kind.size_for(most), |at| {
+            // SAFETY: `with_lock` gives mapped memory of that length; the mark belongs to a
+            // participant that is gone, and no other gets the slot under the control lock.
+            unsafe { kind.clear_reader(at, most, index as u16, env) };
+        })
+        .is_ok()
     })
 }
 
-/// Calls `work` with the lock at `address`, mapping its segment if this process has not. Does
-/// nothing if the process did not have the segment attached: then the lock is gone.
+/// Wakes those who sleep at a reader-writer lock, if that is what is there.
+fn wake_sleepers(at: NonNull<ControlLock>, max_participants: u32, env: &dyn Environment) {
+    // SAFETY: `with_lock` gives mapped memory of a lock's length, and any bytes are atomics.
+    let is_lock = unsafe { ControlLock::has_length_for(at, max_participants) };
+    if is_lock && !planted(Bug::SleepersUnwoken) {
+        // SAFETY: as above.
+        unsafe { ControlLock::wake_sleepers(at, env) };
+    }
+}
+
+/// Calls `work` with the place of the lock at `address`, of `len` bytes and aligned to 64, mapping
+/// its segment if this process has not. Does nothing if the process did not have the segment attached:
+/// then the lock is gone, since a process stays attached as long as a thread of it has a record of a
+/// lock there (see `namespace::release`).
 fn with_lock<A: Actor>(
     actor: &A,
     address: LockAddress,
     process: u32,
-    work: impl FnOnce(NonNull<ControlLock>),
+    len: usize,
+    work: impl FnOnce(NonNull<u8>),
 ) -> Result<(), ProviderFailure> {
     let control = actor.control();
     let Some(slot) = control.segment(address.slot()) else { return Ok(()) };
     let Some(handle) = slot.handle() else { return Ok(()) };
     let attached = process < control.layout.max_processes && slot.is_attached_by(process);
     let Ok(offset) = usize::try_from(address.offset()) else { return Ok(()) };
-    let end = offset.saturating_add(lock_size(control.layout.max_participants));
+    let end = offset.saturating_add(len);
     if slot.word().state != State::Live || !attached || end > slot.size() {
         return Ok(());
     }
     let work = |base: NonNull<u8>| {
         // SAFETY: the lock's end was found to lie within the segment.
-        let at = unsafe { base.add(offset) }.cast::<ControlLock>();
-        if at.is_aligned() {
-            // SAFETY: as above, and a lock consists of atomics, so that any bytes will do.
-            if unsafe { ControlLock::has_length_for(at, control.layout.max_participants) } {
-                work(at);
-            }
+        let at = unsafe { base.add(offset) };
+        if at.addr().get() % 64 == 0 {
+            work(at);
         }
     };
     if handle.is_main_region() {

@@ -64,7 +64,7 @@ impl<'n> Segment<'n> {
     /// The address of a lock at `offset`, for [`LockRef::new`](crate::lock::LockRef::new).
     #[must_use]
     pub fn lock_address(&self, offset: u64) -> LockAddress {
-        LockAddress::new(self.handle.slot(), offset)
+        self.namespace.lock_address(self.handle, offset)
     }
 
     /// Backs a range with memory, and raises the recorded watermark to its end.

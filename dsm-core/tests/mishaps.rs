@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use dsm_core::lock::HeldMode;
+use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
 use sim::HeapMachine;
@@ -104,7 +105,10 @@ fn a_sweep_does_not_touch_what_a_lock_has_become() {
     let thread = ParticipantLocal::new();
     theirs.register(&thread).unwrap();
     // Killed between letting go of a lock and taking back the record of it.
-    theirs.participant(&thread).hold(attached.lock_address(64), HeldMode::Shared).unwrap();
+    let (dead, address) = (theirs.participant(&thread), attached.lock_address(64));
+    // SAFETY: the lock is never acquired again by this participant, who is about to die.
+    let record = unsafe { dead.hold::<RwLock>(address, HeldMode::Shared) };
+    let _index = record.unwrap().keep();
     victim.kill();
     // Meanwhile the lock went with its structure, and the memory is somebody's data: all bits set
     // but for zeros where a lock has its wake word and its shape.

@@ -23,6 +23,7 @@
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64 as LocalU64, Ordering as LocalOrdering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -183,13 +184,44 @@ unsafe fn forever<T: ?Sized>(value: &T) -> &'static T {
     unsafe { &*std::ptr::from_ref(value) }
 }
 
+/// A namespace's records of segments, boxed. A pointer to them, since they are lent out.
+struct Records(NonNull<[LocalSegment]>);
+
+// SAFETY: owns the records, which are `Send` and `Sync`.
+unsafe impl Send for Records {}
+// SAFETY: as above.
+unsafe impl Sync for Records {}
+
+impl Records {
+    fn new(count: u32) -> Self {
+        let records: Box<[_]> = (0..count).map(|_| LocalSegment::new()).collect();
+        Self(NonNull::from(Box::leak(records)))
+    }
+
+    /// # Safety
+    ///
+    /// Once, and not to be used any more when this is dropped.
+    unsafe fn lend(&self) -> &'static mut [LocalSegment] {
+        let mut records = self.0;
+        // SAFETY: owned, and the caller promises that nobody else uses them, and for how long.
+        unsafe { records.as_mut() }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // SAFETY: of a box, by `new`; lent to nobody any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
 /// A namespace opened by this process, and what it borrows from.
 struct Parts {
     /// Borrows from `local` and `base`.
     namespace: ManuallyDrop<Box<Namespace<'static>>>,
     /// Borrows from `base` and `records`.
     local: ManuallyDrop<Box<ProcessLocal<'static>>>,
-    records: ManuallyDrop<Box<[LocalSegment]>>,
+    records: ManuallyDrop<Records>,
     base: ManuallyDrop<Box<Base>>,
 }
 
@@ -201,11 +233,11 @@ impl Parts {
         let base = Box::new(Base { link, token });
         let mut count = config.max_segments;
         loop {
-            let records: Box<[LocalSegment]> = (0..count).map(|_| LocalSegment::new()).collect();
+            let records = Records::new(count);
             // SAFETY: boxed, and dropped after the namespace.
             let word = unsafe { forever(base.token.word()) };
-            // SAFETY: as above.
-            let local = Box::new(ProcessLocal::new(word, unsafe { forever(&*records) }));
+            // SAFETY: as above; lent to this alone.
+            let local = Box::new(ProcessLocal::new(word, unsafe { records.lend() }));
             // SAFETY: as above.
             let link = unsafe { forever(&*base.link) };
             // SAFETY: as above.

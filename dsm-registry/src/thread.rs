@@ -121,7 +121,7 @@ fn recent_heap(area: &RawArea) -> Option<&Heap<'static, RwLock>> {
         // SAFETY: of the area that the caller keeps attached, so it is there: see the module.
         let heap = unsafe { &*recent.heap.get() };
         // Not so in a forked child.
-        heap.participant().local().is_registered().then_some(heap)
+        heap.participant().is_registered().then_some(heap)
     })
 }
 
@@ -209,7 +209,7 @@ impl Member {
         home.namespace().register(local.get()).map_err(|e| home.error("this thread", e))?;
         // SAFETY: the local half lies in pages of its own that live as long as the member.
         let pages = unsafe { &*std::ptr::from_ref(local.get()) };
-        let participant = Participant::new(home.namespace_static(), pages);
+        let participant = home.namespace_static().participant(pages);
         Ok(Rc::new(Self {
             number: home.number(),
             home: home.weak(),

@@ -287,7 +287,8 @@ unsafe impl SegmentProvider for Memfd {
     }
 }
 
-impl Root for Memfd {
+// SAFETY: as in `provide`, by descriptor.
+unsafe impl Root for Memfd {
     type Error = Error;
     type Election<'a> = PosixElection<'a>;
 

@@ -110,7 +110,9 @@ unsafe impl SegmentProvider for Named {
     }
 }
 
-impl Root for Named {
+// SAFETY: `mmap` says so of the mappings, which are of whole pages and stay until they are unmapped; the
+// election is a lock that the system gives to one process at a time.
+unsafe impl Root for Named {
     type Error = Error;
     type Election<'a> = PosixElection<'a>;
 

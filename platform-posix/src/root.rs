@@ -211,7 +211,10 @@ impl PosixElection<'_> {
     }
 }
 
-impl Election for PosixElection<'_> {
+// SAFETY: `mmap` says so of the mappings; `create` has the object backed with zeros before it maps
+// it, under the lock that makes its holder the only one to look at it for writing; the identity is that
+// of the locked descriptor, through which all of this happens.
+unsafe impl Election for PosixElection<'_> {
     type Error = Error;
 
     fn size(&self) -> usize {

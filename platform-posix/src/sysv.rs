@@ -308,7 +308,8 @@ fn resident(shmid: libc::c_int) -> Option<u64> {
     Some(line.get(rss)?.parse::<u64>().ok()? + line.get(swap)?.parse::<u64>().ok()?)
 }
 
-impl Root for SysV {
+// SAFETY: the control object is a file, of which the same is true as of `File`: see `provide`.
+unsafe impl Root for SysV {
     type Error = Error;
     type Election<'a> = PosixElection<'a>;
 

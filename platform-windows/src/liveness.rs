@@ -121,7 +121,9 @@ impl Windows {
     }
 }
 
-impl Liveness for Windows {
+// SAFETY: the module's essay: each of the two proofs is sound by itself, and a name can be taken by
+// one process at a time.
+unsafe impl Liveness for Windows {
     fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
         self.try_claim(slot).map_err(|e| e.failure())
     }

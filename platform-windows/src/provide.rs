@@ -74,7 +74,9 @@ unsafe impl SegmentProvider for Named {
     }
 }
 
-impl Root for Named {
+// SAFETY: `MapViewOfFile` says so of the mappings, which are of whole pages and stay until they are
+// unmapped; the election is a mutex.
+unsafe impl Root for Named {
     type Error = Error;
     type Election<'a> = WindowsElection<'a>;
 

@@ -143,7 +143,10 @@ impl WindowsElection<'_> {
     }
 }
 
-impl Election for WindowsElection<'_> {
+// SAFETY: `MapViewOfFile` says so of the mappings; `renew` makes an object of zeros that nobody else
+// has, or empties the one that nobody has finished, under the mutex; the identity is that of the object
+// that was found, or made.
+unsafe impl Election for WindowsElection<'_> {
     type Error = Error;
 
     fn size(&self) -> usize {

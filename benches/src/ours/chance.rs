@@ -47,7 +47,8 @@ impl Wait for Unchanging {
     }
 }
 
-impl Liveness for Unchanging {
+// SAFETY: forwards to what upholds the contract.
+unsafe impl Liveness for Unchanging {
     fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
         self.system.claim(slot)
     }

@@ -63,7 +63,7 @@ impl<L: RawLock> Area<'_, L> {
     pub fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
         self.resolve(pointer)?;
         match SegmentHandle::from_raw(self.local.handle(pointer)?) {
-            Some(handle) => Some(LockAddress::new(handle.slot(), pointer.offset())),
+            Some(handle) => Some(self.namespace.lock_address(handle, pointer.offset())),
             None => Some(LockAddress::new(self.parent_slot, self.place + pointer.offset())),
         }
     }

@@ -4,6 +4,8 @@
 //! like everybody else: where few threads share little, that is all it takes. What the contract of
 //! [`RawLock`] asks beyond mutual exclusion:
 //!
+//! - a name of its own for this kind of lock, by which an area whose locks are of another kind is
+//!   refused;
 //! - the participant's list of held locks is told *before* the lock is touched, and after it was
 //!   let go. That also finds out a lock that the same participant asks for twice, which here means
 //!   error or, shared beside shared, a count;
@@ -14,6 +16,7 @@
 
 use std::ptr::NonNull;
 
+use dsm_core::env::Environment;
 use dsm_core::handle::{LockAddress, ParticipantId};
 use dsm_core::lock::{Acquired, HeldMode, LockError, Patience, RawLock, SharedOutcome, Token};
 use dsm_core::participant::Participant;
@@ -72,20 +75,26 @@ impl TicketLock {
         mode: HeldMode,
         patience: Patience,
     ) -> Result<Token, LockError> {
-        let (held, again) = me.hold(address, mode)?;
-        if !again {
-            if let Err(error) = self.lock(me, patience) {
-                me.unhold(held);
-                return Err(error);
-            }
+        // SAFETY: told before the lock is touched, and kept if it is acquired. Otherwise it goes by
+        // itself, also if something below panics.
+        let record = unsafe { me.hold::<Self>(address, mode) }?;
+        if !record.is_again() {
+            self.lock(me, patience)?;
         }
-        Ok(Token::new(held, me.packed()))
+        Ok(Token::new(record.keep(), me.packed()))
     }
 
-    fn release(&self, me: &Participant<'_>, token: Token) {
-        if token.owner() == me.packed() && me.release_count(token.held()) {
+    /// # Safety
+    ///
+    /// `token` must come from an acquisition of this lock, and not have been released.
+    unsafe fn release(&self, me: &Participant<'_>, token: Token) {
+        if token.owner() != me.packed() {
+            return;
+        }
+        // SAFETY: the caller's promise.
+        if let Some(record) = unsafe { me.release(token.held()) } {
             self.unlock();
-            me.unhold(token.held());
+            drop(record);
         }
     }
 }
@@ -93,6 +102,8 @@ impl TicketLock {
 // SAFETY: tickets are drawn by a read-modify-write, each once (until 2^32 wait at the same time),
 // and a turn begins with an acquiring load of what the one before released.
 unsafe impl RawLock for TicketLock {
+    const IDENTITY: u64 = u64::from_le_bytes(*b"ticket\0\x01");
+
     fn size_for(_max_participants: u32) -> usize {
         size_of::<Self>()
     }
@@ -118,7 +129,9 @@ unsafe impl RawLock for TicketLock {
 
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
         // SAFETY: the caller holds the lock.
-        unsafe { at.as_ref() }.release(participant, token);
+        let lock = unsafe { at.as_ref() };
+        // SAFETY: by this token.
+        unsafe { lock.release(participant, token) };
     }
 
     unsafe fn mark_recovered(_at: NonNull<Self>, _participant: &Participant<'_>, _token: Token) {}
@@ -137,11 +150,17 @@ unsafe impl RawLock for TicketLock {
 
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
         // SAFETY: the caller holds the lock.
-        unsafe { at.as_ref() }.release(participant, token);
+        let lock = unsafe { at.as_ref() };
+        // SAFETY: by this token.
+        unsafe { lock.release(participant, token) };
     }
 
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {
         // SAFETY: the caller promises an initialised lock.
         ParticipantId::unpack(unsafe { at.as_ref() }.owner.load(Ordering::Relaxed))
+    }
+
+    unsafe fn clear_reader(_: NonNull<Self>, _: u32, _: u16, _: &dyn Environment) {
+        // A ticket says nothing of who drew it.
     }
 }

@@ -45,9 +45,9 @@ fn main() -> Result<(), Failure> {
 
     // What the cores would allocate if they could: a token, and a record for each segment.
     let token = AtomicU64::new(0);
-    let records: Vec<LocalSegment> =
+    let mut records: Vec<LocalSegment> =
         (0..config.max_segments).map(|_| LocalSegment::new()).collect();
-    let local = ProcessLocal::new(&token, &records);
+    let local = ProcessLocal::new(&token, &mut records);
 
     let platform = Platform { provider: &ram, env: &machine };
     let (namespace, opened) = Namespace::open(&ram, platform, &config, &local)?;

@@ -265,7 +265,8 @@ unsafe impl SegmentProvider for Ram {
     }
 }
 
-impl Root for Ram {
+// SAFETY: as for segments; the election is a flag under the mutex.
+unsafe impl Root for Ram {
     type Error = RamError;
     type Election<'a> = Elected<'a>;
 
@@ -313,7 +314,8 @@ pub(crate) struct Elected<'a> {
     id: u64,
 }
 
-impl Election for Elected<'_> {
+// SAFETY: as above; an object is made of pages that nobody has, zeroed, with a number of its own.
+unsafe impl Election for Elected<'_> {
     type Error = RamError;
 
     fn size(&self) -> usize {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dsm_core::env::{Clock, Entropy, Environment, Liveness, ProcessProof, ThreadProof, Wait};
 use dsm_core::error::ProviderFailure;
 use dsm_core::handle::{LockAddress, ParticipantId};
-use dsm_core::lock::{LockRef, RawLock};
+use dsm_core::lock::{LockKind, LockRef, RawLock};
 use dsm_core::participant::{Participant, ParticipantLocal, ParticipantSlot, Peers};
 use dsm_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -146,7 +146,8 @@ impl World {
         let id = ParticipantId { index, generation: GENERATION };
         // SAFETY: the slot lives as long as the world, and no other thread has the index.
         unsafe { local.register(id, &self.slots[usize::from(index)]) };
-        Participant::new(self, local)
+        // SAFETY: registered with these peers just now, and nobody else registers it.
+        unsafe { Participant::new(self, local) }
     }
 
     /// From here on the thread counts as dead; it must do nothing any more.
@@ -155,7 +156,9 @@ impl World {
     }
 }
 
-impl Peers for World {
+// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there are
+// as many slots as it says.
+unsafe impl Peers for World {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.dead[usize::from(who.index)].load(Ordering::SeqCst)
     }
@@ -166,6 +169,11 @@ impl Peers for World {
             word.fetch_and(!bit, Ordering::SeqCst);
         }
         dead
+    }
+
+    fn admits(&self, _: LockKind) -> bool {
+        // No slot has a second tenant, who could find a dead one's mark.
+        true
     }
 
     fn max_participants(&self) -> u32 {
@@ -188,7 +196,8 @@ impl Wait for GiveWay {
     fn wake_all(&self, _: &AtomicU32) {}
 }
 
-impl Liveness for GiveWay {
+// SAFETY: calls nobody dead. There are no processes, so that there is nothing to claim.
+unsafe impl Liveness for GiveWay {
     fn claim(&self, _: u32) -> Result<(), ProviderFailure> {
         Ok(())
     }

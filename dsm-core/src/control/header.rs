@@ -12,7 +12,7 @@ use super::segment::SegmentRecord;
 /// "dsmctrl1", little-endian; stored last, so that whoever sees it sees everything.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"dsmctrl1");
 /// Version of the byte layout; see `docs/LAYOUT.md`.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Revision of what is stored in the layout's fields.
 const REVISION: u64 = 1;
 

@@ -42,9 +42,9 @@ use core::time::Duration;
 use crate::env::{Environment, ProcessProof, ThreadProof};
 use crate::handle::{LockAddress, ObjectId, ParticipantId};
 use crate::lock::rw::RwLock;
-use crate::lock::{Acquired, LockError, LockRef, Patience, RawLock};
+use crate::lock::{Acquired, LockError, LockKind, LockRef, Patience, RawLock};
 use crate::namespace::Error;
-use crate::participant::{Participant, ParticipantSlot, Peers};
+use crate::participant::{Participant, ParticipantLocal, ParticipantSlot, Peers};
 use crate::planted::{Bug, planted};
 use crate::provider::Mapping;
 use crate::sync::AtomicU64;
@@ -247,12 +247,45 @@ impl<'a> Control<'a> {
             slot.thread_start.store(thread.start_time, Relaxed);
             slot.waits_for.store(0, Relaxed);
             slot.held.iter().for_each(|held| held.store(0, Relaxed));
+            slot.kinds.iter().for_each(|kind| kind.store(0, Relaxed));
             let word = process::pack(generation + 1, participant_state::LIVE);
             slot.state.store(word, Release);
             let id = ParticipantId { index: index as u16, generation: generation + 1 };
             return Some((id, slot));
         }
         None
+    }
+
+    /// Enters a claimed slot into the local half that it was claimed for; false if that is another
+    /// namespace's.
+    pub(crate) fn enter(
+        &self,
+        local: &ParticipantLocal,
+        id: ParticipantId,
+        slot: &ParticipantSlot,
+    ) -> bool {
+        let ours = local.belong_to(self.participants.as_ptr());
+        if ours {
+            // SAFETY: the slot was claimed for this local half, and the control segment stays mapped
+            // while participants of the process are registered, also after `leave`; and `participant`
+            // below makes sure of the last condition.
+            unsafe { local.register(id, slot) };
+        }
+        ours
+    }
+
+    /// A participant of this namespace as `peers` see it: one that is not registered if `local` is
+    /// another namespace's.
+    pub(crate) fn participant<'p>(
+        &self,
+        peers: &'p dyn Peers,
+        local: &'p ParticipantLocal,
+    ) -> Participant<'p> {
+        let ours = local.belong_to(self.participants.as_ptr());
+        let local = if ours { local } else { ParticipantLocal::stranger() };
+        // SAFETY: the local half is for this namespace as mapped here, and no other one, nor anybody
+        // else, registers it; or it is never registered.
+        unsafe { Participant::new(peers, local) }
     }
 
     /// Whether a process slot's tenant of that generation is gone, by its state or by proof.
@@ -330,7 +363,11 @@ impl<'a> Control<'a> {
     }
 }
 
-impl Peers for Control<'_> {
+// SAFETY: who is called dead is gone by the environment's proof, or its slot has been swept after
+// such a proof, and generations never come again; a bit is cleared under the control lock, which
+// keeps the slot as it is, if its tenant is dead or there is none; the maximum is part of the layout,
+// and slots beyond it do not exist.
+unsafe impl Peers for Control<'_> {
     fn is_dead(&self, who: ParticipantId) -> bool {
         if who.index == ELECTOR {
             return self.elector_is_dead(who.generation);
@@ -395,6 +432,11 @@ impl Peers for Control<'_> {
             Err(_) => return false,
         }
         word.load(core::sync::atomic::Ordering::SeqCst) & bit == 0
+    }
+
+    fn admits(&self, _: LockKind) -> bool {
+        // Takes the control lock, and no other.
+        false
     }
 
     fn max_participants(&self) -> u32 {

@@ -4,6 +4,7 @@
 //! death, [`SpinLock`](spin::SpinLock) the one for bare metal and single processes. Both are used
 //! through [`LockRef`], which knows where the lock lies and hands out guards.
 
+pub(crate) mod kind;
 pub mod rw;
 pub mod spin;
 
@@ -13,6 +14,9 @@ use core::num::NonZeroU64;
 use core::ptr::NonNull;
 use core::time::Duration;
 
+pub use kind::{KindName, LockKind};
+
+use crate::env::Environment;
 use crate::handle::{LockAddress, ParticipantId};
 use crate::participant::Participant;
 
@@ -23,32 +27,6 @@ pub enum HeldMode {
     Shared,
     /// Alone.
     Exclusive,
-}
-
-impl HeldMode {
-    /// The bits of an entry that hold the address.
-    pub const ADDRESS_MASK: u64 = (1 << 60) - 1;
-
-    /// The bits of an entry that hold the mode; never zero.
-    #[inline]
-    #[must_use]
-    pub const fn tag(self) -> u64 {
-        match self {
-            Self::Shared => 1 << 60,
-            Self::Exclusive => 2 << 60,
-        }
-    }
-
-    /// Reads an entry; `None` if it is empty (or nonsense).
-    #[must_use]
-    pub const fn parse(entry: u64) -> Option<(LockAddress, Self)> {
-        let mode = match entry >> 60 {
-            1 => Self::Shared,
-            2 => Self::Exclusive,
-            _ => return None,
-        };
-        Some((LockAddress::from_raw(entry & Self::ADDRESS_MASK), mode))
-    }
 }
 
 /// Why a lock was not acquired. Nothing is held or changed then.
@@ -64,8 +42,12 @@ pub enum LockError {
     /// This participant holds as many locks as it can: one less than
     /// [`MAX_HELD`](crate::participant::MAX_HELD).
     TooManyLocks,
-    /// The participant is not registered in this process: after a fork, open the namespace anew.
+    /// The participant is not registered in this process, or with this namespace: after a fork,
+    /// open the namespace anew.
     NotRegistered,
+    /// A lock of an embedder's own kind was to be held shared, and this process or this participant
+    /// has used too many kinds already: see [`RawLock::clear_reader`].
+    TooManyKinds,
 }
 
 impl fmt::Display for LockError {
@@ -79,6 +61,9 @@ impl fmt::Display for LockError {
             Self::TooManyLocks => "this thread holds too many locks; drop some guards first",
             Self::NotRegistered => {
                 "this thread is not registered with the namespace; after a fork, open it anew"
+            }
+            Self::TooManyKinds => {
+                "this thread has used three other kinds of locks, or this process eight; use fewer"
             }
         })
     }
@@ -156,11 +141,29 @@ impl Token {
 ///
 /// # Safety
 ///
-/// An exclusive acquisition must exclude every other one, exclusive or shared, by any living
-/// participant, and happen after the release of the one before.
+/// What a lock protects is handed out by reference, in several processes, to whoever the lock says
+/// may have it:
+///
+/// - An exclusive acquisition must exclude every other one, exclusive or shared, by any participant
+///   that is not [dead](crate::participant::Peers::is_dead); and each acquisition must happen after
+///   the releases that it waited for.
+/// - An acquisition makes a record by [`Participant::hold`] before it touches the lock, and keeps it
+///   exactly if it succeeds. A release lets go of the lock first and clears the record after that.
+/// - The functions may touch nothing but the `size_for` bytes from `at` on, which are shared memory
+///   that other processes have mapped elsewhere.
+/// - [`IDENTITY`](Self::IDENTITY) and [`clear_reader`](Self::clear_reader) must be as described.
 pub unsafe trait RawLock: Sized {
+    /// Which kind of lock this is; not zero. Two types may have the same identity only if each can
+    /// use a lock that the other one built, also while that one uses it: so a lock that is changed
+    /// in its layout or its protocol gets another one. An area and a table record it, and refuse
+    /// to be attached with locks of another kind.
+    ///
+    /// Eight bytes of text are as good as a random number, and can be read in an error:
+    /// `u64::from_le_bytes(*b"ticket\0\x01")`.
+    const IDENTITY: u64;
+
     /// Bytes a lock takes in a namespace of that many participants: a multiple of 64, at least
-    /// `size_of::<Self>()`.
+    /// `size_of::<Self>()`, and always the same.
     fn size_for(max_participants: u32) -> usize;
 
     /// Builds a free lock in place.
@@ -204,7 +207,7 @@ pub unsafe trait RawLock: Sized {
         address: LockAddress,
         participant: &Participant<'_>,
     ) -> Option<Token> {
-        if participant.local().holds_any() {
+        if participant.holds_any() {
             return None;
         }
         // SAFETY: the caller's promise.
@@ -263,7 +266,7 @@ pub unsafe trait RawLock: Sized {
         address: LockAddress,
         participant: &Participant<'_>,
     ) -> Option<Token> {
-        if participant.local().holds_any() {
+        if participant.holds_any() {
             return None;
         }
         // SAFETY: the caller's promise.
@@ -287,6 +290,32 @@ pub unsafe trait RawLock: Sized {
     ///
     /// `at` must be an initialised lock.
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId>;
+
+    /// Removes what the participant slot's dead tenant may have left in the lock as a reader, and
+    /// wakes those who wait for that. Does nothing in a lock that keeps no mark by participant, as
+    /// where readers are only counted: such a lock cannot be had from dead readers.
+    ///
+    /// Called by whoever sweeps the dead, in any process that [knows](LockKind) this kind of lock,
+    /// before the slot has a next tenant; and again, if the sweeper dies. A mark that stayed would
+    /// seem to be the next tenant's, and a writer would wait for it for ever. (A writer that waits
+    /// for a dead reader need not wait for the sweep: see
+    /// [`Peers::evict_reader`](crate::participant::Peers::evict_reader).)
+    ///
+    /// The caller holds the control lock: this must not wait, take a lock, or panic.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be aligned to 64 and mapped for `size_for(max_participants)` bytes, the tenant be
+    /// dead, and the slot be kept from being given out anew. A record said that a lock of this kind
+    /// is there, but a record may outlive its lock: the memory may have another use by now, which
+    /// the implementation must find out, as by a mark that every such lock has, and leave alone.
+    /// (Zeros are what is left where a table has had its locks.)
+    unsafe fn clear_reader(
+        at: NonNull<Self>,
+        max_participants: u32,
+        index: u16,
+        env: &dyn Environment,
+    );
 }
 
 /// What became of a shared acquisition.
@@ -323,7 +352,9 @@ impl<'l, L: RawLock> LockRef<'l, L> {
     /// # Safety
     ///
     /// `at` must be an initialised lock, mapped for `'l`, at `address` in the namespace of every
-    /// participant this is used with.
+    /// participant this is used with. In a segment of a namespace, the address must be what this
+    /// process was told by [`Segment::lock_address`](crate::segment::Segment::lock_address) or
+    /// [`Namespace::lock_address`](crate::namespace::Namespace::lock_address).
     #[inline]
     #[must_use]
     pub unsafe fn new(at: NonNull<L>, address: LockAddress) -> Self {

@@ -291,22 +291,6 @@ impl RwLock {
         let base = unsafe { at.as_ref() };
         env.wake_all(&base.wake);
     }
-
-    /// Clears the bit of participant slot `index`, for the sweep of a dead tenant. Returns
-    /// whether it was set. Idempotent. Waking a claimant is left to the caller, or to its timeout.
-    ///
-    /// # Safety
-    ///
-    /// `at` must be an initialised lock; the slot's tenant must be dead and the slot be kept
-    /// from being given out anew until this returns.
-    pub unsafe fn clear_reader(at: NonNull<Self>, index: u16) -> bool {
-        // SAFETY: the caller promises an initialised lock; it is used within this call only.
-        let lines = unsafe { Lines::new(at) };
-        match lines.reader(index) {
-            Some((word, bit)) => word.fetch_and(!bit, SeqCst) & bit != 0,
-            None => false,
-        }
-    }
 }
 
 // SAFETY: the module's essay: a writer proceeds only after a moment when the word said ENTERED
@@ -314,6 +298,8 @@ impl RwLock {
 // and the word did not say ENTERED; releases are stores or read-modify-writes with release
 // semantics that the next acquisition's acquire loads read from.
 unsafe impl RawLock for RwLock {
+    const IDENTITY: u64 = u64::from_le_bytes(*b"rwlock\0\x01");
+
     fn size_for(max_participants: u32) -> usize {
         size_of::<Self>() + extension_words(max_participants) * size_of::<AtomicU64>()
     }
@@ -343,17 +329,17 @@ unsafe impl RawLock for RwLock {
         participant: &Participant<'_>,
         patience: Patience,
     ) -> Result<(Token, Acquired), LockError> {
-        let (held, _) = participant.hold(address, HeldMode::Exclusive)?;
+        // SAFETY: kept below if the lock is acquired, by `contended::exclusive` else.
+        let record = unsafe { participant.hold::<Self>(address, HeldMode::Exclusive) }?;
         let me = participant.packed();
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
-        let token = Token::new(held, me);
         let entered = lines.enter_free(me);
         if entered && !lines.any_reader() {
-            return Ok((token, Acquired::Clean));
+            return Ok((Token::new(record.keep(), me), Acquired::Clean));
         }
-        match contended::exclusive(lines, participant, held, patience, entered) {
-            Ok(acquired) => Ok((token, acquired)),
+        match contended::exclusive(lines, participant, record, patience, entered) {
+            Ok((held, acquired)) => Ok((Token::new(held, me), acquired)),
             Err(error) => Err(error),
         }
     }
@@ -364,14 +350,16 @@ unsafe impl RawLock for RwLock {
         address: LockAddress,
         participant: &Participant<'_>,
     ) -> Option<Token> {
-        let me = participant.hold_first(address, HeldMode::Exclusive)?;
+        // SAFETY: kept below if the lock is acquired.
+        let record = unsafe { participant.hold_first::<Self>(address, HeldMode::Exclusive) }?;
+        let me = participant.packed();
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
         let entered = lines.enter_free(me);
         if entered && !lines.any_reader() {
-            return Some(Token::new(0, me));
+            return Some(Token::new(record.keep(), me));
         }
-        contended::back_out_alone(lines.base, participant, entered);
+        contended::back_out_alone(lines.base, participant, record, entered);
         None
     }
 
@@ -380,6 +368,8 @@ unsafe impl RawLock for RwLock {
         if token.owner() != participant.packed() {
             return; // a fork child with its parent's guard
         }
+        // SAFETY: the caller promises a token of this lock, which is released once.
+        let record = unsafe { participant.release_alone(token.held()) };
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let base = unsafe { at.as_ref() };
         if base.owner.load(Relaxed) == token.owner() | ENTERED {
@@ -388,12 +378,12 @@ unsafe impl RawLock for RwLock {
             // The processor may let the load pass; the compiler must not, who knows how far.
             compiler_fence();
             if dekker_load(&base.wake) & SLEEPERS != 0 {
-                contended::wake_sleepers(base, participant);
+                return contended::wake_and_clear(base, record);
             }
+            drop(record);
         } else {
-            contended::let_go(base, participant);
+            contended::let_go_and_clear(base, record);
         }
-        participant.unhold(token.held());
     }
 
     unsafe fn mark_recovered(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
@@ -419,21 +409,24 @@ unsafe impl RawLock for RwLock {
                 .reader(index_of(participant.packed()))
                 .map(|(word, bit)| word.fetch_or(bit, SeqCst));
         }
-        let (held, again) = participant.hold(address, HeldMode::Shared)?;
-        let token = Token::new(held, participant.packed());
-        if again {
-            return Ok(SharedOutcome::Held(token));
+        // SAFETY: kept below if the lock is acquired, by `contended::shared` else.
+        let record = unsafe { participant.hold::<Self>(address, HeldMode::Shared) }?;
+        let me = participant.packed();
+        if record.is_again() {
+            return Ok(SharedOutcome::Held(Token::new(record.keep(), me)));
         }
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
-        let Some(reader) = lines.reader(index_of(token.owner())) else {
-            participant.unhold(held);
+        let Some(reader) = lines.reader(index_of(me)) else {
             return Err(LockError::NotRegistered);
         };
-        if lines.join(reader) || contended::shared(lines, reader, participant, held, patience)? {
-            return Ok(SharedOutcome::Held(token));
+        if lines.join(reader) {
+            return Ok(SharedOutcome::Held(Token::new(record.keep(), me)));
         }
-        Ok(SharedOutcome::NeedsRecovery)
+        Ok(match contended::shared(lines, reader, participant, record, patience)? {
+            Some(held) => SharedOutcome::Held(Token::new(held, me)),
+            None => SharedOutcome::NeedsRecovery,
+        })
     }
 
     #[inline(always)]
@@ -442,30 +435,36 @@ unsafe impl RawLock for RwLock {
         address: LockAddress,
         participant: &Participant<'_>,
     ) -> Option<Token> {
-        let me = participant.hold_first(address, HeldMode::Shared)?;
+        // SAFETY: kept below if the lock is acquired.
+        let record = unsafe { participant.hold_first::<Self>(address, HeldMode::Shared) }?;
+        let me = participant.packed();
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
         if lines.reader(index_of(me)).is_some_and(|reader| lines.join(reader)) {
-            return Some(Token::new(0, me));
+            return Some(Token::new(record.keep(), me));
         }
-        contended::back_out_beside(lines, participant);
+        contended::back_out_beside(lines, participant, record);
         None
     }
 
     #[inline(always)]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() || !participant.release_count(token.held()) {
-            return;
+        if token.owner() != participant.packed() {
+            return; // a fork child with its parent's guard
         }
+        // SAFETY: the caller promises a token of this lock, which is released once.
+        let Some(mut record) = (unsafe { participant.release(token.held()) }) else { return };
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         let lines = unsafe { Lines::new(at) };
         if planted(Bug::RecordClearedEarly) {
-            participant.unhold(token.held());
+            drop(record);
+            // SAFETY: harmless: it is cleared again below.
+            record = unsafe { participant.release_alone(token.held()) };
         }
-        if let Some(reader) = lines.reader(index_of(token.owner())) {
-            leave(lines, reader, participant);
+        if lines.reader(index_of(token.owner())).is_some_and(|reader| leave(lines, reader)) {
+            return contended::wake_claimant_and_clear(lines, record);
         }
-        participant.unhold(token.held());
+        drop(record);
     }
 
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {
@@ -473,16 +472,32 @@ unsafe impl RawLock for RwLock {
         let word = unsafe { at.as_ref() }.owner.load(SeqCst);
         if word & ENTERED == 0 { None } else { ParticipantId::unpack(word & OWNER) }
     }
+
+    unsafe fn clear_reader(
+        at: NonNull<Self>,
+        max_participants: u32,
+        index: u16,
+        env: &dyn Environment,
+    ) {
+        // SAFETY: the caller promises that many bytes.
+        if !unsafe { Self::has_length_for(at, max_participants) } {
+            return;
+        }
+        // SAFETY: there is a lock of that length; it is used within this call only.
+        let lines = unsafe { Lines::new(at) };
+        if let Some((word, bit)) = lines.reader(index) {
+            word.fetch_and(!bit, SeqCst);
+        }
+        env.wake_all(&lines.base.wake);
+    }
 }
 
-/// Takes the reader's bit back, and wakes a claimant that sleeps until it is the last.
+/// Takes the reader's bit back; whether a claimant sleeps until the last one is, and is to be woken.
 #[inline(always)]
-fn leave(lines: Lines<'_>, (word, bit): (&AtomicU64, u64), participant: &Participant<'_>) {
+fn leave(lines: Lines<'_>, (word, bit): (&AtomicU64, u64)) -> bool {
     word.fetch_and(!bit, SeqCst);
     dekker_fence();
-    if lines.base.owner.load(SeqCst) & DRAINING != 0 {
-        contended::wake_claimant(lines, participant);
-    }
+    lines.base.owner.load(SeqCst) & DRAINING != 0
 }
 
 /// The shape of a lock for so many participants.

@@ -29,12 +29,16 @@ use core::ptr::NonNull;
 use ::spin::relax::{RelaxStrategy, Spin};
 
 use super::{Acquired, HeldMode, LockError, Patience, RawLock, SharedOutcome, Token};
+use crate::env::Environment;
 use crate::handle::{LockAddress, ParticipantId};
 use crate::participant::Participant;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 
 const EXCLUSIVE: u64 = 1 << 63;
+
+/// [`RawLock::IDENTITY`] of the spin lock, however it passes the time.
+pub(crate) const SPIN_LOCK: u64 = u64::from_le_bytes(*b"spinlk\0\x01");
 
 /// Looks at the word between two looks at the clock.
 const SPINS_PER_CLOCK: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
@@ -126,6 +130,8 @@ impl<R: RelaxStrategy> SpinLock<R> {
 // SAFETY: a writer changes the word from 0, a reader from a count, each by an acquiring
 // compare-and-swap, and both undo exactly that with release semantics. So a writer is alone.
 unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
+    const IDENTITY: u64 = SPIN_LOCK;
+
     fn size_for(_: u32) -> usize {
         size_of::<Self>().next_multiple_of(64)
     }
@@ -143,17 +149,15 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
         participant: &Participant<'_>,
         patience: Patience,
     ) -> Result<(Token, Acquired), LockError> {
-        let (held, _) = participant.hold(address, HeldMode::Exclusive)?;
+        // SAFETY: kept below if the lock is acquired.
+        let record = unsafe { participant.hold::<Self>(address, HeldMode::Exclusive) }?;
         let owner = participant.packed();
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lock = unsafe { at.as_ref() };
         if !lock.word.try_exclusive(owner) {
-            if let Err(e) = Self::spin(participant, patience, || lock.word.try_exclusive(owner)) {
-                participant.unhold(held);
-                return Err(e);
-            }
+            Self::spin(participant, patience, || lock.word.try_exclusive(owner))?;
         }
-        Ok((Token::new(held, owner), Acquired::Clean))
+        Ok((Token::new(record.keep(), owner), Acquired::Clean))
     }
 
     #[inline]
@@ -163,7 +167,8 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         unsafe { at.as_ref() }.word.release_exclusive();
-        participant.unhold(token.held());
+        // SAFETY: the caller promises a token of this lock, which is released once.
+        drop(unsafe { participant.release_alone(token.held()) });
     }
 
     unsafe fn mark_recovered(_: NonNull<Self>, _: &Participant<'_>, _: Token) {}
@@ -175,31 +180,35 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
         participant: &Participant<'_>,
         patience: Patience,
     ) -> Result<SharedOutcome, LockError> {
-        let (held, again) = participant.hold(address, HeldMode::Shared)?;
+        // SAFETY: kept below if the lock is acquired.
+        let record = unsafe { participant.hold::<Self>(address, HeldMode::Shared) }?;
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lock = unsafe { at.as_ref() };
-        if !again && !lock.word.try_shared() {
-            if let Err(e) = Self::spin(participant, patience, || lock.word.try_shared()) {
-                participant.unhold(held);
-                return Err(e);
-            }
+        if !record.is_again() && !lock.word.try_shared() {
+            Self::spin(participant, patience, || lock.word.try_shared())?;
         }
-        Ok(SharedOutcome::Held(Token::new(held, participant.packed())))
+        Ok(SharedOutcome::Held(Token::new(record.keep(), participant.packed())))
     }
 
     #[inline]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() || !participant.release_count(token.held()) {
-            return;
+        if token.owner() != participant.packed() {
+            return; // a fork child with its parent's guard
         }
+        // SAFETY: the caller promises a token of this lock, which is released once.
+        let Some(record) = (unsafe { participant.release(token.held()) }) else { return };
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         unsafe { at.as_ref() }.word.release_shared();
-        participant.unhold(token.held());
+        drop(record);
     }
 
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {
         // SAFETY: the caller promises an initialised lock.
         unsafe { at.as_ref() }.word.owner().and_then(ParticipantId::unpack)
+    }
+
+    unsafe fn clear_reader(_: NonNull<Self>, _: u32, _: u16, _: &dyn Environment) {
+        // Readers are a count.
     }
 }
 

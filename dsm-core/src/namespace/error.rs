@@ -39,6 +39,8 @@ pub enum Error {
     LocalInUse,
     /// The participant is registered already.
     AlreadyRegistered,
+    /// The thread's process-local half is another namespace's.
+    ForeignLocal,
     /// There is no such segment (any more).
     NoSuchSegment(SegmentHandle),
     /// The segment is pinned already, or not pinned.
@@ -126,6 +128,9 @@ impl fmt::Display for Error {
                 f.write_str("the process-local memory belongs to another open namespace")
             }
             Self::AlreadyRegistered => f.write_str("this thread is registered already"),
+            Self::ForeignLocal => f.write_str(
+                "the thread's process-local half was used with another namespace; give it a new one",
+            ),
             Self::NoSuchSegment(handle) => write!(f, "there is no segment {handle}"),
             Self::Pinned(true) => f.write_str("the segment is pinned already"),
             Self::Pinned(false) => f.write_str("the segment is not pinned"),

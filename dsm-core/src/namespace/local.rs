@@ -13,7 +13,8 @@
 //! another process itself.
 //!
 //! The token word says that all of this is this process's: it is zero before the namespace is
-//! opened and after it is left, and the platform puts it into memory that is wiped on fork. A
+//! opened and after it is left, and in between it says by which claim the namespace has the rest,
+//! which is remembered beside it. The platform puts it into memory that is wiped on fork. A
 //! child therefore finds zero, and touches neither records (whose mutexes may have been held by
 //! threads it does not have) nor shared memory.
 
@@ -22,6 +23,8 @@ use core::time::Duration;
 
 use crate::detach::DetachCallback;
 use crate::env::Environment;
+use crate::lock::kind::Kinds;
+use crate::lock::{LockKind, RawLock};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, spin_loop};
 
 /// Stands in the token word while a namespace is being opened.
@@ -68,6 +71,9 @@ fn acquire_contended<'m, T>(
 /// A process's record of one segment slot.
 pub struct LocalSegment {
     pub(crate) mapped: spin::Mutex<Mapped>,
+    /// Whether this process has asked for the address of a lock in any segment of the slot: only
+    /// then can a thread of its own hold one.
+    locks: core::sync::atomic::AtomicBool,
 }
 
 /// A mapping; all zero if there is none.
@@ -109,7 +115,24 @@ impl LocalSegment {
     /// An empty record.
     #[must_use]
     pub const fn new() -> Self {
-        Self { mapped: spin::Mutex::new(Mapped::NONE) }
+        Self {
+            mapped: spin::Mutex::new(Mapped::NONE),
+            locks: core::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there may be locks that threads of this process use.
+    #[inline]
+    pub(crate) fn has_locks(&self) -> bool {
+        self.locks.load(Ordering::Relaxed)
+    }
+
+    /// Notes that there may be.
+    #[inline]
+    pub(crate) fn note_locks(&self) {
+        if !self.has_locks() {
+            self.locks.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -119,48 +142,81 @@ impl Default for LocalSegment {
     }
 }
 
-/// Process-local memory of a namespace, supplied by the caller (no `alloc` here).
+/// Process-local memory of a namespace, supplied by the caller (no `alloc` here). For one namespace
+/// at a time.
 pub struct ProcessLocal<'a> {
     token: &'a AtomicU64,
+    /// How often this was claimed: what the token says while a namespace has it open. The token is a
+    /// word of the caller's, who may store whatever he likes; this number never comes again.
+    claims: core::sync::atomic::AtomicU64,
     pub(crate) segments: &'a [LocalSegment],
+    kinds: Kinds,
 }
 
 impl<'a> ProcessLocal<'a> {
     /// Process-local memory made of a token word and one record a segment slot of the namespace
-    /// (`max_segments`, of the namespace as it exists).
+    /// (`max_segments`, of the namespace as it exists). The records are borrowed alone: two
+    /// namespaces that shared some would take each other's segments for their own.
     ///
     /// The token must be zero, and should lie in memory that is wiped on fork: otherwise a child
     /// that uses its parent's namespace is not told [`Error::Forked`](super::Error::Forked), and
-    /// harms its parent's state.
+    /// harms its parent's state. To store zero there makes the process a stranger at any time, as
+    /// [`reset_after_fork`](super::Namespace::reset_after_fork) does.
     #[must_use]
-    pub const fn new(token: &'a AtomicU64, segments: &'a [LocalSegment]) -> Self {
-        Self { token, segments }
+    pub const fn new(token: &'a AtomicU64, segments: &'a mut [LocalSegment]) -> Self {
+        let claims = core::sync::atomic::AtomicU64::new(0);
+        Self { token, claims, segments, kinds: Kinds::new() }
     }
 
-    /// Whether the token says so.
+    /// Tells the process of a kind of lock that is not ours, so that it can clear dead readers of
+    /// such locks. It learns of each kind that a thread of its own holds shared; but what others
+    /// left is swept in opening already, so a program that uses such locks says so before. False if
+    /// it knows eight others.
+    ///
+    /// Participants that died with such a lock held shared keep their slots until somebody sweeps
+    /// who knows their kind.
+    pub fn know<L: RawLock>(&self) -> bool {
+        self.know_kind(LockKind::of::<L>())
+    }
+
+    pub(crate) fn know_kind(&self, kind: LockKind) -> bool {
+        self.kinds.know(kind)
+    }
+
+    /// The kind of lock of that identity, if it is ours or the process was told of it.
+    pub(crate) fn kind(&self, identity: u64) -> Option<LockKind> {
+        self.kinds.find(identity)
+    }
+
+    /// Whether the namespace that made this claim has it open, and the process has not forked since.
     #[inline]
-    pub(crate) fn is_open(&self, as_token: u64) -> bool {
-        self.token.load(Ordering::Relaxed) == as_token
+    pub(crate) fn is_open(&self, claim: u64) -> bool {
+        self.token.load(Ordering::Relaxed) == claim && self.claims.load(Ordering::Relaxed) == claim
     }
 
-    /// Claims the memory for one `open`; false if it is in use.
-    pub(crate) fn begin(&self) -> bool {
+    /// Claims the memory for one `open`; `None` if it is in use.
+    pub(crate) fn begin(&self) -> Option<u64> {
         let won =
             self.token.compare_exchange(0, OPENING, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        let empty = || {
-            self.segments
-                .iter()
-                .all(|record| record.mapped.try_lock().is_some_and(|mapped| mapped.handle == 0))
+        let unused = || {
+            self.kinds.is_unlocked()
+                && self
+                    .segments
+                    .iter()
+                    .all(|record| record.mapped.try_lock().is_some_and(|mapped| mapped.handle == 0))
         };
-        if won && !empty() {
-            self.reset();
-            return false;
+        if !won {
+            return None;
         }
-        won
+        if !unused() {
+            self.reset();
+            return None;
+        }
+        Some(self.claims.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    pub(crate) fn commit(&self, token: u64) {
-        self.token.store(token, Ordering::Release);
+    pub(crate) fn commit(&self, claim: u64) {
+        self.token.store(claim, Ordering::Release);
     }
 
     pub(crate) fn reset(&self) {

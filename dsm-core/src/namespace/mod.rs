@@ -21,9 +21,9 @@ use crate::control::process;
 use crate::control::{Control, participant_state};
 use crate::env::{Environment, ThreadProof};
 use crate::handle::ParticipantId;
-use crate::lock::Patience;
+use crate::lock::{LockKind, Patience};
 use crate::participant::{Participant, ParticipantLocal, Peers};
-use crate::provider::{ErasedProvider, Mapping};
+use crate::provider::{ErasedProvider, Mapping, Unmapper};
 use crate::reap::{self, Actor};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -112,11 +112,18 @@ unsafe impl Send for Me {}
 pub struct Namespace<'a> {
     platform: Platform<'a>,
     pub(crate) control: Control<'a>,
+    /// Who has mapped it.
+    root: &'a dyn Unmapper,
     mapping: Mapping,
     pub(crate) local: &'a ProcessLocal<'a>,
+    /// By which it has the local memory.
+    claim: u64,
     /// Process slot and its generation.
     pub(crate) process: (u32, u32),
     me: spin::Mutex<Me>,
+    /// Threads of this process have only ever had participant slots below this. Not part of what a
+    /// model explores.
+    threads_below: core::sync::atomic::AtomicU32,
     patience: Duration,
 }
 
@@ -131,13 +138,16 @@ static_assertions::assert_not_impl_any!(Participant<'static>: Send, Sync);
 
 impl<'a> Namespace<'a> {
     /// Registers the calling thread. At most once for each `local`, which must be unregistered
-    /// again before [`leave`](Self::leave).
+    /// again before [`leave`](Self::leave), and is for this namespace alone from here on.
     ///
     /// # Errors
     ///
     /// [`Error::TooManyParticipants`] when all slots are taken, also after reaping the dead;
-    /// [`Error::AlreadyRegistered`], [`Error::Forked`].
+    /// [`Error::AlreadyRegistered`], [`Error::ForeignLocal`], [`Error::Forked`].
     pub fn register(&self, local: &ParticipantLocal) -> Result<ParticipantId, Error> {
+        if !self.is_home_for(local) {
+            return Err(Error::ForeignLocal);
+        }
         if local.is_registered() {
             return Err(Error::AlreadyRegistered);
         }
@@ -157,18 +167,25 @@ impl<'a> Namespace<'a> {
     ) -> Result<Option<ParticipantId>, Error> {
         let claimed = self.with_control(|| self.control.claim_participant(self.process, thread))?;
         Ok(claimed.map(|(id, slot)| {
-            // SAFETY: the slot was claimed for this local, and the control segment stays mapped
-            // while participants of the process are registered, also after `leave`.
-            unsafe { local.register(id, slot) };
+            self.control.enter(local, id, slot);
+            self.threads_below.fetch_max(u32::from(id.index) + 1, Ordering::Relaxed);
             id
         }))
     }
 
+    /// Whether `local` is for this namespace, or none yet.
+    fn is_home_for(&self, local: &ParticipantLocal) -> bool {
+        local.is_for(self.control.participants.as_ptr())
+    }
+
     /// Unregisters. Returns false, and keeps the slot until the process leaves or dies, if a
-    /// guard of the thread was leaked: the lock it holds must stay held.
+    /// guard of the thread was leaked: the lock it holds must stay held. Returns false as well, with
+    /// nothing changed, if `local` is another namespace's.
     pub fn unregister(&self, local: &ParticipantLocal) -> bool {
-        let participant = self.participant(local);
-        let (Some(id), true) = (participant.id(), self.is_open()) else {
+        if !self.is_home_for(local) {
+            return false;
+        }
+        let (Some(id), true) = (local.id(), self.is_open()) else {
             local.clear();
             return true;
         };
@@ -183,9 +200,10 @@ impl<'a> Namespace<'a> {
         done.is_ok() && state == participant_state::FREE
     }
 
-    /// A participant value for a registered local.
+    /// A participant value for a registered local. If it is another namespace's it is nobody here,
+    /// and every lock says [`NotRegistered`](crate::lock::LockError::NotRegistered).
     pub fn participant<'p>(&'p self, local: &'p ParticipantLocal) -> Participant<'p> {
-        Participant::new(self, local)
+        self.control.participant(self, local)
     }
 
     /// Sweeps what dead processes and threads left; returns how many participants were freed.
@@ -249,14 +267,9 @@ impl<'a> Namespace<'a> {
         self.local.reset();
     }
 
-    /// The token word's value while this process has the namespace open.
-    fn token(&self) -> u64 {
-        process::pack(self.process.1, self.process.0)
-    }
-
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.local.is_open(self.token())
+        self.local.is_open(self.claim)
     }
 
     /// Does `work` under the control lock, as the process's participant.
@@ -273,7 +286,8 @@ impl<'a> Namespace<'a> {
         }
         let mut me = acquire(&self.me, self.platform.env);
         let Me { participant, random } = &mut *me;
-        let participant = Participant::new(&self.control, participant);
+        // SAFETY: the process's own, which `open` entered, and nobody else knows.
+        let participant = unsafe { Participant::new(&self.control, participant) };
         self.control.locked(&participant, Patience::Forever, || work(random))
     }
 }
@@ -293,7 +307,8 @@ impl Actor for Namespace<'_> {
     }
 }
 
-impl Peers for Namespace<'_> {
+// SAFETY: the control segment's answers, which see.
+unsafe impl Peers for Namespace<'_> {
     fn is_dead(&self, who: ParticipantId) -> bool {
         let dead = self.control.is_dead(who);
         if dead {
@@ -306,6 +321,9 @@ impl Peers for Namespace<'_> {
     }
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {
         self.control.evict_reader(me, index, word, bit)
+    }
+    fn admits(&self, kind: LockKind) -> bool {
+        self.local.know_kind(kind)
     }
     fn max_participants(&self) -> u32 {
         self.control.max_participants()

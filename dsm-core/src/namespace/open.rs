@@ -37,7 +37,7 @@ use crate::env::ThreadProof;
 use crate::error::ErrorKind;
 use crate::handle::{ObjectId, ParticipantId};
 use crate::lock::Patience;
-use crate::participant::{Participant, ParticipantLocal};
+use crate::participant::ParticipantLocal;
 use crate::planted::{Bug, planted};
 use crate::provider::{Election, ErasedProvider, Mapping, ProviderError, Root};
 use crate::reap::{self, Actor};
@@ -104,9 +104,7 @@ impl<'e, 'a> Elector<'e, 'a> {
         let live = process::pack(generation, participant_state::LIVE);
         shared.state.store(live, Ordering::Release);
         let me = ParticipantLocal::new();
-        // SAFETY: the control segment is mapped for 'a, which outlives the elector, and the
-        // election makes it the slot's only writer.
-        unsafe { me.register(ParticipantId { index: ELECTOR, generation }, shared) };
+        control.enter(&me, ParticipantId { index: ELECTOR, generation }, shared);
         Self { control, platform, local, me, generation, patience }
     }
 }
@@ -131,7 +129,7 @@ impl Actor for Elector<'_, '_> {
     }
     fn locked<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
         let deadline = self.platform.env.now().saturating_add(self.patience);
-        let me = Participant::new(&self.control, &self.me);
+        let me = self.control.participant(&self.control, &self.me);
         self.control.locked(&me, Patience::Until(deadline), work)
     }
 }
@@ -155,10 +153,11 @@ type Outcome<'a> = Option<(Namespace<'a>, Opened)>;
 
 /// What `open` was asked, and what it works with.
 struct Opening<'r, 'a, R: Root> {
-    root: &'r R,
+    root: &'a R,
     platform: Platform<'a>,
     config: &'r NamespaceConfig,
     local: &'a ProcessLocal<'a>,
+    claim: u64,
     layout: Layout,
 }
 
@@ -175,22 +174,20 @@ impl<'a> Namespace<'a> {
     /// [`TimedOut`](crate::error::ErrorKind::TimedOut) when another process holds the election
     /// for longer than the configured patience).
     pub fn open<R: Root>(
-        root: &R,
+        root: &'a R,
         platform: Platform<'a>,
         config: &NamespaceConfig,
         local: &'a ProcessLocal<'a>,
     ) -> Result<(Self, Opened), Error> {
         let layout = Layout::of(config).map_err(Error::InvalidConfig)?;
-        if !local.begin() {
-            return Err(Error::LocalInUse);
-        }
+        let number = local.begin().ok_or(Error::LocalInUse)?;
         let mut claim = Claim { local, kept: false };
-        let opening = Opening { root, platform, config, local, layout };
+        let opening = Opening { root, platform, config, local, claim: number, layout };
         let mut recreated = false;
         loop {
             match opening.attempt(recreated)? {
                 Some((namespace, opened)) => {
-                    local.commit(namespace.token());
+                    local.commit(number);
                     claim.kept = true;
                     return Ok((namespace, opened));
                 }
@@ -230,16 +227,16 @@ impl<'a> Namespace<'a> {
         self.local.reset();
         if swept == Ok(0) {
             // SAFETY: no participant of this process is registered, no segment of the main region
-            // is attached, and the namespace goes.
-            unsafe { root.unmap(self.mapping) };
+            // is attached, and the namespace goes; it was mapped by this root, whatever `leave` was
+            // given.
+            unsafe { self.root.unmap(self.mapping) };
         }
         result.and(swept.map(|_| ()))
     }
 
     fn own_index(&self) -> u16 {
         let me = acquire(&self.me, self.platform.env);
-        let participant = Participant::new(&self.control, &me.participant);
-        participant.id().map_or(ELECTOR, |id| id.index)
+        me.participant.id().map_or(ELECTOR, |id| id.index)
     }
 
     /// Takes the process out of the control segment, and the namespace out of the world if it
@@ -450,15 +447,17 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
         control.header.joined.fetch_add(1, Ordering::AcqRel);
         self.platform.env.wake_all(&control.header.joined);
         let participant = ParticipantLocal::new();
-        // SAFETY: claimed for this process alone, and mapped as long as the namespace.
-        unsafe { participant.register(id, shared) };
+        control.enter(&participant, id, shared);
         Ok(Some(Namespace {
             platform: self.platform,
             control,
+            root: self.root,
             mapping: Mapping { base: control.base, len: control.layout.total, token: 0 },
             local: self.local,
+            claim: self.claim,
             process,
             me: spin::Mutex::new(Me { participant, random: self.platform.env.next_u64() }),
+            threads_below: core::sync::atomic::AtomicU32::new(0),
             patience: self.config.patience,
         }))
     }

@@ -4,16 +4,28 @@
 //! (and retire the slot, if that was the last); remove the object. The bit outlives the mapping,
 //! so that nobody frees what is still mapped. The record's mutex is held from the unmapping to the
 //! bit, so that another thread of the process that attaches meanwhile starts from nothing.
+//!
+//! # Held locks
+//!
+//! A guard can be forgotten, and a thread can end without its destructors: then the lock in the
+//! segment stays held, and the record of it in the participant's slot says where: in which segment
+//! *slot*. So a process whose threads have a record of a lock in a segment does not let go of it.
+//! Its bit is what keeps the slot from a next tenant, in which the record would name something
+//! else; and it is how whoever sweeps the process knows that the record still means this segment,
+//! and clears the reader's mark. The mapping stays, as one that was pinned.
 
 use core::ptr::NonNull;
 
-use super::{Error, Mapped, Namespace, acquire};
+use super::{Error, LocalSegment, Mapped, Namespace, acquire};
 use crate::control::segment::SegmentSlot;
 use crate::control::slots::{self, Retired};
+use crate::control::{Control, ELECTOR, participant_state, process};
 use crate::detach::DetachCallback;
-use crate::handle::SegmentHandle;
+use crate::handle::{LockAddress, SegmentHandle};
+use crate::planted::{Bug, planted};
 use crate::provider::{Mapping, RangeOwner};
 use crate::reap;
+use crate::sync::Ordering;
 
 /// What becomes of the address range.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,15 +54,22 @@ impl Namespace<'_> {
         if !self.is_open() {
             return;
         }
-        let record = &self.local.segments[handle.slot() as usize].mapped;
+        let local = &self.local.segments[handle.slot() as usize];
         loop {
-            let mut mapped = acquire(record, self.platform.env);
+            let mut mapped = acquire(&local.mapped, self.platform.env);
             if mapped.handle != handle.get() || mapped.handles == 0 {
                 return;
             }
             if mapped.handles > 1 || mapped.pinned {
                 mapped.handles -= 1;
                 return;
+            }
+            if local.has_locks() && self.holds_in(handle) {
+                drop(mapped);
+                match self.sweep_threads(handle, local) {
+                    Some(freed) => mapped = freed,
+                    None => return,
+                }
             }
             let Some(due) = mapped.pop() else {
                 return self.unmap(handle, mapped, leave);
@@ -60,6 +79,52 @@ impl Namespace<'_> {
             due.run();
             core::mem::forget(rest);
         }
+    }
+
+    /// Whether a thread of this process holds a lock in the segment, as far as its record says.
+    fn holds_in(&self, handle: SegmentHandle) -> bool {
+        if planted(Bug::HeldSegmentLetGo) {
+            return false;
+        }
+        let below = self.threads_below.load(Ordering::Relaxed) as usize;
+        let threads = self.control.participants.iter().take(below).skip(ELECTOR as usize + 1);
+        threads.filter(|slot| Control::process_of(slot) == self.process).any(|slot| {
+            let (_, state) = process::unpack(slot.state.load(Ordering::Acquire));
+            state != participant_state::FREE
+                && slot.held().any(|(address, _)| address.slot() == handle.slot())
+        })
+    }
+
+    /// Sweeps threads that have ended. Returns the record, which the caller has let go of, if no
+    /// other has a lock in the segment; otherwise the mapping is kept instead of the last handle.
+    #[cold]
+    fn sweep_threads<'l>(
+        &self,
+        handle: SegmentHandle,
+        local: &'l LocalSegment,
+    ) -> Option<spin::MutexGuard<'l, Mapped>> {
+        // What cannot be swept now stays held.
+        let _ = reap::make_room(self);
+        let mut mapped = acquire(&local.mapped, self.platform.env);
+        if mapped.handle != handle.get() || mapped.handles == 0 {
+            return None;
+        }
+        if mapped.handles == 1 && !self.holds_in(handle) {
+            return Some(mapped);
+        }
+        mapped.handles -= 1;
+        mapped.pinned |= mapped.handles == 0;
+        None
+    }
+
+    /// The address of a lock at `offset` in a segment that this process has attached, for
+    /// [`LockRef::new`](crate::lock::LockRef::new).
+    #[must_use]
+    pub fn lock_address(&self, handle: SegmentHandle, offset: u64) -> LockAddress {
+        if let Some(local) = self.local.segments.get(handle.slot() as usize) {
+            local.note_locks();
+        }
+        LockAddress::new(handle.slot(), offset)
     }
 
     /// Unmaps and lets go of the segment; the callbacks have run.

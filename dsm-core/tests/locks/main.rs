@@ -1,6 +1,7 @@
 //! The locks among threads, without a namespace.
-#![cfg(not(loom))]
+#![cfg(all(any(unix, windows), not(any(loom, shuttle))))]
 
+mod panics;
 mod participant;
 mod rw;
 mod spin;

@@ -53,14 +53,14 @@ fn exclusive_excludes_everybody_and_restores_the_word() {
     assert_eq!(lock.lock().shared(&b, Patience::Try).err(), Some(LockError::WouldBlock));
     assert_eq!(lock.lock().exclusive(&b, soon(&crowd)).err(), Some(LockError::TimedOut));
     assert_eq!(lock.lock().shared(&b, soon(&crowd)).err(), Some(LockError::TimedOut));
-    assert!(!b.local().holds_any());
+    assert!(!b.holds_any());
     assert_eq!(crowd.slot(1).held().count(), 0);
     assert_eq!(state(&lock), (Some(0), true, false, 0));
 
     drop(guard);
     assert_eq!(state(&lock), FREE);
     assert_eq!(lock.lock().owner(), None);
-    assert!(!a.local().holds_any());
+    assert!(!a.holds_any());
     drop(lock.lock().exclusive(&b, Patience::Try).unwrap());
     assert_eq!(state(&lock), FREE);
 }
@@ -272,14 +272,21 @@ fn the_sweep_clears_a_bit_once() {
         let me = crowd.join(&local, index);
         std::mem::forget(lock.lock().shared(&me, FOREVER).unwrap().unwrap());
         assert_eq!(state(&lock).3, 1);
-        // SAFETY: the lock is initialised, and the participant does nothing any more.
-        assert!(unsafe { RwLock::clear_reader(lock.pointer(), index) });
-        // SAFETY: as above.
-        assert!(!unsafe { RwLock::clear_reader(lock.pointer(), index) });
-        assert_eq!(state(&lock), FREE);
+        for _ in 0..2 {
+            // SAFETY: the lock is initialised, and the participant does nothing any more.
+            unsafe { RwLock::clear_reader(lock.pointer(), 500, index, &crowd.env) };
+            assert_eq!(state(&lock), FREE);
+        }
     }
     // SAFETY: as above; no such participant.
-    assert!(!unsafe { RwLock::clear_reader(lock.pointer(), u16::MAX) });
+    unsafe { RwLock::clear_reader(lock.pointer(), 500, u16::MAX, &crowd.env) };
+    assert_eq!(state(&lock), FREE);
+    // A lock of another length is no lock of this namespace.
+    let me = crowd.join(&local, 3);
+    std::mem::forget(lock.lock().shared(&me, FOREVER).unwrap().unwrap());
+    // SAFETY: as above.
+    unsafe { RwLock::clear_reader(lock.pointer(), 300, 3, &crowd.env) };
+    assert_eq!(state(&lock).3, 1);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn forms_and_errors() {
     assert_eq!(lock.lock().shared(&b, Patience::Try).err(), Some(LockError::WouldBlock));
     assert_eq!(lock.lock().exclusive(&b, soon(&crowd)).err(), Some(LockError::TimedOut));
     assert_eq!(lock.lock().shared(&b, soon(&crowd)).err(), Some(LockError::TimedOut));
-    assert!(!b.local().holds_any());
+    assert!(!b.holds_any());
     drop(alone);
 
     let one = lock.lock().shared(&a, FOREVER).unwrap().unwrap();

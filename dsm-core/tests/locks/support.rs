@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dsm_core::env::{Clock, Entropy, Environment, Liveness, ProcessProof, ThreadProof, Wait};
 use dsm_core::error::ProviderFailure;
 use dsm_core::handle::{LockAddress, ParticipantId};
-use dsm_core::lock::{LockRef, RawLock};
+use dsm_core::lock::{LockKind, LockRef, RawLock};
 use dsm_core::participant::{Participant, ParticipantLocal, ParticipantSlot, Peers};
 
 /// Waits on a condition variable; nobody's life or death is known to it.
@@ -17,10 +17,20 @@ pub(crate) struct ThreadEnv {
     bell: Condvar,
     /// How often somebody slept.
     pub(crate) sleeps: AtomicU32,
+    /// Which of its functions panics.
+    pub(crate) broken: Mutex<&'static str>,
+}
+
+impl ThreadEnv {
+    fn may_panic(&self, what: &str) {
+        let broken = *self.broken.lock().unwrap();
+        assert!(broken != what, "a broken environment: {what}");
+    }
 }
 
 impl Wait for ThreadEnv {
     fn wait(&self, word: &AtomicU32, expected: u32, timeout: Duration) {
+        self.may_panic("wait");
         let queue = self.queue.lock().unwrap();
         if word.load(Ordering::SeqCst) == expected {
             self.sleeps.fetch_add(1, Ordering::SeqCst);
@@ -29,12 +39,14 @@ impl Wait for ThreadEnv {
     }
 
     fn wake_all(&self, _: &AtomicU32) {
+        self.may_panic("wake");
         drop(self.queue.lock().unwrap());
         self.bell.notify_all();
     }
 }
 
-impl Liveness for ThreadEnv {
+// SAFETY: calls nobody dead. There are no processes, so that there is nothing to claim.
+unsafe impl Liveness for ThreadEnv {
     fn claim(&self, _: u32) -> Result<(), ProviderFailure> {
         Ok(())
     }
@@ -55,6 +67,7 @@ impl Liveness for ThreadEnv {
 
 impl Clock for ThreadEnv {
     fn now(&self) -> Duration {
+        self.may_panic("now");
         self.started.elapsed()
     }
 }
@@ -74,6 +87,8 @@ pub(crate) struct Crowd {
     pub(crate) known: AtomicBool,
     /// How often a peer's life was asked for.
     pub(crate) probes: AtomicU32,
+    /// The identity of a kind of lock that may not be held shared here.
+    pub(crate) refused: AtomicU64,
 }
 
 impl Crowd {
@@ -83,6 +98,7 @@ impl Crowd {
             queue: Mutex::new(()),
             bell: Condvar::new(),
             sleeps: AtomicU32::new(0),
+            broken: Mutex::new(""),
         };
         Self {
             env,
@@ -90,6 +106,7 @@ impl Crowd {
             dead: (0..max).map(|_| AtomicBool::new(false)).collect(),
             known: AtomicBool::new(false),
             probes: AtomicU32::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -101,7 +118,8 @@ impl Crowd {
     pub(crate) fn join<'c>(&'c self, local: &'c ParticipantLocal, index: u16) -> Participant<'c> {
         // SAFETY: the slot lives as long as the crowd; each index is used by one thread.
         unsafe { local.register(Self::id(index), &self.slots[index as usize]) };
-        Participant::new(self, local)
+        // SAFETY: registered with these peers just now, and nobody else registers it.
+        unsafe { Participant::new(self, local) }
     }
 
     pub(crate) fn slot(&self, index: u16) -> &ParticipantSlot {
@@ -113,7 +131,9 @@ impl Crowd {
     }
 }
 
-impl Peers for Crowd {
+// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there are
+// as many slots as it says.
+unsafe impl Peers for Crowd {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.probes.fetch_add(1, Ordering::SeqCst);
         who.generation != 7 || self.dead[who.index as usize].load(Ordering::SeqCst)
@@ -129,6 +149,10 @@ impl Peers for Crowd {
             word.fetch_and(!bit, Ordering::SeqCst);
         }
         dead
+    }
+
+    fn admits(&self, kind: LockKind) -> bool {
+        kind.identity() != self.refused.load(Ordering::SeqCst)
     }
 
     fn max_participants(&self) -> u32 {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use dsm_core::lock::rw::RwLock;
-use dsm_core::lock::{Acquired, HeldMode, Patience};
-use dsm_core::participant::Participant;
+use dsm_core::lock::{Acquired, HeldMode, Patience, RawLock};
+use dsm_core::participant::{Participant, Peers};
 use dsm_core::sync::model::die_after;
 use loom::sync::Arc;
 use loom::thread;
@@ -91,7 +91,7 @@ fn every_mark_is_recorded() {
         let modes: Vec<_> = world.slot(0).held().map(|(_, mode)| mode).collect();
         assert!(state(world).readers == 0 || modes == [HeldMode::Shared]);
         // SAFETY: the lock is initialised, and the participant dead.
-        unsafe { RwLock::clear_reader(world.main.pointer(), 0) };
+        unsafe { RwLock::clear_reader(world.main.pointer(), 4, 0, world.env()) };
         assert_eq!(state(world), FREE);
         died
     });

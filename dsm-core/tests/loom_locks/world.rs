@@ -7,7 +7,7 @@ use std::time::Duration;
 use dsm_core::env::{Clock, Entropy, Environment, Liveness, ProcessProof, ThreadProof, Wait};
 use dsm_core::error::ProviderFailure;
 use dsm_core::handle::{LockAddress, ParticipantId};
-use dsm_core::lock::{LockRef, RawLock};
+use dsm_core::lock::{LockKind, LockRef, RawLock};
 use dsm_core::participant::{Participant, ParticipantLocal, ParticipantSlot, Peers};
 use dsm_core::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
@@ -49,7 +49,8 @@ impl Wait for ModelEnv {
     }
 }
 
-impl Liveness for ModelEnv {
+// SAFETY: calls nobody dead. There are no processes, so that there is nothing to claim.
+unsafe impl Liveness for ModelEnv {
     fn claim(&self, _: u32) -> Result<(), ProviderFailure> {
         Ok(())
     }
@@ -152,7 +153,8 @@ impl<L: RawLock> World<L> {
         let local = ParticipantLocal::new();
         // SAFETY: the slot lives as long as `self`, and only one thread acts as its tenant.
         unsafe { local.register(Self::id(index), self.slot(index)) };
-        code(&Participant::new(self, &local))
+        // SAFETY: registered with these peers just now, and nobody else registers it.
+        code(&unsafe { Participant::new(self, &local) })
     }
 
     /// Declares a participant dead. What it stored before is seen by who finds it dead.
@@ -185,7 +187,9 @@ impl<L: RawLock> World<L> {
     }
 }
 
-impl<L: RawLock> Peers for World<L> {
+// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there are
+// as many slots as it says.
+unsafe impl<L: RawLock> Peers for World<L> {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.dead[who.index as usize].load(Ordering::SeqCst)
     }
@@ -196,6 +200,10 @@ impl<L: RawLock> Peers for World<L> {
             word.fetch_and(!bit, Ordering::SeqCst);
         }
         dead
+    }
+
+    fn admits(&self, _: LockKind) -> bool {
+        true
     }
 
     fn max_participants(&self) -> u32 {

@@ -55,7 +55,7 @@ fn older_and_newer_layouts_are_told_apart() {
     let version = |version: u32| move |bytes| with(bytes, 8, &version.to_le_bytes());
     let older = verdict(version(0), true);
     let newer = verdict(version(9), true);
-    assert_eq!((older, newer), (Error::Version(0, 1), Error::Version(9, 1)));
+    assert_eq!((older, newer), (Error::Version(0, 2), Error::Version(9, 2)));
     assert!(older.to_string().contains("older"));
     assert!(newer.to_string().contains("newer"));
 }

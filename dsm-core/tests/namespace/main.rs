@@ -3,11 +3,15 @@
 
 mod callbacks;
 mod control_object;
+mod forgotten;
+#[cfg(all(any(unix, windows), not(shuttle)))]
+mod kinds;
 mod machine;
 mod model;
 mod open;
 mod recovery;
 mod segments;
+mod strangers;
 mod threads;
 mod toc;
 

@@ -215,8 +215,10 @@ fn the_largest_namespace_can_be_used() {
     let machine = HeapMachine::new();
     let (process, other) = (machine.process(), machine.process());
     let tokens = [const { AtomicU64::new(0) }; 2];
-    let records = [(); 2].map(|()| Vec::from_iter((0..4096).map(|_| LocalSegment::new())));
-    let [local, other_local] = [0, 1].map(|i| ProcessLocal::new(&tokens[i], &records[i]));
+    let records = || Vec::from_iter((0..4096).map(|_| LocalSegment::new()));
+    let (mut mine, mut others) = (records(), records());
+    let local = ProcessLocal::new(&tokens[0], &mut mine);
+    let other_local = ProcessLocal::new(&tokens[1], &mut others);
     let config = NamespaceConfig {
         max_processes: 4096,
         max_participants: 65_535,

@@ -182,7 +182,9 @@ impl Process {
     }
 }
 
-impl Root for Process {
+// SAFETY: the simulated system's objects are ranges of one mapping, each of whole pages, never given
+// out twice; and there is one word for the election.
+unsafe impl Root for Process {
     type Error = SystemError;
     type Election<'a> = Held<'a>;
 
@@ -232,7 +234,8 @@ impl Held<'_> {
     }
 }
 
-impl Election for Held<'_> {
+// SAFETY: as above; new bytes of the system are zero.
+unsafe impl Election for Held<'_> {
     type Error = SystemError;
 
     fn size(&self) -> usize {
@@ -288,7 +291,8 @@ impl Wait for Process {
     fn wake_all(&self, _: &AtomicU32) {}
 }
 
-impl Liveness for Process {
+// SAFETY: who is dead is killed, by the tool, which runs it no more; each token is one process's.
+unsafe impl Liveness for Process {
     fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
         let holder = system::look(|system| system.tokens.get(slot as usize).copied());
         match holder {

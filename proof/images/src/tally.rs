@@ -43,7 +43,7 @@ struct Record {
 }
 
 /// Kinds of points, and of outcomes. An operation names those that it must pass.
-pub(crate) const KINDS: [&str; 45] = [
+pub(crate) const KINDS: [&str; 47] = [
     "before",
     "after",
     "poisoned",
@@ -76,6 +76,8 @@ pub(crate) const KINDS: [&str; 45] = [
     "the control segment is unfinished",
     "recovery found the lock of a dead owner",
     "recovery found the lock clean",
+    "the sweep cleared a lock of another kind",
+    "a lock of another kind was left to those who know it",
     "segments were given back",
     "segments were added",
     "unpublished at death",

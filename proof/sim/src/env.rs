@@ -50,7 +50,9 @@ impl Wait for HeapProcess {
     }
 }
 
-impl Liveness for HeapProcess {
+// SAFETY: who was killed, or has ended, is on the machine's list; the code that simulates it does
+// nothing more with what it had: that is for each test to see to. Each token is one process's.
+unsafe impl Liveness for HeapProcess {
     fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
         self.call("claim").map_err(|error| error.0)?;
         let mut state = self.machine.state();

@@ -18,6 +18,19 @@ use dsm_core::sync::{AtomicU64, Ordering};
 /// Records that a process has for segments of its namespace.
 const SEGMENTS: usize = if cfg!(loom) { 4 } else { 1024 };
 
+/// A process's records of segments, owned.
+struct Records(NonNull<[LocalSegment]>);
+
+// SAFETY: records are `Send`, and whoever has them shares them as `ProcessLocal` says.
+unsafe impl Send for Records {}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // SAFETY: from a box, and dropped once, with the process that they were lent out by.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
 /// One simulated process: everything a namespace asks of its platform.
 ///
 /// Implements [`SegmentProvider`], [`Root`](dsm_core::provider::Root) and the four traits of
@@ -31,8 +44,8 @@ pub struct HeapProcess {
     blanks: Mutex<HashMap<RangeOwner, Vec<Mapping>>>,
     /// The word that a platform keeps in memory that is wiped on fork.
     token: AtomicU64,
-    /// Its records of segments.
-    segments: Box<[LocalSegment]>,
+    /// Records of segments that were given out, one for each [`local`](Self::local).
+    segments: Mutex<Vec<Records>>,
     /// Values drawn from this process's entropy.
     pub(super) drawn: std::sync::atomic::AtomicU64,
 }
@@ -45,7 +58,7 @@ impl HeapProcess {
             mappings: Mutex::default(),
             blanks: Mutex::default(),
             token: AtomicU64::new(0),
-            segments: (0..SEGMENTS).map(|_| LocalSegment::new()).collect(),
+            segments: Mutex::default(),
             drawn: std::sync::atomic::AtomicU64::new(0),
         }
     }
@@ -78,7 +91,13 @@ impl HeapProcess {
     /// again after a kill.
     #[must_use]
     pub fn local(&self) -> ProcessLocal<'_> {
-        ProcessLocal::new(&self.token, &self.segments)
+        let records: Box<[_]> = (0..SEGMENTS).map(|_| LocalSegment::new()).collect();
+        let records = Records(NonNull::from(Box::leak(records)));
+        let mut given = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = records.0;
+        given.push(records);
+        // SAFETY: leaked just now, given out here alone, and freed with the process.
+        ProcessLocal::new(&self.token, unsafe { place.as_mut() })
     }
 
     /// Kills it: its tokens of life and its election are let go of, nothing is cleaned. What the

@@ -65,7 +65,9 @@ fn pause() {
     std::thread::sleep(Duration::from_micros(50));
 }
 
-impl Root for HeapProcess {
+// SAFETY: a mapping is the object's one allocation, aligned to a page, which lives as long as any
+// mapping of it; the election is one word, taken by a compare-and-swap.
+unsafe impl Root for HeapProcess {
     type Error = HeapError;
     type Election<'a> = HeapElection<'a>;
 
@@ -122,7 +124,8 @@ impl HeapElection<'_> {
     }
 }
 
-impl Election for HeapElection<'_> {
+// SAFETY: as above; a control object is allocated anew, with zeros, and no identity is drawn twice.
+unsafe impl Election for HeapElection<'_> {
     type Error = HeapError;
 
     fn size(&self) -> usize {

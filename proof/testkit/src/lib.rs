@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`environment`] | an environment around another, to see or change what the cores ask of it |
+//! | [`lock`] | a lock of a kind that is not the library's |
 //! | `memory` | bytes and words of a mapping |
 //! | [`process`] | the test binary once more, as a peer with a role; killed, or let go |
 //! | [`program`] | other programs, in bounded time |
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 pub mod environment;
+pub mod lock;
 // Models have atomics of their own, which no bytes of a mapping can be.
 #[cfg(not(any(loom, shuttle)))]
 pub mod memory;

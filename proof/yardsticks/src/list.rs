@@ -80,6 +80,8 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             (images("lock-exclusive"), "readers were let in to half-changed data")
         }
         Bug::DeadReaderKept => (images("lock-shared"), "TimedOut"),
+        Bug::UnknownKindForgotten => (images("lock-of-another-kind"), "TimedOut"),
+        Bug::HeldSegmentLetGo => (images("lock-shared-forgotten"), "TimedOut"),
         Bug::SleepersUnwoken => (
             test("dsm-core", "wakes", "a_writer_that_waits_for_a_writer_is_woken"),
             "the sweep wakes nobody",

@@ -12,7 +12,7 @@ use super::{
 use crate::env::Environment;
 use crate::handle::ParticipantId;
 use crate::lock::{Acquired, LockError, Patience};
-use crate::participant::Participant;
+use crate::participant::{Participant, Record};
 use crate::planted::{Bug, planted};
 use crate::sync::{AtomicU64, spin_loop};
 
@@ -142,23 +142,48 @@ fn wake_all(lock: &RwLock, participant: &Participant<'_>) {
 
 /// Wakes those who sleep until the owner goes, which has just happened.
 #[cold]
-pub(super) fn wake_sleepers(lock: &RwLock, participant: &Participant<'_>) {
+fn wake_sleepers(lock: &RwLock, participant: &Participant<'_>) {
     if dekker_load(&lock.wake) & SLEEPERS != 0 && !planted(Bug::LostWake) {
         wake_all(lock, participant);
     }
 }
 
 /// The last reader out wakes the claimant; the others have no news for it.
-#[cold]
-pub(super) fn wake_claimant(lines: Lines<'_>, participant: &Participant<'_>) {
+fn wake_claimant(lines: Lines<'_>, participant: &Participant<'_>) {
     if !lines.any_reader() {
         wake_all(lines.base, participant);
     }
 }
 
+/// Backs out as a reader.
+fn back_out(lines: Lines<'_>, reader: (&AtomicU64, u64), participant: &Participant<'_>) {
+    if leave(lines, reader) {
+        wake_claimant(lines, participant);
+    }
+}
+
+// The ends of releases, after which the record is cleared, also if a wake should panic. The record is
+// moved into them: a release that ends without them has nothing to clean up, and needs no place in
+// memory for it.
+
+#[cold]
+pub(super) fn wake_and_clear(lock: &RwLock, record: Record<'_>) {
+    wake_sleepers(lock, record.participant());
+}
+
+#[cold]
+pub(super) fn let_go_and_clear(lock: &RwLock, record: Record<'_>) {
+    let_go(lock, record.participant());
+}
+
+#[cold]
+pub(super) fn wake_claimant_and_clear(lines: Lines<'_>, record: Record<'_>) {
+    wake_claimant(lines, record.participant());
+}
+
 /// Gives the owner word up, keeping `DIRTY`, and wakes whoever waits for that.
 #[cold]
-pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
+fn let_go(lock: &RwLock, participant: &Participant<'_>) {
     let mut word = lock.owner.load(SeqCst);
     while word & OWNER == participant.packed() {
         match lock.owner.compare_exchange(word, word & DIRTY, SeqCst, SeqCst) {
@@ -169,44 +194,50 @@ pub(super) fn let_go(lock: &RwLock, participant: &Participant<'_>) {
 }
 
 /// Takes back an exclusive acquisition that was to happen at once and could not: the word, if it was
-/// `entered`, then the record, which is the participant's first. The data was not touched.
+/// `entered`, then the record. The data was not touched.
 #[cold]
 #[inline(never)]
-pub(super) fn back_out_alone(lock: &RwLock, participant: &Participant<'_>, entered: bool) {
+pub(super) fn back_out_alone(
+    lock: &RwLock,
+    participant: &Participant<'_>,
+    record: Record<'_>,
+    entered: bool,
+) {
     if entered {
         let_go(lock, participant);
     }
-    participant.unhold(0);
+    drop(record);
 }
 
 /// Takes back a shared acquisition that was to happen at once and could not: the bit, if the lock has
-/// one for this participant, then the record, which is its first.
+/// one for this participant, then the record.
 #[cold]
 #[inline(never)]
-pub(super) fn back_out_beside(lines: Lines<'_>, participant: &Participant<'_>) {
+pub(super) fn back_out_beside(lines: Lines<'_>, participant: &Participant<'_>, record: Record<'_>) {
     if let Some(reader) = lines.reader(index_of(participant.packed())) {
-        leave(lines, reader, participant);
+        back_out(lines, reader, participant);
     }
-    participant.unhold(0);
+    drop(record);
 }
 
 /// Acquires exclusively where somebody was there: readers if the owner word is ours (`entered`),
-/// else an owner, living or dead, or a dead one's damage. On failure the record `held` is cleared.
+/// else an owner, living or dead, or a dead one's damage. Keeps the record if it succeeds, and
+/// returns its index.
 #[cold]
 #[inline(never)]
 pub(super) fn exclusive(
     lines: Lines<'_>,
     participant: &Participant<'_>,
-    held: u8,
+    record: Record<'_>,
     patience: Patience,
     entered: bool,
-) -> Result<Acquired, LockError> {
+) -> Result<(u8, Acquired), LockError> {
     let acquired = if entered {
         enter(lines, participant, patience)
     } else {
         claim(lines, participant, patience)
-    };
-    acquired.inspect_err(|_| participant.unhold(held))
+    }?;
+    Ok((record.keep(), acquired))
 }
 
 /// Gets hold of the owner word, then enters.
@@ -236,31 +267,43 @@ fn claim(
     }
 }
 
-/// The owner word says `{me, ENTERED}`: waits until no reader is inside. On failure the word is
-/// let go of.
+/// The owner word, held: let go of when dropped.
+struct Word<'w> {
+    lock: &'w RwLock,
+    participant: &'w Participant<'w>,
+}
+
+impl Drop for Word<'_> {
+    fn drop(&mut self) {
+        let_go(self.lock, self.participant);
+    }
+}
+
+/// The owner word says `{me, ENTERED}`: waits until no reader is inside. If it does not succeed the
+/// word is let go of.
 fn enter(
     lines: Lines<'_>,
     participant: &Participant<'_>,
     patience: Patience,
 ) -> Result<Acquired, LockError> {
     let lock = lines.base;
+    let held = Word { lock, participant };
     loop {
         dekker_fence();
         if !lines.any_reader() {
+            core::mem::forget(held);
             let dirty = lock.owner.load(SeqCst) & DIRTY != 0;
             return Ok(if dirty { Acquired::FromDead } else { Acquired::Clean });
         }
         // Back to CLAIMED, where readers that hold other locks may pass: wake them.
         lock.owner.fetch_xor(ENTERED | CLAIMED, SeqCst);
         wake_sleepers(lock, participant);
-        if let Err(error) = drain(lines, participant, patience) {
-            let_go(lock, participant);
-            return Err(error);
-        }
+        drain(lines, participant, patience)?;
         // Nobody else changes these bits, so that each flips as meant.
         let draining = lock.owner.load(SeqCst) & DRAINING;
         let word = lock.owner.fetch_xor(ENTERED | CLAIMED | draining, SeqCst);
         if planted(Bug::EntersUnlooked) {
+            core::mem::forget(held);
             return Ok(if word & DIRTY != 0 { Acquired::FromDead } else { Acquired::Clean });
         }
     }
@@ -312,35 +355,33 @@ fn evict_dead(lines: Lines<'_>, participant: &Participant<'_>) {
     }
 }
 
-/// Acquires shared where an owner, or damage, was seen after the reader's bit was set. Returns
-/// whether the lock is held; if not, or on failure, bit and record are cleared.
+/// Acquires shared where an owner, or damage, was seen after the reader's bit was set. Keeps the
+/// record if it succeeds, and returns its index; `None` if the data needs recovery. The bit is then
+/// cleared, before the record is.
 #[cold]
 #[inline(never)]
 pub(super) fn shared(
     lines: Lines<'_>,
     reader: (&AtomicU64, u64),
     participant: &Participant<'_>,
-    held: u8,
+    record: Record<'_>,
     patience: Patience,
-) -> Result<bool, LockError> {
-    let outcome = pass(lines, reader, participant, held, patience);
-    if outcome != Ok(true) {
-        participant.unhold(held);
-    }
-    outcome
+) -> Result<Option<u8>, LockError> {
+    let passed = pass(lines, reader, participant, &record, patience)?;
+    Ok(passed.then(|| record.keep()))
 }
 
 /// Looks, backs out, waits and sets the bit again until a look finds nobody in the way. Leaves
-/// the bit set only if it returns true.
+/// the bit set only if it returns true; nothing that could panic is called while it is set.
 fn pass(
     lines: Lines<'_>,
     reader: (&AtomicU64, u64),
     participant: &Participant<'_>,
-    held: u8,
+    record: &Record<'_>,
     patience: Patience,
 ) -> Result<bool, LockError> {
     let lock = lines.base;
-    let nested = participant.holds_others(held);
+    let nested = record.is_beside_others();
     let mut waiter = Waiter::for_owner(participant, patience);
     loop {
         // The bit is set here.
@@ -348,7 +389,7 @@ fn pass(
         if passes(word, nested) && word & DIRTY == 0 {
             return Ok(true);
         }
-        leave(lines, reader, participant);
+        back_out(lines, reader, participant);
         if !wait_out(lock, participant, nested, &mut waiter)? {
             return Ok(false);
         }

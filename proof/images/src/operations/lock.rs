@@ -14,7 +14,7 @@ use crate::member::{
 };
 use crate::system;
 
-const CASES: [Operation; 13] = [
+const CASES: [Operation; 14] = [
     Operation {
         name: "lock-exclusive",
         must: &[
@@ -35,6 +35,11 @@ const CASES: [Operation; 13] = [
         name: "lock-shared-twice",
         must: &["holds a lock of the segment", "holds a lock shared"],
         make: shared_twice,
+    },
+    Operation {
+        name: "lock-shared-forgotten",
+        must: &["holds a lock of the segment", "holds a lock shared"],
+        make: forgotten,
     },
     Operation {
         name: "lock-try-fails",
@@ -285,6 +290,17 @@ fn shared_twice(rescuers: usize) -> Case {
         assert!(matches!(both, Err(LockError::WouldDeadlock)));
         drop((first, second));
         finish(victim);
+    })
+}
+
+/// The guard is never dropped, and the process's last handle is; then the thread ends in order.
+fn forgotten(rescuers: usize) -> Case {
+    scene(rescuers).traceless("lock-shared-forgotten", |victim| {
+        let guard = victim.lock().shared(victim.member.participant, Patience::Forever);
+        std::mem::forget(guard.expect("acquires").expect("clean"));
+        // SAFETY: the process's only handle, leaked; its copy is not used any more.
+        drop(unsafe { std::ptr::read(victim.segment) });
+        assert!(!victim.member.ns.unregister(victim.member.thread));
     })
 }
 

@@ -4,6 +4,7 @@ mod area;
 mod area_kit;
 pub mod cost;
 mod entries;
+mod foreign;
 mod fork;
 mod lock;
 mod namespace;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<&'static Operation> {
         namespace::ALL,
         segment::ALL,
         lock::ALL,
+        foreign::ALL,
         area::ALL,
         place::ALL,
         publish::ALL,
