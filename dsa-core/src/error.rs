@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use dsm_core::lock::LockError;
+use dsm_core::lock::{KindName, LockError};
 use dsm_core::namespace;
 
 use crate::pointer::DsaPointer;
@@ -66,6 +66,11 @@ pub enum Error {
     Version(u32, u32),
     /// The area was made by another build: pointer width, byte order or lock size: (its, ours).
     Fingerprint(u64, u64),
+    /// The area's locks are of another kind than the type it is attached with: (its, ours), each a
+    /// [`RawLock::IDENTITY`](dsm_core::lock::RawLock::IDENTITY).
+    LockKind(u64, u64),
+    /// The participant is of another namespace than the area.
+    ForeignParticipant,
     /// A pointer that means no allocated object of this area.
     InvalidPointer(DsaPointer),
     /// A copy that leaves its object: (bytes asked for, bytes there).
@@ -117,6 +122,16 @@ impl fmt::Display for Error {
             Self::Fingerprint(its, ours) => write!(
                 f,
                 "the area was made by a different build (layout {its:016x}, ours {ours:016x})"
+            ),
+            Self::LockKind(its, ours) => write!(
+                f,
+                "the area's locks are {}, this program's {}; attach it with the type of lock that \
+                 it was created with",
+                KindName(*its),
+                KindName(*ours)
+            ),
+            Self::ForeignParticipant => f.write_str(
+                "the participant belongs to another namespace than the area; use one of the area's",
             ),
             Self::InvalidPointer(pointer) => {
                 write!(f, "{pointer} means no allocated object of this area")

@@ -166,7 +166,7 @@ pub(crate) struct AreaHeader {
     pub(crate) entries: AtomicU32,
     /// 1 if the area lies in memory of the caller's.
     pub(crate) in_place: AtomicU32,
-    /// The number of the next heap or attachment. It doesn't wrap: a billion a second would take
+    /// The number of the next heap. It doesn't wrap: a billion a second would take
     /// three centuries.
     pub(crate) numbers: AtomicU64,
     /// Slabs of each class that nobody owns: a hint.
@@ -176,6 +176,8 @@ pub(crate) struct AreaHeader {
     /// word that names it: see `area::free_from`.
     pub(crate) freeing: AtomicU64,
     pub(crate) freeing_dest: AtomicU64,
+    /// `RawLock::IDENTITY` of the two locks: who used them as another kind would exclude nobody.
+    pub(crate) lock_kind: AtomicU64,
 }
 
 // What docs/LAYOUT.md says.
@@ -186,6 +188,7 @@ const _: () = assert!(
         && core::mem::offset_of!(AreaHeader, orphans) == 120
         && core::mem::offset_of!(AreaHeader, inline) == 192
         && core::mem::offset_of!(AreaHeader, freeing) == 1216
+        && core::mem::offset_of!(AreaHeader, lock_kind) == 1232
 );
 
 // SAFETY: repr(C), atomics only.

@@ -126,8 +126,11 @@ impl LocalEntry {
 /// A process's table of an area's segments; see the module's essay. About 36 KiB, zero at first.
 pub struct AreaLocal {
     entries: [LocalEntry; DsaPointer::MAX_SEGMENTS],
-    /// 1 while a thread changes entries, 2 if another one waits.
+    /// 1 while a thread changes entries.
     lock: AtomicU32,
+    /// Moves when it has. What others sleep on: the environment, which is not trusted with the lock,
+    /// gets a reference to it.
+    changes: AtomicU32,
     /// Entries below this may be in use.
     pub(crate) high: AtomicUsize,
     /// The area's `retired` when the table was last compared with the directory.
@@ -144,6 +147,7 @@ impl AreaLocal {
         Self {
             entries: [const { LocalEntry::new() }; DsaPointer::MAX_SEGMENTS],
             lock: AtomicU32::new(0),
+            changes: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
             taken: AtomicU32::new(0),
@@ -157,6 +161,7 @@ impl AreaLocal {
         Self {
             entries: core::array::from_fn(|_| LocalEntry::new()),
             lock: AtomicU32::new(0),
+            changes: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
             taken: AtomicU32::new(0),
@@ -244,10 +249,11 @@ impl AreaLocal {
     /// Locks the table against other threads of the process.
     pub(crate) fn lock<'l>(&'l self, env: &'l dyn Environment) -> Result<LocalGuard<'l>, Error> {
         for _ in 0..PATIENCE {
+            let seen = self.changes.load(Ordering::Acquire);
             if let Some(guard) = self.try_lock(env) {
                 return Ok(guard);
             }
-            env.wait(&self.lock, 1, Duration::from_millis(1));
+            env.wait(&self.changes, seen, Duration::from_millis(1));
         }
         self.try_lock(env).ok_or(Error::Busy)
     }
@@ -297,13 +303,38 @@ impl LocalGuard<'_> {
 impl Drop for LocalGuard<'_> {
     fn drop(&mut self) {
         self.local.lock.store(0, Ordering::Release);
-        self.env.wake_all(&self.local.lock);
+        self.local.changes.fetch_add(1, Ordering::Release);
+        self.env.wake_all(&self.local.changes);
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(any(unix, windows))]
+    fn a_wait_cannot_unlock() {
+        use testkit::environment::{Hooks, Wrapped};
+
+        /// Stores into whatever it is given to wait on.
+        struct Scribbler;
+
+        impl Hooks for Scribbler {
+            fn wait(&self, _: &dyn Environment, word: &AtomicU32, _: u32, _: Duration) {
+                word.store(0, Ordering::SeqCst);
+            }
+        }
+
+        let machine = sim::HeapMachine::new();
+        let process = machine.process();
+        let env = Wrapped::new(&process, Scribbler);
+        let local = AreaLocal::new();
+        let guard = local.lock(&env).expect("nobody has it");
+        assert!(matches!(local.lock(&env), Err(Error::Busy)));
+        drop(guard);
+        drop(local.lock(&env).expect("it was given back"));
+    }
 
     #[test]
     fn keys_are_compared_whole() {

@@ -109,6 +109,7 @@ impl<S: Store> Core<S> {
             hash_identity: AtomicU64::new(kind.hash_identity),
             type_tag: AtomicU64::new(kind.type_tag),
             seed: AtomicU64::new(peers.env().next_u64()),
+            lock_kind: AtomicU64::new(S::Lock::IDENTITY),
             lock_size: AtomicU32::new(S::Lock::size_for(participants) as u32),
             _reserved: words32(),
             generations: core::array::from_fn(|_| AtomicU16::new(0)),
@@ -164,6 +165,19 @@ impl<S: Store> Core<S> {
         Ok(core)
     }
 
+    /// Makes zeros of a lock, which are none of any kind. The record of a participant that was killed
+    /// between letting go of the lock and clearing the record outlives it, and whoever sweeps him must
+    /// not take what this memory is used for next for the lock.
+    fn wipe_lock(&self, partition: usize) {
+        let lock = self.lock_at(partition).cast::<core::sync::atomic::AtomicU64>();
+        for word in 0..self.shape.lock_size / 8 {
+            // SAFETY: inside the lock's part of the table, whose length is a multiple of 64.
+            let at = unsafe { lock.add(word) };
+            // SAFETY: as above, and aligned; atomics all of it, which only a sweep may look at now.
+            unsafe { at.as_ref() }.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Frees the table and everything in it, and clears `destination`, if there is one, which
     /// names it.
     ///
@@ -186,6 +200,9 @@ impl<S: Store> Core<S> {
         }
         self.header().state.store(STATE_GONE, Ordering::Release);
         step();
+        for partition in 0..self.shape.partitions {
+            self.wipe_lock(partition);
+        }
         match destination {
             // SAFETY: the caller's promise; nothing but the table's own memory is left.
             Some(destination) => unsafe { caller.heap.free_from(destination) }?,

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use dsm_core::lock::LockError;
+use dsm_core::lock::{KindName, LockError};
 
 /// Why memory could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,8 +31,8 @@ pub enum Parameter {
     TypeTag,
     /// Layout version of the table.
     LayoutVersion,
-    /// Bytes of a lock.
-    LockSize,
+    /// Which kind of lock: [`RawLock::IDENTITY`](dsm_core::lock::RawLock::IDENTITY).
+    LockKind,
 }
 
 /// Why an operation did nothing. A failed operation changes nothing and holds no lock.
@@ -111,7 +111,7 @@ impl fmt::Display for Parameter {
             Self::HashIdentity => "hash function",
             Self::TypeTag => "type tag",
             Self::LayoutVersion => "layout version",
-            Self::LockSize => "lock size in bytes",
+            Self::LockKind => "locks",
         })
     }
 }
@@ -130,6 +130,7 @@ impl fmt::Display for Error {
             Self::Mismatch(what, theirs, ours) => {
                 let number = |f: &mut fmt::Formatter<'_>, n: u64| match what {
                     Parameter::HashIdentity | Parameter::TypeTag => write!(f, "{n:016x}"),
+                    Parameter::LockKind => KindName(n).fmt(f),
                     _ => write!(f, "{n}"),
                 };
                 write!(f, "the table was created with {what} ")?;

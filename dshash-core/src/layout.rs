@@ -234,6 +234,8 @@ pub(crate) struct Header {
     pub(crate) hash_identity: AtomicU64,
     pub(crate) type_tag: AtomicU64,
     pub(crate) seed: AtomicU64,
+    /// `RawLock::IDENTITY` of the locks.
+    pub(crate) lock_kind: AtomicU64,
     /// Bytes of a lock in this namespace.
     pub(crate) lock_size: AtomicU32,
     pub(crate) _reserved: [AtomicU32; 15],
@@ -485,6 +487,8 @@ const _: () = {
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<Header>() == 128 + 2 * SEGMENTS);
+    assert!(core::mem::offset_of!(Header, lock_kind) == 56);
+    assert!(core::mem::offset_of!(Header, generations) == 128);
     assert!(size_of::<Line>() == 64);
     assert!(core::mem::offset_of!(Line, inline) == INLINE_DIRECTORY);
     assert!(size_of::<Record>() == 128);

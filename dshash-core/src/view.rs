@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 
 use dsa_core::DsaPointer;
 use dsm_core::handle::LockAddress;
-use dsm_core::lock::{HeldMode, LockRef};
+use dsm_core::lock::{HeldMode, LockRef, RawLock};
 use dsm_core::participant::Participant;
 use dsm_core::sync::{AtomicU64, Ordering};
 
@@ -140,6 +140,7 @@ impl<S: Store> Core<S> {
                 kind.hash_identity,
             ),
             (Parameter::TypeTag, header.type_tag.load(Ordering::Relaxed), kind.type_tag),
+            (Parameter::LockKind, header.lock_kind.load(Ordering::Relaxed), S::Lock::IDENTITY),
         ] {
             if theirs != ours {
                 return Err(Error::Mismatch(what, theirs, ours));

@@ -1,7 +1,8 @@
 //! Making an area, and attaching one: in a segment of its own or in place.
 //!
 //! The control block is built before anybody else can know of it; its magic is stored last. Who
-//! attaches checks magic, version, fingerprint, key and size before anything else is believed.
+//! attaches checks magic, version, fingerprint, kind of locks, key and size before anything else is
+//! believed.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -21,6 +22,11 @@ use crate::local::AreaLocal;
 use crate::memory::Memory;
 use crate::pages::Pages;
 use crate::slab::FIRST_OWNER;
+
+/// Numbers the attachments of this process, from 1 on. Hints of a heap point into the mappings of
+/// one attachment: no other may have its number, whatever a source of randomness says. Not part of what
+/// a model explores.
+static INSTANCES: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
 
 /// How an area is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +97,8 @@ impl<'n, L: RawLock> Area<'n, L> {
     /// # Errors
     ///
     /// [`Error::CouldNotAttach`] once the last process has left it; [`Error::NotAnArea`],
-    /// [`Error::Version`], [`Error::Fingerprint`] for something else; [`Error::Busy`].
+    /// [`Error::Version`], [`Error::Fingerprint`], [`Error::LockKind`] for something else;
+    /// [`Error::Busy`].
     #[doc(alias = "dsa_attach")]
     pub fn attach(
         namespace: &'n Namespace<'n>,
@@ -199,6 +206,11 @@ impl<'n, L: RawLock> Area<'n, L> {
             }
         }
         drop(guard);
+        // Zeros are no locks: who died before it cleared its record of one, and is swept when the place
+        // has another use, must not seem to be a reader in that.
+        let geometry = self.geometry_of(0, self.memory.len())?;
+        let bytes = self.header.lock_bytes.load(Ordering::Relaxed);
+        self.memory.zero(geometry.locks_at, 2 * bytes)?;
         Ok(())
     }
 
@@ -241,6 +253,7 @@ impl<'n, L: RawLock> Area<'n, L> {
             unsafe { L::init(at.cast(), namespace.max_participants()) };
         }
         header.lock_bytes.store(lock_bytes, Ordering::Relaxed);
+        header.lock_kind.store(L::IDENTITY, Ordering::Relaxed);
         header.initial.store(options.initial, Ordering::Relaxed);
         header.maximum.store(options.maximum, Ordering::Relaxed);
         header.limit.store(options.limit, Ordering::Relaxed);
@@ -312,6 +325,10 @@ impl<'n, L: RawLock> Area<'n, L> {
         if its != ours {
             return Err(Error::Fingerprint(its, ours));
         }
+        let kind = header.lock_kind.load(Ordering::Relaxed);
+        if kind != L::IDENTITY {
+            return Err(Error::LockKind(kind, L::IDENTITY));
+        }
         if header.segment.key.load(Ordering::Relaxed) != FIRST_KEY
             || header.segment.size.load(Ordering::Relaxed) != memory.len()
         {
@@ -337,8 +354,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         if let Some(segment) = segment {
             let _kept_by_the_table = segment.into_raw();
         }
-        let number = header.numbers.fetch_add(1, Ordering::Relaxed);
-        let instance = number ^ header.segment.area.load(Ordering::Relaxed);
+        let instance = INSTANCES.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         Ok(Self {
             namespace,
             local,

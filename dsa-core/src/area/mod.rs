@@ -120,7 +120,8 @@ impl<'n, L: RawLock> Area<'n, L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] (`NotRegistered`) if the participant is not registered in this process.
+    /// [`Error::Lock`] (`NotRegistered`) if the participant is not registered in this process;
+    /// [`Error::ForeignParticipant`] if it is another namespace's.
     pub fn heap<'h>(
         &'h self,
         participant: &'h Participant<'h>,
@@ -139,6 +140,14 @@ impl<'n, L: RawLock> Area<'n, L> {
 
     pub(crate) fn instance(&self) -> u64 {
         self.instance
+    }
+
+    /// Refuses participants of other namespaces: locks and slabs of the area know whom they belong to
+    /// by ids of its own namespace.
+    pub(crate) fn admit(&self, participant: &Participant<'_>) -> Result<(), Error> {
+        // A participant borrows its peers, and the area its namespace, so that neither moves.
+        let ours = core::ptr::addr_eq(participant.peers(), self.namespace);
+        if ours { Ok(()) } else { Err(Error::ForeignParticipant) }
     }
 
     /// The directory entry of a segment.
@@ -165,8 +174,8 @@ impl<'n, L: RawLock> Area<'n, L> {
         let offset = geometry.locks_at + which * bytes;
         let at = self.memory.range(offset, bytes)?.cast();
         let address = LockAddress::new(self.parent_slot, self.place + offset);
-        // SAFETY: `init` built the locks there (the control block's fingerprint and size agree),
-        // and the first segment is mapped as long as the area is attached.
+        // SAFETY: `init` built the locks there, of this kind (the control block says so), and the
+        // first segment is mapped as long as the area is attached; each participant is admitted.
         Ok(unsafe { LockRef::new(at, address) })
     }
 
@@ -175,6 +184,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         &'p self,
         participant: &'p Participant<'p>,
     ) -> Result<ExclusiveGuard<'p, L>, Error> {
+        self.admit(participant)?;
         let mut guard = self.lock(0)?.exclusive(participant, Patience::Forever)?;
         if guard.acquired() == Acquired::FromDead {
             self.recover_directory()?;
@@ -188,6 +198,7 @@ impl<'n, L: RawLock> Area<'n, L> {
         &'p self,
         participant: &'p Participant<'p>,
     ) -> Result<ExclusiveGuard<'p, L>, Error> {
+        self.admit(participant)?;
         let mut guard = self.lock(1)?.exclusive(participant, Patience::Forever)?;
         if guard.acquired() == Acquired::FromDead {
             self.recover_pages()?;

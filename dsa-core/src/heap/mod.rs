@@ -77,6 +77,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
         participant: &'h Participant<'h>,
         local: &'h HeapLocal,
     ) -> Result<Self, Error> {
+        area.admit(participant)?;
         let heap = Self { area, participant, local };
         heap.identify()?;
         Ok(heap)

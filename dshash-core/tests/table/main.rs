@@ -8,7 +8,9 @@ mod threads;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use dshash_core::{Error, Params, Table};
+use dshash_core::{Error, Parameter, Params, Table};
+use dsm_core::lock::rw::RwLock;
+use dsm_core::lock::{HeldMode, RawLock};
 use dsm_core::namespace::NamespaceConfig;
 use sim::HeapMachine;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
@@ -112,6 +114,56 @@ fn a_table_that_is_gone_is_not_attached() {
     // SAFETY: refused.
     let again = unsafe { Table::<u64, u64, _>::attach(area, nowhere, &small()) };
     assert!(matches!(again.err(), Some(Error::NotATable)));
+}
+
+#[test]
+fn a_table_with_locks_of_another_kind_is_refused() {
+    let machine = HeapMachine::new();
+    let process = start(&machine);
+    let (area, heap) = process.create();
+    let table = Table::<u64, u64, _>::create(area, heap, &small()).unwrap();
+    let kind = area.resolve(table.handle().0.add(56)).unwrap().cast::<u64>();
+    // SAFETY: a word of the header.
+    assert_eq!(unsafe { kind.read() }, RwLock::IDENTITY);
+    // SAFETY: nobody looks at it meanwhile.
+    unsafe { kind.write(u64::from_le_bytes(*b"ticket\0\x01")) };
+    // SAFETY: refused, which is what is tested.
+    let refused = unsafe { Table::<u64, u64, _>::attach(area, table.handle(), &small()) };
+    let refused = refused.err().unwrap();
+    assert!(matches!(refused, Error::Mismatch(Parameter::LockKind, _, _)));
+    let text = refused.to_string();
+    assert!(text.contains("`ticket`") && text.contains("`rwlock`"), "{text}");
+}
+
+#[test]
+fn a_sweep_does_not_touch_what_a_tables_locks_have_become() {
+    let machine = HeapMachine::new();
+    let (process, victim) = (start(&machine), start(&machine));
+    let (area, heap) = process.create();
+    let table = Table::<u64, u64, _>::create(area, heap, &small()).unwrap();
+    let (pointer, bytes) = (table.handle().0, 16 * 1024);
+    let (their_area, their_heap) = victim.attach(area.handle().unwrap());
+    let lock = pointer.add(2176);
+    let address = their_area.lock_address(lock).unwrap();
+    // Killed between letting go of a partition and clearing the record of its lock.
+    // SAFETY: the lock is never acquired again by this participant, who is about to die.
+    let record = unsafe { their_heap.participant().hold::<RwLock>(address, HeldMode::Shared) };
+    let _index = record.unwrap().keep();
+    victim.kill();
+    // SAFETY: nobody uses it.
+    unsafe { table.destroy(heap) }.unwrap();
+    // The memory becomes an object that is filled but for four bytes, which may be anything: what a
+    // lock has there to say that it is one.
+    let at = area.resolve_range(pointer, bytes).unwrap().as_ptr();
+    for byte in (0..bytes).filter(|byte| !(2176 + 12..2176 + 16).contains(byte)) {
+        // SAFETY: the memory is free, and nobody allocates meanwhile.
+        unsafe { at.wrapping_add(byte).write(0xff) };
+    }
+    assert!(process.ns.reap().unwrap() > 0);
+    for byte in 2176 + 16..2176 + 64 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { at.wrapping_add(byte).read() }, 0xff, "byte {byte}");
+    }
 }
 
 #[test]
