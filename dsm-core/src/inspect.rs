@@ -196,7 +196,8 @@ impl<'a> Inspector<'a> {
         if !handle.is_main_region() || slot.handle() != Some(handle) {
             return None;
         }
-        let (page, _) = self.control.pages_of(&slot)?;
-        Some((self.control.page_address(page), slot.size()))
+        let size = slot.size();
+        let (page, _) = self.control.pages_for(&slot, size)?;
+        Some((self.control.page_address(page), size))
     }
 }

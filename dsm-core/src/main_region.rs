@@ -58,9 +58,14 @@ pub(crate) fn create<'n>(
     Ok(Some(Segment::new(namespace, handle, base, size)))
 }
 
-/// Where an attached segment of the main region lies.
-pub(crate) fn locate(control: &Control<'_>, slot: &SegmentSlot<'_>) -> Result<Mapping, Error> {
-    let (page, _) = control.pages_of(slot).ok_or(Error::Corrupt("page of a segment slot"))?;
+/// Where an attached segment of the main region, of that size, lies.
+pub(crate) fn locate(
+    control: &Control<'_>,
+    slot: &SegmentSlot<'_>,
+    size: usize,
+) -> Result<Mapping, Error> {
+    let pages = control.pages_for(slot, size);
+    let (page, _) = pages.ok_or(Error::Corrupt("page of a segment slot"))?;
     // A length and token of zero: there is nothing to unmap.
     Ok(Mapping { base: control.page_address(page), len: 0, token: 0 })
 }

@@ -19,10 +19,13 @@
 //!
 //! A segment that must be mapped to clear a reader's bit is mapped under the control lock; if it
 //! cannot be, its participant and process stay marked for another time. No step calls user code.
+//!
+//! Where a lock lies is read from shared memory, which a peer may have damaged, and so is the size of
+//! its segment. What is touched lies within the mapping as this process knows it.
 
 use core::ptr::NonNull;
 
-use crate::control::header::MOST_PROCESSES;
+use crate::control::header::{MOST_PROCESSES, PAGE};
 use crate::control::segment::{SegmentSlot, State, Word};
 use crate::control::{Control, ControlLock, lock_size, participant_state, process, slots};
 use crate::env::Environment;
@@ -220,16 +223,19 @@ fn with_lock<A: Actor>(
     if slot.word().state != State::Live || !attached || end > slot.size() {
         return Ok(());
     }
-    let work = |base: NonNull<u8>| {
-        // SAFETY: the lock's end was found to lie within the segment.
+    let work = |base: NonNull<u8>, len: usize| {
+        if end > len {
+            return;
+        }
+        // SAFETY: the lock's end was found to lie within the mapping.
         let at = unsafe { base.add(offset) };
         if at.addr().get() % 64 == 0 {
             work(at);
         }
     };
     if handle.is_main_region() {
-        if let Some((page, _)) = control.pages_of(&slot) {
-            work(control.page_address(page));
+        if let Some((page, count)) = control.pages_of(&slot) {
+            work(control.page_address(page), count * PAGE);
         }
         return Ok(());
     }
@@ -238,7 +244,7 @@ fn with_lock<A: Actor>(
     let mapped = record.and_then(|record| record.mapped.try_lock());
     if let Some(mapped) = mapped.filter(|mapped| mapped.handle == handle.get()) {
         if let Some(base) = NonNull::new(mapped.base) {
-            work(base);
+            work(base, mapped.len);
             return Ok(());
         }
     }
@@ -250,9 +256,7 @@ fn with_lock<A: Actor>(
         }
         Err(failure) => return Err(failure),
     };
-    if mapping.len >= end {
-        work(mapping.base);
-    }
+    work(mapping.base, mapping.len);
     // SAFETY: mapped above, and `work` keeps nothing.
     unsafe { actor.provider().detach(mapping) };
     Ok(())

@@ -2,11 +2,15 @@
 #![cfg(not(loom))]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use dsm_core::handle::SegmentHandle;
+use dsm_core::inspect::Inspector;
 use dsm_core::lock::HeldMode;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
+use dsm_core::provider::Root;
 use sim::HeapMachine;
 
 fn config() -> NamespaceConfig {
@@ -39,6 +43,25 @@ fn a_damaged_length_of_the_control_lock_is_refused() {
     let local = next.local();
     let opened = Namespace::open(&next, next.platform(), &config(), &local);
     assert!(matches!(opened.err(), Some(Error::Corrupt("length of the control lock"))));
+}
+
+#[test]
+fn a_length_of_the_control_lock_that_is_damaged_later_leads_nowhere() {
+    let machine = HeapMachine::new();
+    let process = machine.process();
+    let local = process.local();
+    let (namespace, _) = Namespace::open(&process, process.platform(), &config(), &local).unwrap();
+    let (base, _) = machine.control_bytes().unwrap();
+    // SAFETY: as above.
+    let shape = unsafe { base.add(320 + 12).cast::<AtomicU32>().as_ref() };
+    let good = shape.load(Ordering::Relaxed);
+    // What follows the lock has bits that nobody would ever take back as those of readers: the
+    // process slots.
+    shape.store(good | 0xffff, Ordering::Relaxed);
+    namespace.reap().unwrap();
+    drop(namespace.create_segment(100, 100).unwrap());
+    shape.store(good, Ordering::Relaxed);
+    namespace.leave(&process).unwrap();
 }
 
 #[test]
@@ -125,4 +148,89 @@ fn a_sweep_does_not_touch_what_a_lock_has_become() {
     }
     drop(segment);
     namespace.leave(&first).unwrap();
+}
+
+/// The word of a segment's slot that says how long it is, at 16 bytes into it: see docs/LAYOUT.md.
+fn size_word(machine: &HeapMachine, handle: SegmentHandle) -> &AtomicU64 {
+    let (base, length) = machine.control_bytes().unwrap();
+    // SAFETY: the header of a control object, in which this says where the segment slots are.
+    let segments_at = unsafe { base.add(88).cast::<u64>().read() } as usize;
+    let at = segments_at + handle.slot() as usize * 128 + 16;
+    assert!(at + 8 <= length);
+    // SAFETY: within the object, which stays as long as the machine has a namespace.
+    unsafe { base.add(at).cast::<AtomicU64>().as_ref() }
+}
+
+#[test]
+fn a_sweep_stays_within_its_mapping_whatever_a_damaged_size_says() {
+    // Behind the segment, in the rest of its last page; and where nothing is mapped.
+    for offset in [5056, 1 << 39] {
+        let machine = HeapMachine::new();
+        let (first, victim) = (machine.process(), machine.process());
+        let (a, b) = (first.local(), victim.local());
+        let (namespace, _) = Namespace::open(&first, first.platform(), &config(), &a).unwrap();
+        let (theirs, _) = Namespace::open(&victim, victim.platform(), &config(), &b).unwrap();
+        let segment = namespace.create_segment(5000, 5000).unwrap();
+        let attached = theirs.attach_segment(segment.handle()).unwrap().unwrap();
+        let thread = ParticipantLocal::new();
+        theirs.register(&thread).unwrap();
+        theirs.participant(&thread).hold(attached.lock_address(offset), HeldMode::Shared).unwrap();
+        size_word(&machine, segment.handle()).store(1 << 40, Ordering::Relaxed);
+        victim.kill();
+        // What lies behind looks like a lock that everybody holds shared.
+        let words = segment.base().cast::<u64>().as_ptr().wrapping_add(5056 / 8);
+        let lookalike = [0, 0x5752_0000 << 32, u64::MAX, u64::MAX, u64::MAX, u64::MAX];
+        for (word, value) in lookalike.into_iter().enumerate() {
+            // SAFETY: in the last page of the object.
+            unsafe { words.wrapping_add(word).write(value) };
+        }
+        assert!(namespace.reap().unwrap() > 0);
+        for (word, value) in lookalike.into_iter().enumerate() {
+            // SAFETY: as above.
+            assert_eq!(unsafe { words.wrapping_add(word).read() }, value, "word {word}");
+        }
+        drop(segment);
+        namespace.leave(&first).unwrap();
+    }
+}
+
+#[test]
+fn a_size_that_is_damaged_while_it_is_looked_at_is_read_once() {
+    let machine = HeapMachine::new();
+    let process = machine.process();
+    let local = process.local();
+    let config = NamespaceConfig { main_region: 16 << 10, ..config() };
+    let (namespace, _) = Namespace::open(&process, process.platform(), &config, &local).unwrap();
+    let segment = namespace.create_segment(100, 100).unwrap();
+    let handle = segment.handle();
+    assert!(handle.is_main_region());
+    let mapping = process.peek().unwrap();
+    // SAFETY: mapped until it is unmapped below.
+    let inspector = unsafe { Inspector::new(&mapping, &process) }.unwrap().unwrap();
+    let end = mapping.base.as_ptr() as usize + mapping.len;
+    let size = size_word(&machine, handle);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                size.store(1 << 40, Ordering::Relaxed);
+                size.store(100, Ordering::Relaxed);
+            }
+        });
+        // Until it was often seen to change, which is when it might have been between two looks.
+        let (mut changes, mut good, mut longest) = (0, true, 0);
+        while changes < 1000 {
+            let seen = inspector.in_main_region(handle);
+            changes += u32::from(seen.is_some() != good);
+            good = seen.is_some();
+            let end = seen.map_or(0, |(base, len)| (base.as_ptr() as usize).saturating_add(len));
+            longest = longest.max(end);
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(longest <= end, "{longest:x} of {end:x}");
+    });
+    // SAFETY: nothing refers to it any more.
+    unsafe { process.unmap(mapping) };
+    drop(segment);
+    namespace.leave(&process).unwrap();
 }

@@ -169,8 +169,14 @@ impl<'a> Control<'a> {
 
     /// The pages of a main-region slot, if they lie within the region.
     pub(crate) fn pages_of(&self, slot: &SegmentSlot<'_>) -> Option<(u64, usize)> {
+        self.pages_for(slot, slot.size())
+    }
+
+    /// As [`pages_of`](Self::pages_of), of a slot whose size was read before. A peer that damages it
+    /// may do so at any time: what is checked must be what is used.
+    pub(crate) fn pages_for(&self, slot: &SegmentSlot<'_>, size: usize) -> Option<(u64, usize)> {
         let page = slot.record.page.load(Relaxed);
-        let count = slot.size().div_ceil(PAGE);
+        let count = size.div_ceil(PAGE);
         let all = (self.layout.main_len / PAGE) as u64;
         (page.checked_add(count as u64)? <= all).then_some((page, count))
     }

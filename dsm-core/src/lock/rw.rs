@@ -173,11 +173,15 @@ impl<'l> Lines<'l> {
         Self { base: unsafe { at.as_ref() }, at }
     }
 
-    /// The reader words behind the first line.
-    fn extension(self) -> &'l [AtomicU64] {
-        let words = (self.base.shape.load(Relaxed) & SHAPE_WORDS) as usize;
-        // SAFETY: `init` built this many words behind the first line and wrote down their number.
-        unsafe { core::slice::from_raw_parts(extension_of(self.at), words) }
+    /// Reader words behind the first line, as the lock itself says.
+    fn extension_words(self) -> usize {
+        (self.base.shape.load(Relaxed) & SHAPE_WORDS) as usize
+    }
+
+    /// The same; but no more than the participant's namespace needs, whatever a peer has made of
+    /// their number in shared memory.
+    fn words_for(self, participant: &Participant<'_>) -> usize {
+        self.extension_words().min(extension_words(participant.peers().max_participants()))
     }
 
     /// The word that has participant `index`'s bit, and the bit; `None` if the lock was made for
@@ -194,11 +198,19 @@ impl<'l> Lines<'l> {
 
     #[cold]
     fn extension_word(self, word: usize) -> Option<&'l AtomicU64> {
-        self.extension().get(word)
+        let at =
+            (word < self.extension_words()).then(|| extension_of(self.at).wrapping_add(word))?;
+        // SAFETY: the lock is of as many words as its namespace needs, and callers ask for that of a
+        // participant, or for those that the namespace needs.
+        Some(unsafe { &*at })
     }
 
-    fn words(self) -> impl Iterator<Item = &'l AtomicU64> {
-        self.base.readers.iter().chain(self.extension())
+    /// All reader words, of which `behind` are behind the first line.
+    fn words(self, behind: usize) -> impl Iterator<Item = &'l AtomicU64> {
+        self.base
+            .readers
+            .iter()
+            .chain((0..behind).filter_map(move |word| self.extension_word(word)))
     }
 
     /// Enters as owner if nobody is and the data is clean; whether that was so. Look at the readers
@@ -226,18 +238,18 @@ impl<'l> Lines<'l> {
 
     /// Whether anybody's bit is set. Sequentially consistent.
     #[inline]
-    fn any_reader(self) -> bool {
+    fn any_reader(self, participant: &Participant<'_>) -> bool {
         let mut bits = 0;
         for word in &self.base.readers {
             bits |= word.load(SeqCst);
         }
-        bits != 0
-            || self.base.shape.load(Relaxed) & SHAPE_WORDS != 0 && self.any_reader_in_extension()
+        bits != 0 || self.extension_words() != 0 && self.any_reader_in_extension(participant)
     }
 
     #[cold]
-    fn any_reader_in_extension(self) -> bool {
-        self.extension().iter().fold(0, |bits, word| bits | word.load(SeqCst)) != 0
+    fn any_reader_in_extension(self, participant: &Participant<'_>) -> bool {
+        let words = self.words(self.words_for(participant));
+        words.fold(0, |bits, word| bits | word.load(SeqCst)) != 0
     }
 }
 
@@ -263,7 +275,10 @@ impl RwLock {
             entered: word & ENTERED != 0,
             dirty: word & DIRTY != 0,
             waiters: lines.base.wake.load(SeqCst) & SLEEPERS != 0,
-            readers: lines.words().map(|w| w.load(SeqCst).count_ones()).sum(),
+            readers: lines
+                .words(lines.extension_words())
+                .map(|w| w.load(SeqCst).count_ones())
+                .sum(),
         }
     }
 
@@ -335,7 +350,7 @@ unsafe impl RawLock for RwLock {
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
         let entered = lines.enter_free(me);
-        if entered && !lines.any_reader() {
+        if entered && !lines.any_reader(participant) {
             return Ok((Token::new(record.keep(), me), Acquired::Clean));
         }
         match contended::exclusive(lines, participant, record, patience, entered) {
@@ -356,7 +371,7 @@ unsafe impl RawLock for RwLock {
         // SAFETY: the caller promises an initialised lock that stays mapped.
         let lines = unsafe { Lines::new(at) };
         let entered = lines.enter_free(me);
-        if entered && !lines.any_reader() {
+        if entered && !lines.any_reader(participant) {
             return Some(Token::new(record.keep(), me));
         }
         contended::back_out_alone(lines.base, participant, record, entered);

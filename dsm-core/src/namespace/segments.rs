@@ -203,7 +203,7 @@ impl Namespace<'_> {
         })?;
         let Some((slot, size, id)) = attached else { return Ok(None) };
         let mapped = if handle.is_main_region() {
-            main_region::locate(&self.control, &slot)
+            main_region::locate(&self.control, &slot, size)
         } else {
             self.platform.provider.attach(handle, id).map_err(Error::Provider)
         };

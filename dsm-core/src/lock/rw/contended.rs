@@ -150,7 +150,7 @@ fn wake_sleepers(lock: &RwLock, participant: &Participant<'_>) {
 
 /// The last reader out wakes the claimant; the others have no news for it.
 fn wake_claimant(lines: Lines<'_>, participant: &Participant<'_>) {
-    if !lines.any_reader() {
+    if !lines.any_reader(participant) {
         wake_all(lines.base, participant);
     }
 }
@@ -290,7 +290,7 @@ fn enter(
     let held = Word { lock, participant };
     loop {
         dekker_fence();
-        if !lines.any_reader() {
+        if !lines.any_reader(participant) {
             core::mem::forget(held);
             let dirty = lock.owner.load(SeqCst) & DIRTY != 0;
             return Ok(if dirty { Acquired::FromDead } else { Acquired::Clean });
@@ -317,10 +317,10 @@ fn drain(
 ) -> Result<(), LockError> {
     let lock = lines.base;
     let mut waiter = Waiter::for_readers(participant, patience);
-    while lines.any_reader() {
+    while lines.any_reader(participant) {
         if waiter.doubt {
             evict_dead(lines, participant);
-            if !lines.any_reader() {
+            if !lines.any_reader(participant) {
                 break;
             }
         }
@@ -330,7 +330,7 @@ fn drain(
                 lock.owner.fetch_or(DRAINING, SeqCst);
             }
             dekker_fence();
-            lines.any_reader().then_some(seen)
+            lines.any_reader(participant).then_some(seen)
         })?;
     }
     Ok(())
@@ -339,7 +339,8 @@ fn drain(
 /// Clears the bits of readers that are proven dead, up to the first that lives: it has to leave
 /// before anything else matters.
 fn evict_dead(lines: Lines<'_>, participant: &Participant<'_>) {
-    for (number, word) in lines.words().enumerate() {
+    let words = lines.words(lines.words_for(participant));
+    for (number, word) in words.enumerate() {
         let mut bits = word.load(SeqCst);
         while bits != 0 {
             // The last words are there to fill a line, and have the bits of nobody.
