@@ -28,7 +28,10 @@ impl<L: RawLock> Area<'_, L> {
     ///
     /// As for [`copy_out`](Self::copy_out).
     pub unsafe fn read<T: FromBytes>(&self, pointer: DsaPtr<T>) -> Result<T, Error> {
-        let mut value = MaybeUninit::<T>::zeroed();
+        let mut value = MaybeUninit::<T>::uninit();
+        // Here and not by `zeroed`: padding need not survive that the value is moved.
+        // SAFETY: the value's own bytes.
+        unsafe { value.as_mut_ptr().cast::<u8>().write_bytes(0, size_of::<T>()) };
         // SAFETY: the value's own bytes, all of them initialised (zero).
         let bytes = unsafe {
             core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>())

@@ -11,6 +11,7 @@
 //! and leads in a circle.
 
 use dsm_core::sync::{Ordering, spin_loop};
+use zerocopy::IntoBytes;
 
 use crate::error::Error;
 use crate::layout::POISON;
@@ -38,7 +39,8 @@ pub struct Peeked<K, V> {
     pub settled: bool,
 }
 
-impl<K: Key, V: Value, S: Store> Table<K, V, S> {
+// Values without padding: bytes of it would be taken for what was stored there.
+impl<K: Key, V: Value + IntoBytes, S: Store> Table<K, V, S> {
     /// Shows copies of all entries, without lock or participant; see the module's essay.
     ///
     /// # Errors

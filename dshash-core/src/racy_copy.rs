@@ -30,7 +30,7 @@ use dsm_core::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 /// # Safety
 ///
 /// `base` is aligned to 16 and the memory from there to `offset + size_of::<T>()`, rounded up to
-/// 16, is readable. Any bytes must be a valid `T`.
+/// 16, is readable. Any bytes must be a valid `T`, and a `T` must have no padding.
 #[inline(always)]
 pub(crate) unsafe fn copy_out<T>(base: NonNull<u8>, offset: usize) -> T {
     let mut value = MaybeUninit::<T>::uninit();

@@ -6,6 +6,10 @@
 //! allocated object, the value must fit into it, and the bytes move by relaxed atomic accesses. A
 //! [`DsaBox`] owns its object, and gives out copies.
 //!
+//! A copy may be of another type than the one that was allocated, and takes each byte for what it
+//! is. So every byte of an object must mean something: what is allocated has no padding and nothing
+//! uninitialised ([`Object`]).
+//!
 //! **Nothing in a named area is ever behind a reference that safe code got**: the areas of tables
 //! have no handle that leads to an [`Area`], and [`Area::as_ref`] and [`Area::as_mut`] are `unsafe`.
 //! That is what makes checked copies safe here (see [`Area::copy_out`](dsa_core::Area::copy_out)).
@@ -26,7 +30,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::boxed::DsaBox;
 use crate::error::Error;
 use crate::options::AreaOptions;
-use crate::plain::{Plain, Snapshot};
+use crate::plain::{Object, Snapshot};
 use crate::process::Attachment;
 use crate::thread;
 
@@ -236,7 +240,20 @@ impl Area {
     ///
     /// [`Error::OutOfMemory`], [`Error::Area`].
     #[doc(alias = "dsa_allocate")]
-    pub fn allocate<T: Plain>(&self, value: T) -> Result<DsaPtr<T>, Error> {
+    pub fn allocate<T: Object>(&self, value: T) -> Result<DsaPtr<T>, Error> {
+        let pointer = self.allocate_unwritten()?;
+        // SAFETY: allocated just now for a `T`, and nobody else knows it.
+        unsafe { self.fresh(pointer.pointer())?.cast::<T>().write(value) };
+        Ok(pointer)
+    }
+
+    /// As [`allocate`](Self::allocate), without a value: it is whatever the bytes say that were left
+    /// there, and [`write`](Self::write) is to follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_unwritten<T: Object>(&self) -> Result<DsaPtr<T>, Error> {
         let heap = self.object.heap()?;
         // What every object is aligned to needs no more than the short way.
         let pointer = if align_of::<T>() <= 8 {
@@ -244,10 +261,7 @@ impl Area {
         } else {
             heap.allocate_layout(std::alloc::Layout::new::<T>())
         };
-        let pointer = pointer.map_err(|e| self.wrap(e))?;
-        // SAFETY: allocated just now for a `T`, and nobody else knows it.
-        unsafe { self.fresh(pointer)?.cast::<T>().write(value) };
-        Ok(pointer.cast())
+        pointer.map(DsaPointer::cast).map_err(|e| self.wrap(e))
     }
 
     /// As [`allocate`](Self::allocate), for many values one after the other.
@@ -255,7 +269,7 @@ impl Area {
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate).
-    pub fn allocate_slice<T: Plain + Copy>(&self, values: &[T]) -> Result<DsaSlice<T>, Error> {
+    pub fn allocate_slice<T: Object + Copy>(&self, values: &[T]) -> Result<DsaSlice<T>, Error> {
         let layout = std::alloc::Layout::for_value(values);
         let pointer = self.object.heap()?.allocate_layout(layout).map_err(|e| self.wrap(e))?;
         let to = self.fresh(pointer)?.cast::<T>();
@@ -292,7 +306,7 @@ impl Area {
     /// # Errors
     ///
     /// As [`allocate`](Self::allocate), and [`Error::Area`] if `destination` lies elsewhere.
-    pub fn allocate_into<T: Plain>(
+    pub fn allocate_into<T: Object>(
         &self,
         value: T,
         destination: &AtomicDsaPointer,

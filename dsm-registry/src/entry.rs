@@ -33,7 +33,7 @@
 
 use dsm_core::handle::ParticipantId;
 use dsm_core::sync::{AtomicU32, AtomicU64, Ordering};
-use zerocopy::{FromBytes, KnownLayout};
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{Description, Kind};
 use crate::tag::TypeTag;
@@ -86,7 +86,7 @@ impl Header {
 const TYPE_NAME: usize = 96;
 
 /// What is kept of a type.
-#[derive(FromBytes, KnownLayout, Clone, Copy)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct TypeInfo {
     pub(crate) tag: u64,
@@ -129,7 +129,7 @@ impl TypeInfo {
 }
 
 /// What a name stands for, or is asked for as.
-#[derive(FromBytes, KnownLayout, Clone, Copy)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Shape {
     kind: u64,
@@ -181,7 +181,7 @@ impl Shape {
 }
 
 /// A name's value in the table of names; see the module's essay.
-#[derive(FromBytes, KnownLayout)]
+#[derive(FromBytes, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Entry {
     /// The truth: a [`State`], packed.

@@ -25,7 +25,8 @@
 //! # What can lie in shared memory
 //!
 //! Plain data, told by `zerocopy`'s traits: integers, arrays, structs of them, integer atomics.
-//! References, `Box`, `String` and `Cell` don't compile. See [`Plain`], [`Key`], [`Snapshot`].
+//! References, `Box`, `String` and `Cell` don't compile. See [`Plain`], [`Key`], [`Snapshot`],
+//! [`Object`].
 //!
 //! # Who initialises
 //!
@@ -132,7 +133,7 @@ pub use inspect::RegistryInspector;
 pub use manage::Listing;
 pub use name::MAX_NAME;
 pub use options::{AreaOptions, HashOptions, SegmentOptions};
-pub use plain::{Key, Plain, Snapshot};
+pub use plain::{Key, Object, Plain, Snapshot};
 pub use platform::{Connected, Connection, Platform};
 pub use reaper::{Reaper, Watch, Watched};
 pub use registry::Registry;

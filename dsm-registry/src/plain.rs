@@ -31,6 +31,19 @@ pub trait Key: Plain + IntoBytes + Immutable {}
 
 impl<T: Plain + IntoBytes + Immutable> Key for T {}
 
+/// A value that can be allocated in an [`Area`](crate::Area): plain data without padding and without
+/// anything uninitialised, since [`Area::read`](crate::Area::read) copies an object's bytes out as
+/// whatever type is asked for. Implemented for every type that qualifies.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be allocated in an area",
+    note = "the bytes of an object can be read as other types, so that each must mean something: \
+            derive zerocopy's `FromBytes`, `KnownLayout` and `IntoBytes` for it, and make fields of \
+            what would be padding"
+)]
+pub trait Object: Plain + IntoBytes {}
+
+impl<T: Plain + IntoBytes> Object for T {}
+
 /// A value that can be read without a lock: plain data, copied by its bytes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be copied out of shared memory without a lock",

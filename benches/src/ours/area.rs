@@ -1,7 +1,6 @@
 //! Our allocator: with an explicit participant, as those use it who work on the cores, and through
 //! the registry.
 
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use dsa_core::{AreaLocal, DsaPointer, Heap as Allocator, HeapLocal, Options};
@@ -72,10 +71,7 @@ impl Heap for CoreHeap {
     }
 }
 
-/// A value of that many words which nobody has written: an object that is allocated, not filled.
-type Unwritten<const WORDS: usize> = MaybeUninit<[u64; WORDS]>;
-
-/// A named area for values of that many words.
+/// A named area for values of that many words, which are not written.
 pub struct RegistryHeap<const WORDS: usize> {
     area: Area,
     _registry: Registry,
@@ -102,12 +98,12 @@ impl<const WORDS: usize> Default for RegistryHeap<WORDS> {
 }
 
 impl<const WORDS: usize> Heap for RegistryHeap<WORDS> {
-    type Pointer = DsaPtr<Unwritten<WORDS>>;
+    type Pointer = DsaPtr<[u64; WORDS]>;
 
     #[inline(never)]
     fn allocate(&self, bytes: usize) -> Self::Pointer {
-        debug_assert_eq!(bytes, size_of::<Unwritten<WORDS>>());
-        self.area.allocate(Unwritten::uninit()).expect("memory")
+        debug_assert_eq!(bytes, size_of::<[u64; WORDS]>());
+        self.area.allocate_unwritten().expect("memory")
     }
 
     #[inline(never)]

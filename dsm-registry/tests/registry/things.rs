@@ -55,6 +55,11 @@ fn made_up_pointers_are_refused() {
         assert!(matches!(area.read(wild), Err(Error::Area(_))), "{wild:?}");
         assert!(matches!(area.write(wild, &1), Err(Error::Area(_))), "{wild:?}");
     }
+    // Without a value it has one, whichever.
+    let room: DsaPtr<[u64; 9]> = area.allocate_unwritten().unwrap();
+    area.read(room).unwrap();
+    area.write(room, &[3; 9]).unwrap();
+    assert_eq!(area.read(room).unwrap(), [3; 9]);
     // Larger than the object.
     let larger = pointer.cast::<[u64; 100]>();
     assert!(matches!(area.read(larger), Err(Error::Area(_))));
@@ -182,7 +187,7 @@ fn addresses_of_what_was_given_back_stay_as_long_as_the_area() {
 
 #[test]
 fn alignment_is_kept() {
-    #[derive(FromBytes, KnownLayout)]
+    #[derive(FromBytes, IntoBytes, KnownLayout)]
     #[repr(C, align(256))]
     struct Aligned([u8; 256]);
 
