@@ -56,6 +56,9 @@ use memory::Memory;
 pub use process::HeapProcess;
 pub use root::HeapElection;
 
+/// Records that a process has for segments of its namespace, unless the machine says otherwise.
+const RECORDS: usize = if cfg!(loom) { 4 } else { 1024 };
+
 /// Granularity of mapping and reservation in bytes.
 pub const PAGE: usize = 4096;
 
@@ -111,6 +114,8 @@ struct State {
     seed: u64,
     capacity: Option<u64>,
     fill: u8,
+    /// Records of segments that a new process has.
+    records: usize,
     /// Allocations until one fails, and how.
     fault: Option<(u32, ErrorKind)>,
     fail_attach: bool,
@@ -163,7 +168,7 @@ impl HeapMachine {
     /// A machine whose entropy is a function of `seed` alone.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
-        Self::from_state(State { seed, ..State::default() }, Arc::default())
+        Self::from_state(State { seed, records: RECORDS, ..State::default() }, Arc::default())
     }
 
     fn from_state(state: State, used: Arc<StdU64>) -> Self {
@@ -189,14 +194,14 @@ impl HeapMachine {
     /// Starts a process.
     #[must_use]
     pub fn process(&self) -> HeapProcess {
-        let pid = {
+        let (pid, records) = {
             let mut state = self.state();
             state.next_pid += 1;
             let pid = state.next_pid;
             state.living.insert(pid);
-            pid
+            (pid, state.records)
         };
-        HeapProcess::new(self.clone(), pid)
+        HeapProcess::new(self.clone(), pid, records)
     }
 
     /// A deep copy of memory, names, tokens and the living, as a machine of its own. The copied
@@ -224,6 +229,7 @@ impl HeapMachine {
             next_pid: state.next_pid,
             next_object: state.next_object,
             seed: state.seed.wrapping_add(1),
+            records: state.records,
             ..State::default()
         };
         let machine = Self::from_state(state, used);
@@ -266,6 +272,13 @@ impl HeapMachine {
         self.state().ended_threads.insert(tid);
     }
 
+    /// How many segments the namespaces of new processes may have; 1024 if nothing is said. Opening
+    /// and leaving look at as many records, which is most of what they do where there are few
+    /// segments.
+    pub fn set_most_segments(&self, segments: usize) {
+        self.state().records = segments;
+    }
+
     /// Bytes that may be reserved in all; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
@@ -287,7 +300,8 @@ impl HeapMachine {
         self.state().fail_destroy = true;
     }
 
-    /// Fills the bytes of new segments (not of control objects, which are zero by contract).
+    /// Fills the bytes of new segments (not of control objects, which are zero by contract), each page
+    /// when it is reserved.
     pub fn fill_new(&self, byte: u8) {
         self.state().fill = byte;
     }

@@ -15,9 +15,6 @@ use dsm_core::namespace::{LocalSegment, Platform, ProcessLocal};
 use dsm_core::provider::{Mapping, ObjectInfo, RangeOwner, SegmentProvider};
 use dsm_core::sync::{AtomicU64, Ordering};
 
-/// Records that a process has for segments of its namespace.
-const SEGMENTS: usize = if cfg!(loom) { 4 } else { 1024 };
-
 /// A process's records of segments, owned.
 struct Records(NonNull<[LocalSegment]>);
 
@@ -44,6 +41,8 @@ pub struct HeapProcess {
     blanks: Mutex<HashMap<RangeOwner, Vec<Mapping>>>,
     /// The word that a platform keeps in memory that is wiped on fork.
     token: AtomicU64,
+    /// How many records of segments each [`local`](Self::local) has.
+    records: usize,
     /// Records of segments that were given out, one for each [`local`](Self::local).
     segments: Mutex<Vec<Records>>,
     /// Values drawn from this process's entropy.
@@ -51,13 +50,14 @@ pub struct HeapProcess {
 }
 
 impl HeapProcess {
-    pub(super) fn new(machine: HeapMachine, pid: u64) -> Self {
+    pub(super) fn new(machine: HeapMachine, pid: u64, records: usize) -> Self {
         Self {
             machine,
             pid,
             mappings: Mutex::default(),
             blanks: Mutex::default(),
             token: AtomicU64::new(0),
+            records,
             segments: Mutex::default(),
             drawn: std::sync::atomic::AtomicU64::new(0),
         }
@@ -87,11 +87,12 @@ impl HeapProcess {
         Platform { provider: self, env: self }
     }
 
-    /// The process's own memory for one namespace of at most 1024 segments; its token is zero
-    /// again after a kill.
+    /// The process's own memory for one namespace of at most as many segments as
+    /// [`set_most_segments`](HeapMachine::set_most_segments) says; its token is zero again after a
+    /// kill.
     #[must_use]
     pub fn local(&self) -> ProcessLocal<'_> {
-        let records: Box<[_]> = (0..SEGMENTS).map(|_| LocalSegment::new()).collect();
+        let records: Box<[_]> = (0..self.records).map(|_| LocalSegment::new()).collect();
         let records = Records(NonNull::from(Box::leak(records)));
         let mut given = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         let mut place = records.0;
