@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::options::AreaOptions;
 use crate::plain::{Object, Snapshot};
 use crate::process::Attachment;
+use crate::stable::Stable;
 use crate::thread;
 
 type CoreArea = dsa_core::Area<'static, RwLock>;
@@ -40,7 +41,7 @@ type CoreArea = dsa_core::Area<'static, RwLock>;
 pub(crate) struct RawArea {
     /// Borrows from `local` and from the namespace, and is dropped before them.
     area: ManuallyDrop<CoreArea>,
-    local: ManuallyDrop<Box<AreaLocal>>,
+    local: ManuallyDrop<Stable<AreaLocal>>,
     /// Index of its heaps in each thread's list.
     index: usize,
     /// Differs from that of every other one that this process has had attached.
@@ -49,9 +50,9 @@ pub(crate) struct RawArea {
 
 impl RawArea {
     pub(crate) fn create(home: &Attachment, options: &dsa_core::Options) -> Result<Self, Error> {
-        let local = Box::<AreaLocal>::default();
-        // SAFETY: boxed, and dropped after the area.
-        let table = unsafe { &*std::ptr::from_ref(&*local) };
+        let local = Stable::from(Box::<AreaLocal>::default());
+        // SAFETY: kept beside the area, and dropped after it.
+        let table = unsafe { local.forever() };
         let area = CoreArea::create(home.namespace_static(), options, table)
             .map_err(|e| home.area_error(e))?;
         Ok(Self::new(home, area, local))
@@ -60,9 +61,9 @@ impl RawArea {
     /// `None` if there is no such area any more.
     pub(crate) fn attach(home: &Attachment, handle: u64) -> Result<Option<Self>, Error> {
         let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(None) };
-        let local = Box::<AreaLocal>::default();
-        // SAFETY: boxed, and dropped after the area.
-        let table = unsafe { &*std::ptr::from_ref(&*local) };
+        let local = Stable::from(Box::<AreaLocal>::default());
+        // SAFETY: kept beside the area, and dropped after it.
+        let table = unsafe { local.forever() };
         match CoreArea::attach(home.namespace_static(), handle, table) {
             Ok(area) => Ok(Some(Self::new(home, area, local))),
             Err(dsa_core::Error::CouldNotAttach) => Ok(None),
@@ -70,7 +71,7 @@ impl RawArea {
         }
     }
 
-    fn new(home: &Attachment, area: CoreArea, local: Box<AreaLocal>) -> Self {
+    fn new(home: &Attachment, area: CoreArea, local: Stable<AreaLocal>) -> Self {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
         let (area, local) = (ManuallyDrop::new(area), ManuallyDrop::new(local));
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);

@@ -1,18 +1,18 @@
 //! Memory that a forked child finds wiped: what makes it a stranger instead of a second self.
 //!
-//! Where the operating system has no `fork`, and in models, ordinary memory does.
+//! Where the operating system has no `fork`, in models, and in Miri, ordinary memory does.
 
 use std::sync::atomic::{AtomicPtr, Ordering as LocalOrdering};
 
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::sync::{AtomicU64, Ordering};
 
-#[cfg(all(unix, not(shuttle)))]
+#[cfg(all(unix, not(any(shuttle, miri))))]
 type Wiped<T> = platform_posix::fork::Wiped<T>;
-#[cfg(all(windows, not(shuttle)))]
+#[cfg(all(windows, not(any(shuttle, miri))))]
 type Wiped<T> = platform_windows::fork::Wiped<T>;
-#[cfg(any(not(any(unix, windows)), shuttle))]
-type Wiped<T> = Box<T>;
+#[cfg(any(not(any(unix, windows)), shuttle, miri))]
+type Wiped<T> = crate::stable::Stable<T>;
 
 /// A thread's participant, unregistered in a forked child.
 pub(crate) struct Local(Wiped<ParticipantLocal>);
@@ -20,10 +20,10 @@ pub(crate) struct Local(Wiped<ParticipantLocal>);
 impl Local {
     /// An unregistered participant; `None` if the process can't map any more.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(all(any(unix, windows), not(shuttle)))]
+        #[cfg(all(any(unix, windows), not(any(shuttle, miri))))]
         return Wiped::new().ok().map(Self);
-        #[cfg(any(not(any(unix, windows)), shuttle))]
-        Some(Self(Box::default()))
+        #[cfg(any(not(any(unix, windows)), shuttle, miri))]
+        Some(Self(Wiped::new(Default::default())))
     }
 
     pub(crate) fn get(&self) -> &ParticipantLocal {
@@ -38,10 +38,10 @@ pub(crate) struct Token(Wiped<AtomicU64>);
 impl Token {
     /// Zero; `None` if the process can't map any more.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(all(any(unix, windows), not(shuttle)))]
+        #[cfg(all(any(unix, windows), not(any(shuttle, miri))))]
         return Wiped::new().ok().map(Self);
-        #[cfg(any(not(any(unix, windows)), shuttle))]
-        Some(Self(Box::default()))
+        #[cfg(any(not(any(unix, windows)), shuttle, miri))]
+        Some(Self(Wiped::new(Default::default())))
     }
 
     pub(crate) fn word(&self) -> &AtomicU64 {

@@ -16,6 +16,7 @@ use crate::manage::Listing;
 use crate::outside;
 use crate::platform::{Backend, Link};
 use crate::registry::Registry;
+use crate::stable::Stable;
 
 pub use dsm_core::inspect::{NamespaceInfo, ParticipantInfo, ProcessInfo, SegmentInfo};
 
@@ -25,7 +26,7 @@ pub struct RegistryInspector {
     /// Borrows from `link` and from the mapping; `None` if the namespace is not finished.
     inspector: Option<Inspector<'static>>,
     mapping: Mapping,
-    link: ManuallyDrop<Box<dyn Link>>,
+    link: ManuallyDrop<Stable<dyn Link>>,
 }
 
 impl RegistryInspector {
@@ -40,8 +41,9 @@ impl RegistryInspector {
         };
         let (link, _) = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
         let mapping = link.peek().map_err(|e| fail(e.into()))?;
-        // SAFETY: boxed, and dropped after the inspector.
-        let env = unsafe { &*std::ptr::from_ref(&*link) }.environment();
+        let link = Stable::from(link);
+        // SAFETY: kept beside the inspector, and dropped after it.
+        let env = unsafe { link.forever() }.environment();
         let mut this =
             Self { name: name.into(), inspector: None, mapping, link: ManuallyDrop::new(link) };
         // SAFETY: mapped until this is dropped.

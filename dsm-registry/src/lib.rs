@@ -108,6 +108,7 @@ mod registry;
 mod scan;
 mod segment;
 #[cfg(any(unix, windows))]
+mod stable;
 pub mod system;
 mod table;
 mod tag;

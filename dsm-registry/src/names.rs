@@ -28,6 +28,7 @@ use crate::entry::{Entry, Header, MAGIC, ROOT_AREA, ROOT_BUILDER, ROOT_HEADER, S
 use crate::error::Error;
 use crate::name::NameKey;
 use crate::process::Attachment;
+use crate::stable::Stable;
 use crate::table::Store;
 use crate::thread;
 
@@ -46,7 +47,7 @@ pub(crate) struct Names {
     table: ManuallyDrop<Table<NameKey, Entry, Store>>,
     /// In `area`.
     header: NonNull<Header>,
-    area: Box<RawArea>,
+    area: Stable<RawArea>,
 }
 
 // SAFETY: the header consists of atomics, and of words that never change.
@@ -115,7 +116,7 @@ impl Names {
     }
 
     fn build(home: &Attachment) -> Result<Self, Error> {
-        let area = Box::new(RawArea::create(home, &dsa_core::Options::default())?);
+        let area = Stable::new(RawArea::create(home, &dsa_core::Options::default())?);
         let mut unfinished = Unfinished { home, area: Some(area) };
         let area = unfinished.area();
         let heap = thread::heap(home, area).map_err(|e| *e)?;
@@ -140,7 +141,7 @@ impl Names {
     /// `None` if the area is gone: its builder died before it was pinned.
     fn attach(home: &Attachment, handle: u64) -> Result<Option<Self>, Error> {
         let Some(area) = RawArea::attach(home, handle)? else { return Ok(None) };
-        let mut unfinished = Unfinished { home, area: Some(Box::new(area)) };
+        let mut unfinished = Unfinished { home, area: Some(Stable::new(area)) };
         let area = unfinished.area();
         let pointer =
             DsaPointer::from_raw(home.namespace().root(ROOT_HEADER).load(Ordering::Acquire));
@@ -305,7 +306,7 @@ impl Seen {
 /// An area that is let go of unless it is kept.
 struct Unfinished<'h> {
     home: &'h Attachment,
-    area: Option<Box<RawArea>>,
+    area: Option<Stable<RawArea>>,
 }
 
 impl Unfinished<'_> {
@@ -313,7 +314,7 @@ impl Unfinished<'_> {
         self.area.as_deref().expect("kept at the end only")
     }
 
-    fn keep(&mut self) -> Box<RawArea> {
+    fn keep(&mut self) -> Stable<RawArea> {
         self.area.take().expect("kept once")
     }
 }

@@ -10,8 +10,8 @@
 //! alive; when the last is dropped the process leaves the namespace.
 //!
 //! **Borrowed from itself.** The namespace borrows from the backend and from its local tables, and
-//! the registry's area and table from the namespace. All of them are boxed, so that they stay where
-//! they are, are handed out with the lifetime of `&self` only, and are dropped in the
+//! the registry's area and table from the namespace. All of them are on the heap ([`Stable`]),
+//! so that they stay where they are, are handed out with the lifetime of `&self` only, and are dropped in the
 //! opposite order by `Drop`.
 //!
 //! **Fork.** A forked child finds the birthmark wiped: every call through an old handle is
@@ -45,6 +45,7 @@ use crate::platform::{Backend, Link};
 use crate::reaper::{MakeWatch, Watch};
 use crate::registry::{Registry, Shared};
 use crate::segment::SegmentObject;
+use crate::stable::Stable;
 use crate::thread;
 
 /// How a namespace is to be opened.
@@ -174,55 +175,15 @@ fn out_of_memory() -> ProviderFailure {
     ProviderFailure::new(ErrorKind::NoMemory, "mmap")
 }
 
-/// The same value, for as long as the program says.
-///
-/// # Safety
-///
-/// The value must stay where it is, and alive, as long as the result is used.
-unsafe fn forever<T: ?Sized>(value: &T) -> &'static T {
-    // SAFETY: the caller's promise.
-    unsafe { &*std::ptr::from_ref(value) }
-}
-
-/// A namespace's records of segments, boxed. A pointer to them, since they are lent out.
-struct Records(NonNull<[LocalSegment]>);
-
-// SAFETY: owns the records, which are `Send` and `Sync`.
-unsafe impl Send for Records {}
-// SAFETY: as above.
-unsafe impl Sync for Records {}
-
-impl Records {
-    fn new(count: u32) -> Self {
-        let records: Box<[_]> = (0..count).map(|_| LocalSegment::new()).collect();
-        Self(NonNull::from(Box::leak(records)))
-    }
-
-    /// # Safety
-    ///
-    /// Once, and not to be used any more when this is dropped.
-    unsafe fn lend(&self) -> &'static mut [LocalSegment] {
-        let mut records = self.0;
-        // SAFETY: owned, and the caller promises that nobody else uses them, and for how long.
-        unsafe { records.as_mut() }
-    }
-}
-
-impl Drop for Records {
-    fn drop(&mut self) {
-        // SAFETY: of a box, by `new`; lent to nobody any more.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
-}
-
 /// A namespace opened by this process, and what it borrows from.
 struct Parts {
     /// Borrows from `local` and `base`.
-    namespace: ManuallyDrop<Box<Namespace<'static>>>,
+    namespace: ManuallyDrop<Stable<Namespace<'static>>>,
     /// Borrows from `base` and `records`.
-    local: ManuallyDrop<Box<ProcessLocal<'static>>>,
-    records: ManuallyDrop<Records>,
-    base: ManuallyDrop<Box<Base>>,
+    local: ManuallyDrop<Stable<ProcessLocal<'static>>>,
+    /// Lent to `local`.
+    records: ManuallyDrop<Stable<[LocalSegment]>>,
+    base: ManuallyDrop<Stable<Base>>,
 }
 
 impl Parts {
@@ -230,21 +191,20 @@ impl Parts {
         let Way { name, place, link, .. } = way;
         let fail = |e| error_of(&name, &place, e);
         let token = Token::new().ok_or_else(|| fail(out_of_memory().into()))?;
-        let base = Box::new(Base { link, token });
+        let base = Stable::new(Base { link, token });
+        // SAFETY: kept beside the namespace, and dropped after it; as all that follows.
+        let borrowed = unsafe { base.forever() };
         let mut count = config.max_segments;
         loop {
-            let records = Records::new(count);
-            // SAFETY: boxed, and dropped after the namespace.
-            let word = unsafe { forever(base.token.word()) };
+            let records: Box<[LocalSegment]> = (0..count).map(|_| LocalSegment::new()).collect();
+            let (records, word) = (Stable::from(records), borrowed.token.word());
             // SAFETY: as above; lent to this alone.
-            let local = Box::new(ProcessLocal::new(word, unsafe { records.lend() }));
+            let local = Stable::new(ProcessLocal::new(word, unsafe { records.lend() }));
             // SAFETY: as above.
-            let link = unsafe { forever(&*base.link) };
-            // SAFETY: as above.
-            match link.open(config, unsafe { forever(&*local) }) {
+            match borrowed.link.open(config, unsafe { local.forever() }) {
                 Ok((namespace, _)) => {
                     return Ok(Self {
-                        namespace: ManuallyDrop::new(Box::new(namespace)),
+                        namespace: ManuallyDrop::new(Stable::new(namespace)),
                         local: ManuallyDrop::new(local),
                         records: ManuallyDrop::new(records),
                         base: ManuallyDrop::new(base),
@@ -268,7 +228,7 @@ impl Parts {
         // SAFETY: taken here only.
         let namespace = unsafe { ManuallyDrop::take(&mut self.namespace) };
         // What can't be left is cleaned by the next one to open the namespace.
-        let _ = self.base.link.leave(*namespace);
+        let _ = self.base.link.leave(namespace.into_inner());
         // SAFETY: dropped here only, after what borrows from it.
         unsafe { ManuallyDrop::drop(&mut self.local) };
         // SAFETY: as above.
@@ -358,8 +318,8 @@ impl Attachment {
 
     /// For things that are kept beside an `Arc` of this, and dropped before it.
     pub(crate) fn namespace_static(&self) -> &'static Namespace<'static> {
-        // SAFETY: boxed; callers keep the attachment alive as long as they use it, as said above.
-        unsafe { forever(&**self.parts.namespace) }
+        // SAFETY: callers keep the attachment alive as long as they use it, as said above.
+        unsafe { self.parts.namespace.forever() }
     }
 
     /// False in a forked child.

@@ -38,6 +38,7 @@ use crate::area::RawArea;
 use crate::error::Error;
 use crate::fork::Local;
 use crate::process::Attachment;
+use crate::stable::Stable;
 
 /// A thread's participant in one namespace.
 struct Member {
@@ -47,7 +48,7 @@ struct Member {
     /// Refers to `local` and to the namespace of `home`; used only while both are there.
     participant: Participant<'static>,
     /// By index of the area.
-    heaps: RefCell<Vec<Option<Box<AreaHeap>>>>,
+    heaps: RefCell<Vec<Option<Stable<AreaHeap>>>>,
     local: Local,
 }
 
@@ -58,7 +59,7 @@ struct AreaHeap {
     /// Borrows from `_hints`, the member's participant, and the area; used only while that is
     /// attached.
     heap: Heap<'static, RwLock>,
-    _hints: Box<HeapLocal>,
+    _hints: Stable<HeapLocal>,
 }
 
 thread_local! {
@@ -96,11 +97,11 @@ pub(crate) struct Keep {
 
 /// Keeps the calling thread's participant in `home` in memory, also beyond the thread's end.
 pub(crate) fn keep(home: &Attachment) -> Result<Keep, Error> {
-    let member: *const Member = member(home)?;
-    // SAFETY: the list's members are in an `Rc`; a count more, for what is returned.
-    unsafe { Rc::increment_strong_count(member) };
-    // SAFETY: takes over the count.
-    Ok(Keep { _member: unsafe { Rc::from_raw(member) } })
+    // A `&Member` leads to the member alone, not to the counts beside it: the list has the `Rc`.
+    let number = member(home)?.number;
+    let find = |members: &Members| members.0.iter().find(|m| m.number == number).map(Rc::clone);
+    let found = MEMBERS.try_with(|members| find(&members.borrow())).ok().flatten();
+    found.map(|member| Keep { _member: member }).ok_or(Error::ThreadEnding)
 }
 
 /// The calling thread's participant in `home`.
@@ -225,13 +226,13 @@ impl Member {
         home: &'a Attachment,
         area: &'a RawArea,
     ) -> Result<&'a Heap<'static, RwLock>, Error> {
-        let hints = Box::<HeapLocal>::default();
-        // SAFETY: boxed, and dropped after the heap.
-        let local = unsafe { &*std::ptr::from_ref(&*hints) };
+        let hints = Stable::from(Box::<HeapLocal>::default());
+        // SAFETY: kept beside the heap, and dropped after it.
+        let local = unsafe { hints.forever() };
         // SAFETY: part of a counted member, which is dropped after its heaps.
         let participant = unsafe { &*std::ptr::from_ref(&self.participant) };
         let heap = area.core_static().heap(participant, local).map_err(|e| home.area_error(e))?;
-        let added = Box::new(AreaHeap { serial: area.serial(), heap, _hints: hints });
+        let added = Stable::new(AreaHeap { serial: area.serial(), heap, _hints: hints });
         let heap = std::ptr::from_ref(&added.heap);
         let mut heaps = self.heaps.borrow_mut();
         forget_recent();
