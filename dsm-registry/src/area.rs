@@ -34,6 +34,7 @@ use crate::plain::{Object, Snapshot};
 use crate::process::Attachment;
 use crate::stable::Stable;
 use crate::thread;
+use crate::used::{Asked, Used};
 
 type CoreArea = dsa_core::Area<'static, RwLock>;
 
@@ -118,18 +119,28 @@ impl RawArea {
 /// An area that this process has attached; detached when the last handle is dropped.
 pub(crate) struct AreaObject {
     raw: RawArea,
+    used: Used,
     home: Arc<Attachment>,
 }
 
 impl AreaObject {
     pub(crate) fn create(home: &Arc<Attachment>, options: &AreaOptions) -> Result<Self, Error> {
         let raw = RawArea::create(home, &options.to_core())?;
-        Ok(Self { raw, home: Arc::clone(home) })
+        Ok(Self::new(raw, home))
     }
 
     pub(crate) fn attach(home: &Arc<Attachment>, handle: u64) -> Result<Option<Self>, Error> {
         let raw = RawArea::attach(home, handle)?;
-        Ok(raw.map(|raw| Self { raw, home: Arc::clone(home) }))
+        Ok(raw.map(|raw| Self::new(raw, home)))
+    }
+
+    fn new(raw: RawArea, home: &Arc<Attachment>) -> Self {
+        Self { raw, used: Used::default(), home: Arc::clone(home) }
+    }
+
+    /// Uses it as what its name is asked for as; see [`Used::use_as`].
+    pub(crate) fn use_as(&self, name: &str, asked: &Asked) -> Result<(), Error> {
+        self.used.use_as(&self.home, name, asked)
     }
 
     #[inline]

@@ -73,21 +73,33 @@ impl fmt::Display for Description {
     }
 }
 
-/// A name that means one thing to this process and another to the one that created it.
+/// A name that means one thing to this call and another to whoever created it, or to the rest of
+/// this process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Mismatch {
     /// The name.
     pub name: String,
-    /// What it was created as.
+    /// What it was created as; with `in_this_process`, what this process uses it as.
     pub there: Description,
-    /// What this process asked for.
+    /// What this call asked for.
     pub asked: Description,
+    /// Whether this process uses it already, as another Rust type with the same tags. The types'
+    /// names may be equal all the same.
+    pub in_this_process: bool,
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, there, asked } = self;
+        let Self { name, there, asked, in_this_process } = self;
+        if *in_this_process {
+            return write!(
+                f,
+                "{name:?} is used in this process as {there}; this call asks for {asked}, which \
+                 is another Rust type, though its tag is the same (a local type, say, or that of \
+                 another version of its crate); use one type throughout, or another name"
+            );
+        }
         write!(f, "{name:?} was created as {there}; this process asks for {asked}; ")?;
         f.write_str(if there.kind == asked.kind && there.value_size == asked.value_size {
             "use the same type in all programs, or give its tag in the options; or remove the \
@@ -209,7 +221,8 @@ pub enum Error {
     /// Shared memory is full.
     #[error("{0}")]
     OutOfMemory(Box<Shortage>),
-    /// A name's kind, size or type is not what was asked for.
+    /// A name's kind, size or type is not what was asked for, or this process uses it as another
+    /// type.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// The caller's initialiser returned an error. The name is free again: the next caller
@@ -377,6 +390,7 @@ mod tests {
             name: "hits".into(),
             there: description("app::Counter", 16, 0xabc),
             asked: description("u64", 8, 0xdef),
+            in_this_process: false,
         }));
         let text = error.to_string();
         for part in ["\"hits\"", "app::Counter (16 bytes", "u64 (8 bytes", "abc", "def"] {

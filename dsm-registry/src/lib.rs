@@ -78,13 +78,14 @@
 //!   this user only (mode 0600); [`Builder::mode`] widens that.
 //! - **Fork without exec.** The child must open the namespace anew; handles of its parent say
 //!   [`Error::Forked`]. But a reference into a segment that the child inherited keeps working,
-//!   unguarded by the child's own attachment; a fork while another thread is inside a call of this
+//!   unguarded by the child's own attachment, which knows nothing of its type; a fork while another thread is inside a call of this
 //!   crate leaves the child with locks of this process that nobody will ever release, as it does
 //!   with the allocator and everything else in a process; and a guard that both sides hold is
 //!   released by the parent alone.
 //! - **Another process that maps the same objects by other means**, or removes them.
-//! - **Type confusion by equal names.** Types are compared by name, size and alignment, not field
-//!   by field; see [`TypeTag`].
+//! - **Type confusion by equal names between processes.** Types of different processes are compared
+//!   by name, size and alignment, not field by field; see [`TypeTag`]. Within a process they are
+//!   compared as the compiler does.
 
 mod area;
 mod boxed;
@@ -114,6 +115,7 @@ mod table;
 mod tag;
 mod thread;
 mod turn;
+mod used;
 #[cfg(unix)]
 mod watch;
 

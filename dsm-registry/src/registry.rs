@@ -7,7 +7,8 @@
 //! is read anew once after that.
 //!
 //! The slow way is [`turn::take`]: then either the name is there, and its object is attached, or
-//! this thread initialises it.
+//! this thread initialises it. Either way the object is then used as the types that were asked for,
+//! and as no others in this process (module `used`).
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::process::Attachment;
 use crate::segment::{Bytes, Init, Segment, SegmentObject};
 use crate::table::{HashTable, TypedTable};
 use crate::turn::{self, Claim, Turn};
+use crate::used::Asked;
 
 /// A namespace, opened by this process. Cheap to clone; the last handle of the process, of this
 /// type or of anything looked up through it, leaves the namespace when it is dropped.
@@ -140,17 +142,18 @@ impl Registry {
         init: impl FnOnce(&mut Init<'_, T>) -> Result<(), BoxError>,
     ) -> Result<Segment<T>, Error> {
         let shape = Shape::new(Kind::Segment, TypeInfo::of::<T>(options.tag), TypeInfo::NONE);
-        let types = options.tag.is_none().then(TypeId::of::<Segment<T>>);
+        let asked = Asked::new::<Segment<T>, T, ()>(shape);
         let size = size_of::<T>().max(1);
         let create = |claim: Claim<'_>| {
-            self.create_segment(name, claim, size, |segment| {
+            self.create_segment(name, &asked, claim, size, |segment| {
                 // SAFETY: a new segment, long enough, aligned to a page, zeroed, and seen by
                 // nobody else; T is `FromBytes`, so that zeros are a value.
                 let value = unsafe { segment.core().base().cast::<T>().as_mut() };
                 init(&mut Init::new(value))
             })
         };
-        let object = self.find(name, shape, types, create, |seen| self.attach_segment(seen))?;
+        let attach = |seen: &Seen| self.attach_segment(name, &asked, seen);
+        let object = self.find(name, &asked, options.tag.is_none(), create, attach)?;
         match object {
             Object::Segment(object) => Segment::new(object),
             _ => None,
@@ -171,14 +174,16 @@ impl Registry {
         init: impl FnOnce(&mut [u8]) -> Result<(), BoxError>,
     ) -> Result<Bytes, Error> {
         let shape = Shape::new(Kind::Bytes, TypeInfo::bytes(len as u64), TypeInfo::NONE);
+        let asked = Asked::new::<Bytes, (), ()>(shape);
         let create = |claim: Claim<'_>| {
-            self.create_segment(name, claim, len, |segment| {
+            self.create_segment(name, &asked, claim, len, |segment| {
                 let base = segment.core().base();
                 // SAFETY: a new segment of that length, zeroed, and seen by nobody else.
                 init(unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), len) })
             })
         };
-        let object = self.find(name, shape, None, create, |seen| self.attach_segment(seen))?;
+        let attach = |seen: &Seen| self.attach_segment(name, &asked, seen);
+        let object = self.find(name, &asked, false, create, attach)?;
         match object {
             Object::Segment(object) => Bytes::new(object, len),
             _ => None,
@@ -206,13 +211,14 @@ impl Registry {
     /// As there.
     pub fn area_with(&self, name: &str, options: AreaOptions) -> Result<Area, Error> {
         let shape = Shape::new(Kind::Area, TypeInfo::NONE, TypeInfo::NONE);
+        let asked = Asked::new::<Area, (), ()>(shape);
         let create = |claim: Claim<'_>| {
-            let object = self.create_area(&options)?;
+            let object = self.create_area(name, &asked, &options)?;
             self.publish(claim, object.handle(), 0)?;
             Ok(Object::Area(object))
         };
-        let attach = |seen: &Seen| Ok(self.attach_area(seen)?.map(Object::Area));
-        let object = self.find(name, shape, Some(TypeId::of::<Area>()), create, attach)?;
+        let attach = |seen: &Seen| Ok(self.attach_area(name, &asked, seen)?.map(Object::Area));
+        let object = self.find(name, &asked, true, create, attach)?;
         match object {
             Object::Area(object) => Ok(Area::new(object)),
             _ => Err(self.shared.home.damaged("an entry's kind")),
@@ -247,20 +253,21 @@ impl Registry {
     ) -> Result<HashTable<K, V>, Error> {
         let value = TypeInfo::of::<V>(options.value_tag);
         let shape = Shape::new(Kind::Hash, value, TypeInfo::of::<K>(options.key_tag));
-        let types = options.value_tag.is_none().then(TypeId::of::<HashTable<K, V>>);
+        let asked = Asked::new::<HashTable<K, V>, V, K>(shape);
         let create = |claim: Claim<'_>| {
-            let area = self.create_area(&options.area())?;
+            let area = self.create_area(name, &asked, &options.area())?;
             let table = TypedTable::<K, V>::create(Arc::clone(&area), &options)?;
             self.publish(claim, area.handle(), table.handle())?;
             Ok(Object::Table(Arc::new(table)))
         };
         let attach = |seen: &Seen| {
-            let Some(area) = self.attach_area(seen)? else { return Ok(None) };
-            // SAFETY: the entry names a table of this shape in its area, made by `create`.
+            let Some(area) = self.attach_area(name, &asked, seen)? else { return Ok(None) };
+            // SAFETY: the entry names a table of this shape in its area, made by `create`, which
+            // this process uses as one of these very types.
             let table = unsafe { TypedTable::<K, V>::attach(area, seen.table) }?;
             Ok(Some(Object::Table(Arc::new(table))))
         };
-        let object = self.find(name, shape, types, create, attach)?;
+        let object = self.find(name, &asked, options.value_tag.is_none(), create, attach)?;
         let table = match object {
             Object::Table(table) => table.downcast().ok(),
             _ => None,
@@ -283,13 +290,13 @@ impl Registry {
         fresh.then(|| cached.object.clone())
     }
 
-    /// The long way: finds the name in shared memory, or creates it.
+    /// The long way: finds the name in shared memory, or creates it. `by_type`: whether without a tag.
     #[cold]
     fn find(
         &self,
         name: &str,
-        shape: Shape,
-        types: Option<TypeId>,
+        asked: &Asked,
+        by_type: bool,
         create: impl FnOnce(Claim<'_>) -> Result<Object, Error>,
         attach: impl Fn(&Seen) -> Result<Option<Object>, Error>,
     ) -> Result<Object, Error> {
@@ -298,7 +305,7 @@ impl Registry {
         let mut missing = None;
         loop {
             let changes = home.header().changes.load(Ordering::Acquire);
-            let object = match turn::take(home, name, &key, &shape)? {
+            let object = match turn::take(home, name, &key, &asked.shape)? {
                 Turn::Mine(claim) => create(claim)?,
                 Turn::Ready(seen) => match attach(&seen)? {
                     Some(object) => object,
@@ -312,6 +319,7 @@ impl Registry {
                     }
                 },
             };
+            let types = by_type.then_some(asked.types);
             let cached = Cached { object: object.clone(), types, changes };
             let mut cache = self.shared.cache.write().unwrap_or_else(PoisonError::into_inner);
             let old = cache.insert(name.into(), cached);
@@ -321,7 +329,12 @@ impl Registry {
         }
     }
 
-    fn attach_segment(&self, seen: &Seen) -> Result<Option<Object>, Error> {
+    fn attach_segment(
+        &self,
+        name: &str,
+        asked: &Asked,
+        seen: &Seen,
+    ) -> Result<Option<Object>, Error> {
         let home = &self.shared.home;
         let Some(handle) = SegmentHandle::from_raw(seen.handle) else { return Ok(None) };
         let object = home.segments().get_or_attach(seen.handle, || {
@@ -329,23 +342,40 @@ impl Registry {
             let segment = segment.map_err(|e| home.error("a segment", e))?;
             Ok(segment.map(|segment| SegmentObject::new(segment, Arc::clone(home))))
         })?;
+        object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
         Ok(object.map(Object::Segment))
     }
 
-    fn attach_area(&self, seen: &Seen) -> Result<Option<Arc<AreaObject>>, Error> {
+    fn attach_area(
+        &self,
+        name: &str,
+        asked: &Asked,
+        seen: &Seen,
+    ) -> Result<Option<Arc<AreaObject>>, Error> {
         let home = &self.shared.home;
-        home.areas().get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle))
+        let object =
+            home.areas().get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle))?;
+        object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
+        Ok(object)
     }
 
-    fn create_area(&self, options: &AreaOptions) -> Result<Arc<AreaObject>, Error> {
+    fn create_area(
+        &self,
+        name: &str,
+        asked: &Asked,
+        options: &AreaOptions,
+    ) -> Result<Arc<AreaObject>, Error> {
         let home = &self.shared.home;
         let area = AreaObject::create(home, options)?;
-        Ok(home.areas().add(area.handle(), area))
+        let area = home.areas().add(area.handle(), area);
+        area.use_as(name, asked)?;
+        Ok(area)
     }
 
     fn create_segment(
         &self,
         name: &str,
+        asked: &Asked,
         claim: Claim<'_>,
         size: usize,
         init: impl FnOnce(&SegmentObject) -> Result<(), BoxError>,
@@ -366,6 +396,7 @@ impl Registry {
         }
         let handle = segment.handle().get();
         let object = home.segments().add(handle, SegmentObject::new(segment, Arc::clone(home)));
+        object.use_as(name, asked)?;
         init(&object).map_err(|source| Error::Initialiser { name: name.into(), source })?;
         self.publish(claim, object.handle(), 0)?;
         Ok(Object::Segment(object))

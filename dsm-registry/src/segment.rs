@@ -12,17 +12,24 @@ use dsm_core::segment::Segment as CoreSegment;
 use crate::error::{BoxError, Error};
 use crate::plain::Plain;
 use crate::process::Attachment;
+use crate::used::{Asked, Used};
 
 /// A segment that this process has attached; detached when the last handle is dropped.
 pub(crate) struct SegmentObject {
     /// Borrows from the namespace of `home`, and is dropped before it.
     segment: ManuallyDrop<CoreSegment<'static>>,
+    used: Used,
     home: Arc<Attachment>,
 }
 
 impl SegmentObject {
     pub(crate) fn new(segment: CoreSegment<'static>, home: Arc<Attachment>) -> Self {
-        Self { segment: ManuallyDrop::new(segment), home }
+        Self { segment: ManuallyDrop::new(segment), used: Used::default(), home }
+    }
+
+    /// Uses it as what its name is asked for as; see [`Used::use_as`].
+    pub(crate) fn use_as(&self, name: &str, asked: &Asked) -> Result<(), Error> {
+        self.used.use_as(&self.home, name, asked)
     }
 
     pub(crate) fn core(&self) -> &CoreSegment<'static> {

@@ -76,7 +76,8 @@ fn fit(home: &Attachment, name: &str, seen: Seen, asked: &Shape) -> Result<Seen,
     }
     match (seen.shape.describe(), asked.describe()) {
         (Some(there), Some(asked)) => {
-            Err(Error::Mismatch(Box::new(Mismatch { name: name.to_owned(), there, asked })))
+            let name = name.to_owned();
+            Err(Error::Mismatch(Box::new(Mismatch { name, there, asked, in_this_process: false })))
         }
         _ => Err(home.damaged("an entry of unknown kind")),
     }

@@ -12,6 +12,7 @@ mod process;
 mod reaper;
 mod support;
 mod things;
+mod types;
 mod wakes;
 
 #[test]
@@ -25,6 +26,7 @@ fn peer() {
         #[cfg(target_os = "linux")]
         reaper::ROLES,
         things::ROLES,
+        types::ROLES,
         wakes::ROLES,
     ]);
 }

@@ -48,13 +48,13 @@ fn a_tag_of_ones_own_counts_instead_of_the_types_name() {
     let v1 = SegmentOptions::new().tag(TypeTag::named("config", 1));
     let v2 = SegmentOptions::new().tag(TypeTag::named("config", 2));
     registry.segment_with::<u64>("x", v1, |_| Ok(())).unwrap();
-    registry.segment_with::<i64>("x", v1, |_| panic!("it is there")).unwrap();
+    registry.segment_with::<u64>("x", v1, |_| panic!("it is there")).unwrap();
     mismatch(registry.segment_with::<u64>("x", v2, |_| Ok(())).unwrap_err());
     mismatch(registry.segment::<u64>("x", |_| Ok(())).unwrap_err());
 
     let tags = HashOptions::new().tags(TypeTag::named("id", 1), TypeTag::named("count", 1));
     registry.hash_with::<u64, u64>("t", tags).unwrap();
-    registry.hash_with::<i64, i64>("t", tags).unwrap();
+    registry.hash_with::<u64, u64>("t", tags).unwrap();
     mismatch(registry.hash::<u64, u64>("t").unwrap_err());
     mismatch(registry.hash_with::<u32, u64>("t", tags).unwrap_err());
 }
