@@ -108,8 +108,8 @@ mod reaper;
 mod registry;
 mod scan;
 mod segment;
-#[cfg(any(unix, windows))]
 mod stable;
+#[cfg(any(unix, windows))]
 pub mod system;
 mod table;
 mod tag;

@@ -5,6 +5,8 @@
 //! one). Entries come in no particular order; those inserted meanwhile in partitions that are not
 //! reached yet are seen.
 
+use std::iter::FusedIterator;
+
 use crate::error::Error;
 use crate::plain::{Key, Plain, Snapshot};
 use crate::process::Attachment;
@@ -139,16 +141,33 @@ impl<K: Key, V: Plain> Drop for ScanEntry<'_, '_, K, V> {
 }
 
 /// Copies of all entries, in no particular order; see [`HashTable::iter`](crate::HashTable::iter).
-pub struct Iter<'t, K: Key, V: Plain>(pub(crate) Scan<'t, K, V>);
+///
+/// A poisoned entry is an [`Error::Poisoned`] in its place, after which the others follow. Any other
+/// error is the last item: what keeps the walk from going on would do so for ever.
+pub struct Iter<'t, K: Key, V: Plain> {
+    /// `None` after the end, or an error.
+    scan: Option<Scan<'t, K, V>>,
+}
+
+impl<'t, K: Key, V: Plain> Iter<'t, K, V> {
+    pub(crate) fn new(scan: Scan<'t, K, V>) -> Self {
+        Self { scan: Some(scan) }
+    }
+}
 
 impl<K: Key + Copy, V: Snapshot> Iterator for Iter<'_, K, V> {
     type Item = Result<(K, V), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.0.next() {
-            Ok(Some((key, value))) => Some(value.map(|value| (*key, *value))),
+        let last = match self.scan.as_mut()?.next() {
+            Ok(Some((key, value))) => return Some(value.map(|value| (*key, *value))),
             Ok(None) => None,
             Err(error) => Some(Err(error)),
-        }
+        };
+        // Gives the lock back, too.
+        self.scan = None;
+        last
     }
 }
+
+impl<K: Key + Copy, V: Snapshot> FusedIterator for Iter<'_, K, V> {}

@@ -275,7 +275,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         Ok(ScanMut::new(self.session()?, self.home(), keep))
     }
 
-    /// Copies of all entries, as [`scan`](Self::scan) meets them.
+    /// Copies of all entries, as [`scan`](Self::scan) meets them. A poisoned one is
+    /// [`Error::Poisoned`] in its place; any other error is the last item.
     ///
     /// # Errors
     ///
@@ -285,7 +286,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         K: Copy,
         V: Snapshot,
     {
-        Ok(Iter(self.scan()?))
+        Ok(Iter::new(self.scan()?))
     }
 
     /// Removes all entries and gives their memory back, but for a first small chunk a partition; each partition is locked in turn, so that

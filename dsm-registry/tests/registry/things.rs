@@ -285,6 +285,37 @@ fn entries_by_all_means() {
 }
 
 #[test]
+fn an_iterator_ends_after_an_error_that_lasts() {
+    let space = Space::new("fuse");
+    let registry = space.open();
+    let table = registry.hash::<u64, u64>("table").unwrap();
+    for key in 0..100 {
+        table.insert(&key, key).unwrap();
+    }
+    // Beside a guard of one's own the walk can't go on, however often one asks.
+    let guard = table.find_mut(&1).unwrap().unwrap();
+    let mut iter = table.iter().unwrap();
+    let seen = iter.by_ref().take(1000).filter(Result::is_err).count();
+    assert_eq!((seen, iter.next().is_none()), (1, true));
+    assert!(table.iter().unwrap().flatten().take(1000).count() < 100);
+    drop(guard);
+    assert!(iter.next().is_none(), "it has ended");
+    // A poisoned entry is an error in its place, and the others follow.
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _guard = table.find_mut(&50).unwrap();
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    let (good, bad): (Vec<_>, Vec<_>) = table.iter().unwrap().partition(Result::is_ok);
+    assert_eq!((good.len(), bad.len()), (99, 1));
+    assert!(matches!(bad[0], Err(Error::Poisoned)));
+    // An iterator that failed, or ended, holds no lock.
+    let mut ended = table.iter().unwrap();
+    assert_eq!(ended.by_ref().count(), 100);
+    table.insert(&1, 1).unwrap();
+}
+
+#[test]
 fn waiting_for_a_lock_can_be_bounded() {
     let space = Space::new("bounded");
     let registry = space.open();
