@@ -1,18 +1,18 @@
 //! The allocator: any sequence of calls by two processes, one of which is killed and replaced
 //! whenever the case says so, against a plain list of what is allocated.
 //!
-//! What must hold after each call: a pointer that was handed out is unlike all others, its object
-//! keeps the bytes that were put into it until it is freed, what is not allocated can't be freed,
-//! the area's own check finds nothing wrong, and it counts as many objects as the list. An object
-//! that its process had not published when it was killed is gone; all others stay.
+//! What must hold: a pointer that was handed out is unlike all others, its object keeps the bytes that
+//! were put into it until it is freed, what is not allocated can't be freed. An object that its process
+//! had not published when it was killed is gone; all others stay. The area's own check finds nothing
+//! wrong, and counts as many objects as the list: it looks at everything, so that it is made after
+//! some calls and not after each.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use arbitrary::{Arbitrary, Unstructured};
-use dsa_core::{
-    Area, AreaLocal, AtomicDsaPointer, DsaPointer, Error, Flags, Heap, HeapLocal, Options,
-};
+use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Error, Flags, Heap, Options};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
@@ -20,10 +20,14 @@ use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::{Participant, ParticipantLocal};
 use sim::{HeapMachine, HeapProcess};
 
+use crate::tables::{hints, with_tables};
+
 /// Places in the area into which objects are published.
 const ROOTS: usize = 8;
 /// Steps of a case at most.
 const STEPS: usize = 400;
+/// Steps after which all is checked.
+const CHECKED: usize = 8;
 
 /// One call. `by` says which process makes it.
 #[derive(Arbitrary, Debug)]
@@ -109,15 +113,20 @@ fn config() -> NamespaceConfig {
     NamespaceConfig {
         max_processes: 4,
         max_participants: 12,
-        max_segments: 64,
+        max_segments: 24,
         ..NamespaceConfig::default()
     }
 }
 
 /// Runs one case.
 pub fn run(bytes: &[u8]) {
+    with_tables(|tables| run_in(tables, bytes));
+}
+
+fn run_in(tables: &[AreaLocal; 2], bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
     let machine = HeapMachine::new();
+    machine.set_most_segments(config().max_segments as usize);
     machine.set_capacity(Some(6 << 20));
     machine.fill_new(0xaa);
     let process = machine.process();
@@ -128,18 +137,26 @@ pub fn run(bytes: &[u8]) {
     namespace.register(&thread).expect("there is a slot");
     {
         let participant = namespace.participant(&thread);
-        let table = Box::new(AreaLocal::new());
         let area: Area<'_, RwLock> =
-            Area::create(&namespace, &Options::default(), &table).expect("there is room");
-        let hints = Box::new(HeapLocal::new());
+            Area::create(&namespace, &Options::default(), &tables[0]).expect("there is room");
+        let hints = hints();
         let heap = area.heap(&participant, &hints).expect("the thread is registered");
-        let home = heap.allocate_extended(ROOTS * 8, Flags::ZERO).expect("there is room");
+        // In pages of its own: of a slab for it alone, each place would be looked at in each check.
+        let home = heap.allocate_extended(10_000, Flags::ZERO).expect("there is room");
         let survivor = Side { area: &area, heap: &heap, participant: &participant };
         let mut model = Model::default();
         let mut steps = 0;
         while steps < STEPS && !input.is_empty() {
             let handle = area.handle().expect("not in place");
-            session(&machine, handle, home, &survivor, &mut model, &mut input, &mut steps);
+            session(
+                &machine,
+                (&tables[1], handle),
+                home,
+                &survivor,
+                &mut model,
+                &mut input,
+                &mut steps,
+            );
             let _ = namespace.reap();
             machine.fail_allocation(u32::MAX, ErrorKind::NoSpace);
             heap.maintain().expect("nothing keeps the survivor from adopting");
@@ -170,7 +187,7 @@ pub fn run(bytes: &[u8]) {
 /// The life of a second process, until it is killed, leaves, or the case ends.
 fn session(
     machine: &HeapMachine,
-    handle: SegmentHandle,
+    (table, handle): (&AreaLocal, SegmentHandle),
     home: DsaPointer,
     survivor: &Side<'_>,
     model: &mut Model,
@@ -185,10 +202,9 @@ fn session(
     namespace.register(&thread).expect("there is a slot");
     let killed = {
         let participant = namespace.participant(&thread);
-        let table = Box::new(AreaLocal::new());
         let area: Area<'_, RwLock> =
-            Area::attach(&namespace, handle, &table).expect("the survivor has it");
-        let hints = Box::new(HeapLocal::new());
+            Area::attach(&namespace, handle, table).expect("the survivor has it");
+        let hints = hints();
         let heap = area.heap(&participant, &hints).expect("the thread is registered");
         let second = Side { area: &area, heap: &heap, participant: &participant };
         let killed = loop {
@@ -197,7 +213,12 @@ fn session(
             match step {
                 Step::Kill => break true,
                 Step::Leave => break false,
-                step => take(&step, machine, home, [survivor, &second], model),
+                step => {
+                    take(&step, machine, home, [survivor, &second], model);
+                    if steps.is_multiple_of(CHECKED) {
+                        second.verify(model);
+                    }
+                }
             }
             if *steps >= STEPS || input.is_empty() {
                 break false;
@@ -235,8 +256,8 @@ fn take(
             assert_eq!(pointer.offset() % align as u64, 0);
             if zero {
                 let mut bytes = vec![1; size.bytes()];
-                side(!by).copy_out(pointer, &mut bytes);
-                assert!(bytes.iter().all(|byte| *byte == 0));
+                side(!by).copy_out(pointer, 0, &mut bytes);
+                assert!(bytes == vec![0; size.bytes()]);
             }
             side(by).fill(model, pointer, size.bytes());
         }
@@ -307,7 +328,6 @@ fn take(
         Step::Refuse { after } => machine.fail_allocation(u32::from(after), ErrorKind::NoSpace),
         Step::Kill | Step::Leave => {}
     }
-    sides[1].verify(model);
 }
 
 /// The pointer, unless memory or segments ran out; every other error is wrong.
@@ -330,32 +350,53 @@ impl<'s> Side<'s> {
         unsafe { at.cast::<AtomicDsaPointer>().as_ref() }
     }
 
-    /// The bytes that an object is expected to hold.
-    fn pattern(raw: u64, bytes: usize) -> Vec<u8> {
-        let word = raw.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-        (0..bytes).map(|index| word[index % 8]).collect()
+    /// Which parts of an object of that length have a pattern: all of a short one; of a long one, in
+    /// which time would go mostly by copying, its ends and what may be others' starts.
+    fn parts(bytes: usize) -> impl Iterator<Item = Range<usize>> {
+        const PAGE: usize = 4096;
+        let whole = if bytes <= 4 * PAGE { bytes } else { PAGE };
+        let inner = (PAGE..bytes.saturating_sub(PAGE)).step_by(PAGE).map(|at| at..at + 64);
+        let inner = inner.take_while(move |_| whole < bytes);
+        // At a multiple of the pattern's period, for it may overlap the part before.
+        let last = (bytes.saturating_sub(PAGE) / 8 * 8).max(whole);
+        std::iter::once(0..whole).chain(inner).chain(std::iter::once(last..bytes))
     }
 
-    fn copy_out(&self, pointer: DsaPointer, to: &mut [u8]) {
+    /// The bytes that a part of an object is expected to hold.
+    fn pattern(raw: u64, bytes: usize) -> Vec<u8> {
+        let word = raw.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        let mut pattern = Vec::with_capacity(bytes.max(8));
+        pattern.extend(word);
+        while pattern.len() < bytes {
+            pattern.extend_from_within(..pattern.len().min(bytes - pattern.len()));
+        }
+        pattern.truncate(bytes);
+        pattern
+    }
+
+    fn copy_out(&self, pointer: DsaPointer, offset: usize, to: &mut [u8]) {
         // SAFETY: the sides use objects through checked copies only.
-        unsafe { self.area.copy_out(pointer, 0, to) }.expect("it is allocated and that long");
+        unsafe { self.area.copy_out(pointer, offset, to) }.expect("it is allocated and that long");
     }
 
     /// Enters a new object and fills it.
     fn fill(&self, model: &mut Model, pointer: DsaPointer, bytes: usize) {
         let raw = pointer.raw();
         assert!(self.area.size_of_object(pointer).expect("it is allocated") >= bytes as u64);
-        // SAFETY: the sides use objects through checked copies only.
-        unsafe { self.area.copy_in(pointer, 0, &Self::pattern(raw, bytes)) }
-            .expect("it is that long");
+        for part in Self::parts(bytes) {
+            let pattern = Self::pattern(raw, part.len());
+            // SAFETY: the sides use objects through checked copies only.
+            unsafe { self.area.copy_in(pointer, part.start, &pattern) }.expect("it is that long");
+        }
         assert!(model.objects.insert(raw, bytes).is_none(), "handed out twice: {raw:x}");
     }
 
     fn look(&self, model: &Model, raw: u64) {
-        let bytes = model.objects[&raw];
-        let mut found = vec![0; bytes];
-        self.copy_out(DsaPointer::from_raw(raw), &mut found);
-        assert!(found == Self::pattern(raw, bytes), "the object at {raw:x} was changed");
+        for part in Self::parts(model.objects[&raw]) {
+            let mut found = vec![0; part.len()];
+            self.copy_out(DsaPointer::from_raw(raw), part.start, &mut found);
+            assert!(found == Self::pattern(raw, part.len()), "the object at {raw:x} was changed");
+        }
     }
 
     fn free(&self, model: &mut Model, raw: u64) {

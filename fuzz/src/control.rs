@@ -5,6 +5,9 @@
 //! The first byte of a case says how the bytes come about: the rest alone, or a real control
 //! segment, of a namespace whose processes live or died, with pieces overwritten. The machine is
 //! simulated, so that the address sanitizer sees each access beyond an object.
+//!
+//! Where processes live (`live`), they have segments mapped, and a peer died with locks in them: what
+//! the sweep reads of these from damaged bytes meets mappings that are as they were.
 
 use std::time::Duration;
 
@@ -15,6 +18,10 @@ use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
 use sim::{HeapMachine, HeapProcess};
+
+use crate::damage::{Patch, Target};
+
+mod live;
 
 /// Longest object made of arbitrary bytes.
 const LONGEST: usize = 1 << 16;
@@ -28,34 +35,23 @@ enum Source {
     Abandoned,
     /// A real one, persistent, whose processes have all died.
     Persistent,
-    /// A real one with a living process in it.
+    /// A real one in which processes live, and are at work.
     Inhabited,
     /// A real one, cut off.
     Cut(u16),
 }
 
-/// A piece of a control segment to be overwritten. Structures are made of words, and most of what
-/// is interesting is a small number in one of them.
-#[derive(Arbitrary, Debug)]
-enum Patch {
-    /// Bits of one word flipped.
-    Flip { word: u16, bits: u64 },
-    /// One word replaced by a small number.
-    Small { word: u16, value: u8 },
-    /// One word replaced by another of the segment.
-    Copy { from: u16, to: u16 },
-    /// Half a word replaced.
-    Half { half: u16, value: u32 },
-}
+/// Segments of a namespace.
+const SEGMENTS: u32 = 6;
 
 fn config(persistent: bool) -> NamespaceConfig {
     NamespaceConfig {
         max_processes: 3,
         max_participants: 8,
-        max_segments: 6,
-        main_region: 16 << 10,
+        max_segments: SEGMENTS,
+        main_region: 8 << 10,
         persistent,
-        patience: Duration::from_millis(20),
+        patience: Duration::from_millis(1),
     }
 }
 
@@ -65,6 +61,7 @@ pub fn run(bytes: &[u8]) {
     let Ok(source) = Source::arbitrary(&mut input) else { return };
     let machine = HeapMachine::new();
     machine.set_capacity(Some(1 << 20));
+    machine.set_most_segments(2 * SEGMENTS as usize);
     match source {
         Source::Raw => {
             let rest = input.take_rest();
@@ -73,13 +70,7 @@ pub fn run(bytes: &[u8]) {
         }
         Source::Abandoned => inhabit(&machine, false, |_| machine.kill_all()),
         Source::Persistent => inhabit(&machine, true, |_| machine.kill_all()),
-        // The owner of the process slot must exist while others look at it.
-        Source::Inhabited => {
-            return inhabit(&machine, false, |_| {
-                damage(&machine, &mut input);
-                visit(&machine);
-            });
-        }
+        Source::Inhabited => return live::run(&machine, &mut input),
         Source::Cut(length) => inhabit(&machine, false, |_| {
             machine.kill_all();
             let whole = copy_of_control(&machine);
@@ -91,7 +82,8 @@ pub fn run(bytes: &[u8]) {
     visit(&machine);
 }
 
-/// Makes a namespace with a bit of everything in it, and does `then` while its process exists.
+/// Makes a namespace with a bit of everything in it, and does `then` before its process goes. All
+/// memory is reserved: a damaged control segment can't say which is.
 fn inhabit(machine: &HeapMachine, persistent: bool, then: impl FnOnce(&HeapProcess)) {
     let process = machine.process();
     let local = process.local();
@@ -102,7 +94,7 @@ fn inhabit(machine: &HeapMachine, persistent: bool, then: impl FnOnce(&HeapProce
     };
     let thread = ParticipantLocal::new();
     namespace.register(&thread).expect("there is a participant slot");
-    let kept = namespace.create_object(9000, 4096).expect("there is room");
+    let kept = namespace.create_object(9000, 9000).expect("there is room");
     namespace.pin_segment(kept.handle()).expect("it is not pinned");
     let inner = namespace.create_segment(5000, 5000).expect("the main region has room");
     let child = namespace.create_object(100, 100).expect("there is room");
@@ -118,44 +110,34 @@ fn copy_of_control(machine: &HeapMachine) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(base.as_ptr(), length) }.to_vec()
 }
 
-/// Overwrites pieces of the control object.
+/// Overwrites pieces of the control object, whose processes are dead.
 fn damage(machine: &HeapMachine, input: &mut Unstructured<'_>) {
-    let Some((base, length)) = machine.control_bytes() else { return };
-    // The main region has no structure: patches fall on what lies before it.
-    let words = (length / 8).min(1024);
-    if words == 0 {
-        return;
-    }
-    // SAFETY: the object has that many bytes at a page boundary, and no other thread runs.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>().as_ptr(), words) };
+    let Some(target) = Target::new(machine, false) else { return };
     while !input.is_empty() {
         let Ok(patch) = Patch::arbitrary(input) else { return };
-        let place = |word: u16| usize::from(word) % words;
-        match patch {
-            Patch::Flip { word, bits } => bytes[place(word)] ^= bits,
-            Patch::Small { word, value } => bytes[place(word)] = u64::from(value),
-            Patch::Copy { from, to } => bytes[place(to)] = bytes[place(from)],
-            Patch::Half { half, value } => {
-                let (word, shift) = (place(half >> 1), 32 * u32::from(half & 1));
-                bytes[word] = bytes[word] & !(0xffff_ffff << shift) | u64::from(value) << shift;
-            }
-        }
+        target.apply(patch);
     }
 }
 
 /// Opens the namespace twice over and uses it: errors are fine.
 fn visit(machine: &HeapMachine) {
-    for persistent in [false, true] {
-        let process = machine.process();
-        look(&process);
-        let local = process.local();
-        let opened = Namespace::open(&process, process.platform(), &config(persistent), &local);
-        match opened {
-            Ok((namespace, _)) => use_it(&process, namespace),
-            Err(error) => assert!(!error.to_string().is_empty()),
+    visit_once(machine, false);
+    visit_once(machine, true);
+}
+
+fn visit_once(machine: &HeapMachine, persistent: bool) {
+    let process = machine.process();
+    look(&process);
+    let local = process.local();
+    let opened = Namespace::open(&process, process.platform(), &config(persistent), &local);
+    match opened {
+        Ok((namespace, _)) => {
+            use_it(&process, &namespace);
+            let _ = namespace.leave(&process);
         }
-        process.kill();
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
+    process.kill();
 }
 
 /// Looks at the control object as tools do, which take part in nothing.
@@ -177,14 +159,15 @@ fn look(process: &HeapProcess) {
     unsafe { process.unmap(mapping) };
 }
 
-fn use_it(process: &HeapProcess, namespace: Namespace<'_>) {
+/// One of each call.
+fn use_it(process: &HeapProcess, namespace: &Namespace<'_>) {
     let thread = ParticipantLocal::new();
     let registered = namespace.register(&thread);
     if let Ok(id) = registered {
         assert_eq!(namespace.participant(&thread).id(), Some(id));
     }
     let _ = namespace.reap();
-    for (size, own_object) in [(3000, false), (6000, true), (20_000, false)] {
+    for (size, own_object) in [(3000, false), (6000, true), (9000, false)] {
         let made = if own_object {
             namespace.create_object(size, size)
         } else {
@@ -217,5 +200,4 @@ fn use_it(process: &HeapProcess, namespace: Namespace<'_>) {
     if registered.is_ok() {
         namespace.unregister(&thread);
     }
-    let _ = namespace.leave(process);
 }

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use arbitrary::{Arbitrary, Unstructured};
-use dsa_core::{Area, AreaLocal, HeapLocal, Options};
+use dsa_core::{Area, AreaLocal, Options};
 use dshash_core::{Error, MAX_SEGMENT_SIZE, Params, Session, Table, TableHandle};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
@@ -18,6 +18,8 @@ use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
 use dsm_core::participant::ParticipantLocal;
 use sim::HeapMachine;
+
+use crate::tables::{hints, with_tables};
 
 type Value = [u64; 3];
 type Store<'s> = &'s Area<'s, RwLock>;
@@ -67,16 +69,21 @@ fn config() -> NamespaceConfig {
     NamespaceConfig {
         max_processes: 4,
         max_participants: 12,
-        max_segments: 64,
+        max_segments: 24,
         ..NamespaceConfig::default()
     }
 }
 
 /// Runs one case.
 pub fn run(bytes: &[u8]) {
+    with_tables(|tables| run_in(tables, bytes));
+}
+
+fn run_in(tables: &[AreaLocal; 2], bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
     let Ok(partitions) = u8::arbitrary(&mut input) else { return };
     let machine = HeapMachine::new();
+    machine.set_most_segments(config().max_segments as usize);
     machine.set_capacity(Some(4 << 20));
     machine.fill_new(0xaa);
     let process = machine.process();
@@ -87,11 +94,10 @@ pub fn run(bytes: &[u8]) {
     namespace.register(&thread).expect("there is a slot");
     {
         let participant = namespace.participant(&thread);
-        let places = Box::new(AreaLocal::new());
         let options = Options { maximum: MAX_SEGMENT_SIZE, ..Options::default() };
         let area: Area<'_, RwLock> =
-            Area::create(&namespace, &options, &places).expect("there is room");
-        let hints = Box::new(HeapLocal::new());
+            Area::create(&namespace, &options, &tables[0]).expect("there is room");
+        let hints = hints();
         let heap = area.heap(&participant, &hints).expect("the thread is registered");
         let params = Params { partitions: 1 << (partitions % 4), ..Params::default() };
         let table: Table<u64, Value, Store<'_>> =
@@ -101,7 +107,15 @@ pub fn run(bytes: &[u8]) {
         let mut model = Model::default();
         let mut steps = 0;
         while steps < STEPS && !input.is_empty() {
-            session(&machine, handle, &params, survivor, &mut model, &mut input, &mut steps);
+            session(
+                &machine,
+                (&tables[1], handle),
+                &params,
+                survivor,
+                &mut model,
+                &mut input,
+                &mut steps,
+            );
             machine.fail_allocation(u32::MAX, ErrorKind::NoSpace);
             let _ = namespace.reap();
             verify(survivor, &model);
@@ -121,7 +135,7 @@ pub fn run(bytes: &[u8]) {
 /// The life of a second process, until it is killed, leaves, or the case ends.
 fn session(
     machine: &HeapMachine,
-    (area, table): (SegmentHandle, TableHandle),
+    (places, (area, table)): (&AreaLocal, (SegmentHandle, TableHandle)),
     params: &Params,
     survivor: Use<'_>,
     model: &mut Model,
@@ -140,10 +154,9 @@ fn session(
     };
     let killed = {
         let participant = namespace.participant(&thread);
-        let places = Box::new(AreaLocal::new());
         let area: Area<'_, RwLock> =
-            Area::attach(&namespace, area, &places).expect("the survivor has it");
-        let hints = Box::new(HeapLocal::new());
+            Area::attach(&namespace, area, places).expect("the survivor has it");
+        let hints = hints();
         let heap = area.heap(&participant, &hints).expect("the thread is registered");
         // SAFETY: the table's own handle, for the same types; it is destroyed after this.
         let table: Table<u64, Value, Store<'_>> =
