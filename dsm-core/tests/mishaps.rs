@@ -52,8 +52,10 @@ fn a_length_of_the_control_lock_that_is_damaged_later_leads_nowhere() {
     let local = process.local();
     let (namespace, _) = Namespace::open(&process, process.platform(), &config(), &local).unwrap();
     let (base, _) = machine.control_bytes().unwrap();
-    // SAFETY: as above.
-    let shape = unsafe { base.add(320 + 12).cast::<AtomicU32>().as_ref() };
+    // SAFETY: the control object is longer than that.
+    let length = unsafe { base.add(320 + 12) };
+    // SAFETY: within the control object, which lives as long as the machine.
+    let shape = unsafe { length.cast::<AtomicU32>().as_ref() };
     let good = shape.load(Ordering::Relaxed);
     // What follows the lock has bits that nobody would ever take back as those of readers: the
     // process slots.
@@ -153,12 +155,16 @@ fn a_sweep_does_not_touch_what_a_lock_has_become() {
 /// The word of a segment's slot that says how long it is, at 16 bytes into it: see docs/LAYOUT.md.
 fn size_word(machine: &HeapMachine, handle: SegmentHandle) -> &AtomicU64 {
     let (base, length) = machine.control_bytes().unwrap();
-    // SAFETY: the header of a control object, in which this says where the segment slots are.
-    let segments_at = unsafe { base.add(88).cast::<u64>().read() } as usize;
+    // SAFETY: the header of a control object is longer than that.
+    let place = unsafe { base.add(88) };
+    // SAFETY: in the header this says where the segment slots are.
+    let segments_at = unsafe { place.cast::<u64>().read() } as usize;
     let at = segments_at + handle.slot() as usize * 128 + 16;
     assert!(at + 8 <= length);
-    // SAFETY: within the object, which stays as long as the machine has a namespace.
-    unsafe { base.add(at).cast::<AtomicU64>().as_ref() }
+    // SAFETY: within the object.
+    let word = unsafe { base.add(at) };
+    // SAFETY: the object stays as long as the machine has a namespace.
+    unsafe { word.cast::<AtomicU64>().as_ref() }
 }
 
 #[test]
@@ -174,7 +180,10 @@ fn a_sweep_stays_within_its_mapping_whatever_a_damaged_size_says() {
         let attached = theirs.attach_segment(segment.handle()).unwrap().unwrap();
         let thread = ParticipantLocal::new();
         theirs.register(&thread).unwrap();
-        theirs.participant(&thread).hold(attached.lock_address(offset), HeldMode::Shared).unwrap();
+        let dead = theirs.participant(&thread);
+        // SAFETY: it is killed before it acquires another lock.
+        let held = unsafe { dead.hold::<RwLock>(attached.lock_address(offset), HeldMode::Shared) };
+        let _index = held.unwrap().keep();
         size_word(&machine, segment.handle()).store(1 << 40, Ordering::Relaxed);
         victim.kill();
         // What lies behind looks like a lock that everybody holds shared.

@@ -23,7 +23,6 @@
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64 as LocalU64, Ordering as LocalOrdering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;

@@ -277,6 +277,8 @@ fn free_entry() -> &'static Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::FromRawFd;
+
     use super::*;
 
     fn open(path: &std::path::Path) -> OwnedFd {
