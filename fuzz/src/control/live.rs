@@ -102,7 +102,9 @@ fn die_with_locks(machine: &HeapMachine, segments: &[Segment<'_>]) {
         let alone = lock(&theirs, 1).exclusive(&participant, Patience::Try).expect("it is free");
         std::mem::forget(alone);
         let address: LockAddress = theirs.lock_address(2 * 64);
-        participant.hold(address, HeldMode::Shared).expect("there is room");
+        // SAFETY: it is killed before it acquires another lock.
+        let held = unsafe { participant.hold::<RwLock>(address, HeldMode::Shared) };
+        let _index = held.expect("there is room").keep();
         std::mem::forget(theirs);
     }
     victim.kill();
