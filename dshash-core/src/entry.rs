@@ -97,9 +97,10 @@ impl<'e, K: Key, V: Value, S: Store> VacantEntry<'e, K, V, S> {
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`].
+    /// [`Error::Memory`]; [`Error::Lock`] if this process has forked since, or was declared dead.
     #[inline]
     pub fn insert(self, value: V) -> Result<ExclusiveGuard<'e, K, V, S>, Error> {
+        self.locked.confirm()?;
         insert_vacant(self.locked, self.hash, self.key, value)
     }
 }

@@ -38,6 +38,8 @@ impl<'s, K: Key, V: Value, S: Store> ExclusiveGuard<'s, K, V, S> {
     /// # Errors
     ///
     /// [`Error::Corrupt`] or [`Error::Memory`] from tidying up; the entry is gone all the same.
+    /// [`Error::Lock`] if this process has forked since the guard was had, or was declared dead:
+    /// then nothing is changed.
     #[doc(alias = "dshash_delete_entry")]
     pub fn delete(self) -> Result<(), Error> {
         self.held.delete()

@@ -52,10 +52,13 @@ impl<'s, S: Store> Exclusive<'s, S> {
     }
 
     pub(crate) fn set_poison(&mut self, poisoned: bool) {
-        self.locked.set_poison(self.found.entry, poisoned);
+        if self.locked.confirm().is_ok() {
+            self.locked.set_poison(self.found.entry, poisoned);
+        }
     }
 
     pub(crate) fn delete(self) -> Result<(), Error> {
+        self.locked.confirm()?;
         let this = ManuallyDrop::new(self);
         // SAFETY: taken out once, for what it was in is not dropped.
         let locked = unsafe { core::ptr::read(&this.locked) };

@@ -263,10 +263,20 @@ impl<'s, S: Store> Locked<'s, S> {
         }
     }
 
-    /// Whether this process is the one that acquired.
+    /// Whether this process is the one that acquired, and was not declared dead since.
     #[inline(always)]
     fn is_owner(&self) -> bool {
-        self.token.owner() == self.participant.packed()
+        self.participant.owns(self.token)
+    }
+
+    /// Makes sure that the lock is still held, for who comes back to it after code of the user: that
+    /// may have forked, or have been too long about it for somebody who was declared dead.
+    #[inline]
+    pub(crate) fn confirm(&self) -> Result<(), LockError> {
+        if self.is_owner() {
+            return Ok(());
+        }
+        Err(self.participant.confirm().err().unwrap_or(LockError::NotRegistered))
     }
 
     /// The value of an entry may change from now on, until `end`.

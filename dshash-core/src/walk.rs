@@ -140,7 +140,10 @@ impl<'s, S: Store> Changing<'s, S> {
     pub(crate) fn next(&mut self) -> Result<Option<Current<'_, 's, S>>, Error> {
         while self.partition < self.core.shape.partitions {
             let locked = match self.locked.take() {
-                Some(locked) => locked,
+                Some(locked) => {
+                    locked.confirm()?;
+                    locked
+                }
                 None => self.core.exclusive(self.caller, self.partition)?,
             };
             let line = self.core.line(self.partition);
@@ -169,10 +172,13 @@ impl<S: Store> Current<'_, '_, S> {
     }
 
     pub(crate) fn set_poison(&mut self, poisoned: bool) {
-        self.locked.set_poison(self.found.entry, poisoned);
+        if self.locked.confirm().is_ok() {
+            self.locked.set_poison(self.found.entry, poisoned);
+        }
     }
 
     pub(crate) fn delete(self) -> Result<(), Error> {
+        self.locked.confirm()?;
         Ok(self.locked.delete_in_place(&self.found).map(drop)?)
     }
 }

@@ -15,7 +15,7 @@ use crate::env::{Environment, ProcessProof, ThreadProof};
 use crate::handle::{LockAddress, ObjectId, ParticipantId, SegmentHandle};
 use crate::lock::HeldMode;
 use crate::namespace::Error;
-use crate::participant::{MAX_HELD, Peers};
+use crate::participant::MAX_HELD;
 use crate::provider::Mapping;
 
 /// A process in a namespace.
@@ -161,7 +161,7 @@ impl<'a> Inspector<'a> {
                     tid: slot.tid.load(Relaxed),
                     start_time: slot.thread_start.load(Relaxed),
                 },
-                dead: control.is_dead(id),
+                dead: control.looks_dead(id),
                 waits_for: slot.waits_for.load(Relaxed),
                 held,
             })

@@ -16,6 +16,7 @@ extern crate std;
 struct Readme;
 
 mod control;
+pub mod deaths;
 pub mod detach;
 pub mod env;
 pub mod error;

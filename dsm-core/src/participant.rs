@@ -26,6 +26,9 @@
 //! acquired, a panic included, no entry stays that says *shared* where the lock has no mark. With
 //! such an entry the participant's next shared acquisition would only count.
 //!
+//! A participant that was declared dead while it lives learns of it by the death count: see
+//! [`deaths`](crate::deaths).
+//!
 //! # Whose local half
 //!
 //! A lock trusts its participant's identity: with another's, it would be taken from the living. So
@@ -39,10 +42,12 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use crate::deaths::DeathCount;
 use crate::env::Environment;
 use crate::handle::{LockAddress, ParticipantId};
 use crate::lock::kind::{ADDRESS, EXCLUSIVE, Hold};
-use crate::lock::{HeldMode, LockKind};
+use crate::lock::{HeldMode, LockError, LockKind, Token};
+use crate::planted::{Bug, planted};
 use crate::sync::{AtomicU64, Ordering};
 
 mod record;
@@ -122,6 +127,11 @@ pub struct ParticipantLocal {
     /// `ParticipantId::pack()` of the registration; 0 if there is none in this process.
     packed: Cell<u64>,
     slot: Cell<*const ParticipantSlot>,
+    /// The death count at which this participant was last seen to live. Not 0 only while it is
+    /// registered.
+    seen: Cell<u64>,
+    /// Whether it is unregistered because it was declared dead.
+    declared_dead: Cell<bool>,
     /// Bit i: `held[i]` is in use.
     used: Cell<u32>,
     /// How often more than once the lock in `held[i]` is held by this participant; 0 for entries
@@ -137,7 +147,7 @@ pub struct ParticipantLocal {
 struct Stranger(ParticipantLocal);
 
 // SAFETY: its cells are only ever read. `register` is never called on it, and whatever else stores
-// to a local half does so only if it is registered.
+// to a local half does so only if it is registered, or was once.
 unsafe impl Sync for Stranger {}
 
 static STRANGER: Stranger = Stranger(ParticipantLocal {
@@ -152,13 +162,16 @@ impl ParticipantLocal {
         Self {
             packed: Cell::new(0),
             slot: Cell::new(core::ptr::null()),
+            seen: Cell::new(0),
+            declared_dead: Cell::new(false),
             used: Cell::new(0),
             again: [const { Cell::new(0) }; MAX_HELD],
             home: Cell::new(core::ptr::null()),
         }
     }
 
-    /// Whether the participant is registered in this process (false in a fork child).
+    /// Whether the participant is registered in this process. False in a fork child, and once it
+    /// has found out that it was declared dead.
     #[inline]
     #[must_use]
     pub fn is_registered(&self) -> bool {
@@ -173,6 +186,18 @@ impl ParticipantLocal {
         }
         // SAFETY: `register` promised that the slot stays mapped while registered.
         Some(unsafe { &*self.slot.get() })
+    }
+
+    /// The shared half of a participant that is known to be registered.
+    ///
+    /// # Safety
+    ///
+    /// It must be registered, as one is that [is current](Participant::is_current).
+    #[inline(always)]
+    unsafe fn own_slot(&self) -> &ParticipantSlot {
+        debug_assert!(self.is_registered());
+        // SAFETY: `register` promised that the slot stays mapped while registered.
+        unsafe { &*self.slot.get() }
     }
 
     /// Who is registered; `None` if nobody is.
@@ -196,7 +221,7 @@ impl ParticipantLocal {
     /// only writer until then. Each [`Participant`] of this local half must be of the peers that
     /// the slot belongs to.
     pub unsafe fn register(&self, id: ParticipantId, slot: *const ParticipantSlot) {
-        self.forget_locks();
+        self.clear();
         if self.home.get().is_null() {
             self.home.set(slot);
         }
@@ -207,12 +232,20 @@ impl ParticipantLocal {
     /// Forgets the registration without touching shared memory: the slot stays its process's until
     /// that is dead, and what is held stays held.
     pub fn clear(&self) {
-        if !self.is_registered() {
+        if !self.is_registered() && !self.declared_dead.get() {
             return;
         }
+        self.seen.set(0);
         self.packed.set(0);
+        self.declared_dead.set(false);
         self.forget_locks();
         self.slot.set(core::ptr::null());
+    }
+
+    /// Forgets the registration because others have ended it.
+    fn bury(&self) {
+        self.clear();
+        self.declared_dead.set(true);
     }
 
     fn forget_locks(&self) {
@@ -264,16 +297,25 @@ impl Default for ParticipantLocal {
 ///   were made for, and no participant's index may be as large.
 pub unsafe trait Peers: Sync {
     /// Whether that tenant of the slot is proven dead (the slot has a new tenant, or the process
-    /// or thread is gone).
+    /// or thread is gone). Who is dead is marked as such, and [`deaths`](Self::deaths) was raised
+    /// after that.
     ///
     /// Called by waiters for any lock, the control lock included: must not take a lock.
     fn is_dead(&self, who: ParticipantId) -> bool;
 
     /// Whether that tenant is known to be dead already: `is_dead` without a question to the
-    /// system, asked before every sleep. False is always a safe answer.
+    /// system, asked before every sleep, and by a participant about itself. False is always a safe
+    /// answer. Changes nothing: who acts upon it raises [`deaths`](Self::deaths) first.
     fn is_known_dead(&self, who: ParticipantId) -> bool {
         let _ = who;
         false
+    }
+
+    /// The count that moves with every death that is declared, in the order that the module
+    /// [`deaths`](crate::deaths) gives. One that never moves does where the living are never
+    /// declared dead.
+    fn deaths(&self) -> &DeathCount {
+        DeathCount::never()
     }
 
     /// Clears `bit` of a lock's reader `word` if the present tenant of participant slot `index`
@@ -305,6 +347,7 @@ pub unsafe trait Peers: Sync {
 /// The right to act as a participant. Cheap to copy by reference; neither `Send` nor `Sync`.
 pub struct Participant<'n> {
     peers: &'n dyn Peers,
+    deaths: &'n DeathCount,
     local: &'n ParticipantLocal,
     _one_thread: PhantomData<*mut ()>,
 }
@@ -319,7 +362,7 @@ impl<'n> Participant<'n> {
     /// As long as this is used, `local` may be registered with `peers` alone.
     #[must_use]
     pub unsafe fn new(peers: &'n dyn Peers, local: &'n ParticipantLocal) -> Self {
-        Self { peers, local, _one_thread: PhantomData }
+        Self { peers, deaths: peers.deaths(), local, _one_thread: PhantomData }
     }
 
     /// The other participants.
@@ -334,6 +377,61 @@ impl<'n> Participant<'n> {
     #[must_use]
     pub fn local(&self) -> &'n ParticipantLocal {
         self.local
+    }
+
+    /// Whether nobody was declared dead since this participant was last seen to live: then it is
+    /// registered, and its slot its own. If not, [`confirm`](Self::confirm) tells.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.local.seen.get() == self.deaths.get(Ordering::Relaxed)
+            || planted(Bug::DeathUncompared) && self.local.is_registered()
+    }
+
+    /// Makes sure that this participant is registered in this process and was not declared dead;
+    /// returns [`packed`](Self::packed). Once it fails it fails for ever, and the guards of this
+    /// participant give nothing back.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::NotRegistered`], [`LockError::DeclaredDead`].
+    #[inline]
+    pub fn confirm(&self) -> Result<u64, LockError> {
+        if self.is_current() { Ok(self.packed()) } else { self.look_up_own_slot() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up_own_slot(&self) -> Result<u64, LockError> {
+        let Some(id) = self.id() else {
+            let dead = self.local.declared_dead.get();
+            return Err(if dead { LockError::DeclaredDead } else { LockError::NotRegistered });
+        };
+        // Before the slots: a mark that comes later moves it again.
+        let deaths = self.deaths.get(Ordering::Acquire);
+        if self.peers.is_known_dead(id) {
+            self.local.bury();
+            return Err(LockError::DeclaredDead);
+        }
+        self.local.seen.set(deaths);
+        Ok(id.pack())
+    }
+
+    /// Whether it was this participant, in this process, that acquired by `token`, and still
+    /// holds what it acquired: in a fork child, and of somebody who was declared dead, a token is
+    /// nobody's.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, token: Token) -> bool {
+        token.owner() == self.packed() && self.confirm().is_ok()
+    }
+
+    /// The same, as far as can be told without a look at its slot: two comparisons. If false,
+    /// [`owns`](Self::owns) tells.
+    #[inline(always)]
+    #[must_use]
+    pub fn owns_as_of_now(&self, token: Token) -> bool {
+        token.owner() == self.packed() && self.is_current()
     }
 
     /// Who this is; `None` if it is not registered in this process (as in a fork child).

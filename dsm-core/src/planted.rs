@@ -71,6 +71,12 @@ bugs! {
         "A dead owner's lock is taken over as if it had only waited: the data count as clean.";
     ReaderClearsEntered "reader-clears-entered" "dsm-core/src/lock/rw/contended.rs":
         "A reader clears a dead owner's word, which says that the data may be half-changed.";
+    DeathUnannounced "death-unannounced" "dsm-core/src/deaths.rs":
+        "Who declares a death doesn't raise the count: a living process that was swept goes on.";
+    DeathUncompared "death-uncompared" "dsm-core/src/participant.rs":
+        "A call doesn't look whether the death count has moved.";
+    DeathAnnouncedLate "death-announced-late" "dsm-core/src/reap.rs":
+        "The sweep raises the death count when it has swept, not before.";
     DeadReaderKept "dead-reader-kept" "dsm-core/src/reap.rs":
         "The sweep leaves a dead reader's bit where it is.";
     UnknownKindForgotten "unknown-kind-forgotten" "dsm-core/src/reap.rs":

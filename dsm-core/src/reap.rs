@@ -3,7 +3,8 @@
 //! Three steps, each of which anyone may do, and do again after another's death:
 //!
 //! 1. **Prove** (no lock): a process or thread that the platform proves dead has its slot marked,
-//!    by a compare-and-swap that its next tenant's generation would defeat.
+//!    by a compare-and-swap that its next tenant's generation would defeat. Before anything that the
+//!    marked left is touched, the death count is raised (see [`deaths`](crate::deaths)).
 //! 2. **Sweep** (control lock): for each marked participant, or participant of a marked process,
 //!    its mark is cleared in every lock its `held[]` says it may share, then its slot is freed.
 //!    Only the lock knows how: of a kind of lock that is not known here nothing is cleared, and the
@@ -27,7 +28,7 @@ use core::ptr::NonNull;
 
 use crate::control::header::{MOST_PROCESSES, PAGE};
 use crate::control::segment::{SegmentSlot, State, Word};
-use crate::control::{Control, ControlLock, lock_size, participant_state, process, slots};
+use crate::control::{Control, ControlLock, ELECTOR, lock_size, participant_state, process, slots};
 use crate::env::Environment;
 use crate::error::{ErrorKind, ProviderFailure};
 use crate::handle::{LockAddress, ObjectId};
@@ -111,12 +112,12 @@ fn sweep<A: Actor>(actor: &A) -> u32 {
     // Processes that are alive, or whose participants could not all be swept.
     let mut kept = Processes([0; MOST_PROCESSES as usize / 64]);
     for slot in &control.participants[1..] {
-        let (generation, state) = process::unpack(slot.state.load(Ordering::Acquire));
-        let (process, tenancy) = Control::process_of(slot);
-        let dead = state == participant_state::ENDED || !is_live(control, process, tenancy);
-        if state == participant_state::FREE || !dead {
+        if !is_marked(control, slot) {
             continue;
         }
+        announce(control);
+        let (generation, _) = process::unpack(slot.state.load(Ordering::Acquire));
+        let (process, _) = Control::process_of(slot);
         let free = process::pack(generation, participant_state::FREE);
         if planted(Bug::SlotFreedBeforeSweep) {
             slot.state.store(free, Ordering::Release);
@@ -129,8 +130,10 @@ fn sweep<A: Actor>(actor: &A) -> u32 {
         }
     }
     for (index, slot) in control.processes.iter().enumerate() {
-        if slot.get().1 == process::LIVE {
-            kept.add(index as u32);
+        match slot.get().1 {
+            process::LIVE => kept.add(index as u32),
+            process::DEAD => announce(control),
+            _ => {}
         }
     }
     sweep_segments(control, &kept);
@@ -140,21 +143,47 @@ fn sweep<A: Actor>(actor: &A) -> u32 {
             slot.state.store(process::pack(generation, process::FREE), Ordering::Release);
         }
     }
+    if planted(Bug::DeathAnnouncedLate) {
+        control.header.deaths.raise();
+    }
     freed
+}
+
+/// Raises the death count, after a mark was seen and before anything is done because of it.
+fn announce(control: &Control<'_>) {
+    if !planted(Bug::DeathAnnouncedLate) {
+        control.header.deaths.raise();
+    }
+}
+
+/// Whether a participant slot's tenant, if it has one, is marked as dead, or its process is.
+fn is_marked(control: &Control<'_>, slot: &ParticipantSlot) -> bool {
+    let state = process::unpack(slot.state.load(Ordering::Acquire)).1;
+    let (process, tenancy) = Control::process_of(slot);
+    state != participant_state::FREE
+        && (state == participant_state::ENDED || !is_live(control, process, tenancy))
 }
 
 /// Sweeps the other participants of `process` that are registered or orphaned, as the process
 /// leaves; under the control lock. Returns how many of them were still registered.
 pub(crate) fn sweep_own<A: Actor>(actor: &A, process: (u32, u32), me: u16) -> u32 {
+    let control = actor.control();
+    let own = || {
+        let all = control.participants.iter().enumerate().skip(ELECTOR as usize + 1);
+        let others = all.filter(|(index, _)| *index != me as usize).map(|(_, slot)| slot);
+        others.filter(|slot| Control::process_of(slot) == process)
+    };
     let mut registered = 0;
-    for (index, slot) in actor.control().participants.iter().enumerate().skip(1) {
+    for slot in own() {
         let (generation, state) = process::unpack(slot.state.load(Ordering::Acquire));
-        let mine = Control::process_of(slot) == process && index != me as usize;
-        if !mine || state == participant_state::FREE {
-            continue;
-        }
         registered += u32::from(state == participant_state::LIVE);
-        if sweep_participant(actor, slot, process.0) {
+        Control::end(slot, generation);
+    }
+    // Threads that go on all the same find out.
+    control.header.deaths.raise();
+    for slot in own() {
+        let (generation, state) = process::unpack(slot.state.load(Ordering::Acquire));
+        if state != participant_state::FREE && sweep_participant(actor, slot, process.0) {
             slot.state.store(process::pack(generation, participant_state::FREE), Ordering::Release);
         }
     }
@@ -273,6 +302,7 @@ fn sweep_segments(control: &Control<'_>, kept: &Processes) {
         }
         let (generation, creator) = process::unpack(slot.record.creator.load(Ordering::Relaxed));
         if slot.word().state == State::Creating && !is_live(control, creator, generation) {
+            announce(control);
             // The object may exist, and nothing is known of it but its name.
             slot.set_id(ObjectId::default());
             slots::retire(control, &slot);

@@ -485,9 +485,13 @@ impl Area {
     }
 
     /// Limits the bytes that the area may take. What exists stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], [`Error::DeclaredDead`].
     #[doc(alias = "dsa_set_size_limit")]
-    pub fn set_size_limit(&self, bytes: u64) {
-        self.object.core().set_size_limit(bytes);
+    pub fn set_size_limit(&self, bytes: u64) -> Result<(), Error> {
+        self.object.core().set_size_limit(bytes).map_err(|e| self.wrap(e))
     }
 }
 

@@ -286,6 +286,18 @@ pub enum Error {
          child"
     )]
     Forked,
+    /// Other processes declared this one dead, or one of its threads, while it lived. They have
+    /// taken over what it held and given its place to others; its guards give nothing back any more.
+    /// It happens to a process that closes descriptors that it did not open, in a place where no
+    /// other proof speaks for it: see `docs/RECOVERY.md`.
+    ///
+    /// Drop what was had from this handle, and open the namespace again.
+    #[error(
+        "this process was declared dead while it lived, and what it held was given to others: its \
+         token of life was lost, as when a program closes descriptors that it did not open; open \
+         the namespace again"
+    )]
+    DeclaredDead,
     /// A lock was not acquired.
     #[error("{0}")]
     Lock(LockError),
@@ -329,6 +341,7 @@ impl Error {
         match source {
             namespace::Error::Forked => Self::Forked,
             namespace::Error::Lock(LockError::NotRegistered) => Self::Forked,
+            namespace::Error::Lock(LockError::DeclaredDead) => Self::DeclaredDead,
             namespace::Error::Provider(failure)
                 if matches!(failure.kind, ErrorKind::NoSpace | ErrorKind::NoMemory) =>
             {
@@ -348,6 +361,7 @@ impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         match error {
             LockError::NotRegistered => Self::Forked,
+            LockError::DeclaredDead => Self::DeclaredDead,
             error => Self::Lock(error),
         }
     }

@@ -130,7 +130,7 @@ impl Builder {
     ///
     /// [`Error::NoNamespace`], and as for `open`.
     pub fn reap(self) -> Result<usize, Error> {
-        self.visit(|inspector| Ok(inspector.processes().filter(|p| p.dead).count()), |_| {})
+        self.visit(|inspector| Ok(inspector.processes().filter(|p| p.dead).count()), |_| Ok(()))
     }
 
     /// Removes a namespace with all that is in it, also a persistent one.
@@ -154,7 +154,7 @@ impl Builder {
     fn visit<T>(
         self,
         look: impl FnOnce(&RegistryInspector) -> Result<T, Error>,
-        enter: impl FnOnce(&namespace::Namespace<'_>),
+        enter: impl FnOnce(&namespace::Namespace<'_>) -> Result<(), namespace::Error>,
     ) -> Result<T, Error> {
         let (backend, settings) = self.into_parts()?;
         let seen = look(&RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?)?;

@@ -173,8 +173,13 @@ impl Registry {
     }
 
     /// Decides anew whether the namespace outlives its last process.
-    pub fn set_persistent(&self, persistent: bool) {
-        self.shared.home.namespace().set_persistent(persistent);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], [`Error::DeclaredDead`].
+    pub fn set_persistent(&self, persistent: bool) -> Result<(), Error> {
+        let home = &self.shared.home;
+        home.namespace().set_persistent(persistent).map_err(|e| home.error("persistence", e))
     }
 
     /// Whether the namespace outlives its last process.

@@ -20,6 +20,9 @@
 //! have, may have been anywhere when it was forked: inside of `open`, with a mutex locked, or changing
 //! a map. So a child has an `ATTACHED` of its own ([`PerProcess`]), looks whose an attachment is before it
 //! takes any lock of it, and leaks its parent's maps instead of dropping them.
+//!
+//! **Declared dead.** A process that others have declared dead finds every call through an old
+//! handle [`Error::DeclaredDead`], and `open` attaches anew beside what is left of it.
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -82,10 +85,10 @@ pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry
         Arc::clone(all.entry(key).or_default())
     };
     let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(shared) = open.shared.upgrade().filter(|shared| shared.home.is_ours()) {
+    if let Some(shared) = open.shared.upgrade().filter(|shared| shared.home.is_usable()) {
         return Ok(Registry { shared });
     }
-    let attachment = match open.attachment.upgrade().filter(|home| home.is_ours()) {
+    let attachment = match open.attachment.upgrade().filter(|home| home.is_usable()) {
         Some(attachment) => attachment,
         None => Attachment::open(way, settings)?,
     };
@@ -247,12 +250,12 @@ impl Drop for Parts {
 pub(crate) fn visit(
     backend: &dyn Backend,
     settings: Settings,
-    enter: impl FnOnce(&Namespace<'_>),
+    enter: impl FnOnce(&Namespace<'_>) -> Result<(), namespace::Error>,
 ) -> Result<(), Error> {
     let way = Way::connect(backend, &settings)?;
+    let place = way.place.clone();
     let parts = Parts::open(way, &settings.config)?;
-    enter(&parts.namespace);
-    Ok(())
+    enter(&parts.namespace).map_err(|e| error_of(&settings.namespace, &place, e))
 }
 
 impl Attachment {
@@ -325,6 +328,11 @@ impl Attachment {
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         self.parts.is_ours()
+    }
+
+    /// False also in a process that others declared dead.
+    fn is_usable(&self) -> bool {
+        self.is_ours() && !self.namespace().is_declared_dead()
     }
 
     pub(crate) fn check_fork(&self) -> Result<(), Error> {

@@ -182,6 +182,18 @@ fn member(home: &Attachment) -> Result<&Member, Error> {
 fn find(home: &Attachment) -> Result<&Member, Error> {
     home.check_fork()?;
     let found = MEMBERS.try_with(|members| -> Result<*const Member, Error> {
+        // One that is there and not registered any more was declared dead, and had its error: what it
+        // held is others' by now, and the thread begins anew. Guards may still refer to it.
+        let lost = members
+            .borrow()
+            .0
+            .iter()
+            .position(|m| m.number == home.number() && !m.local.get().is_registered());
+        if let Some(at) = lost {
+            forget_recent();
+            LAST.set((0, std::ptr::null()));
+            std::mem::forget(members.borrow_mut().0.swap_remove(at));
+        }
         let known = members.borrow().0.iter().position(|m| m.number == home.number());
         let at = match known {
             Some(at) => at,

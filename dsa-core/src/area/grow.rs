@@ -47,6 +47,8 @@ impl<L: RawLock> Area<'_, L> {
             return Err(gone);
         }
         let entry = self.entry(index)?;
+        // First: in a fork child the table may be locked by a thread that it does not have.
+        self.namespace.confirm()?;
         let guard = self.local.lock(self.namespace.platform().env)?;
         if let Some(memory) = self.local.memory(key) {
             return Ok(memory);

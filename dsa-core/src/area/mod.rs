@@ -104,9 +104,15 @@ impl<'n, L: RawLock> Area<'n, L> {
     }
 
     /// Limits the bytes of all segments together. What exists stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Namespace`] in a fork child, and in a process that was declared dead.
     #[doc(alias = "dsa_set_size_limit")]
-    pub fn set_size_limit(&self, bytes: u64) {
+    pub fn set_size_limit(&self, bytes: u64) -> Result<(), Error> {
+        self.namespace.confirm()?;
         self.header.limit.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The namespace.
@@ -120,7 +126,7 @@ impl<'n, L: RawLock> Area<'n, L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] (`NotRegistered`) if the participant is not registered in this process;
+    /// [`Error::Lock`] if the participant is not registered in this process, or was declared dead;
     /// [`Error::ForeignParticipant`] if it is another namespace's.
     pub fn heap<'h>(
         &'h self,

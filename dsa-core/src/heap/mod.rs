@@ -25,7 +25,7 @@ pub(crate) use free::free_remotely;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use dsm_core::lock::{LockError, RawLock};
+use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;
 use dsm_core::sync::{AtomicU8, AtomicU32, Ordering};
 
@@ -86,10 +86,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
     /// Makes sure that the hints are this participant's, of this attachment. Returns the heap's
     /// number.
     pub(crate) fn identify(&self) -> Result<u64, Error> {
-        if self.participant.packed() == 0 {
-            self.local.wipe();
-            return Err(Error::Lock(LockError::NotRegistered));
-        }
+        self.participant.confirm().inspect_err(|_| self.local.wipe())?;
         if self.knows_its_hints() {
             return Ok(self.local.me.get());
         }
@@ -110,11 +107,12 @@ impl<'h, L: RawLock> Heap<'h, L> {
     }
 
     /// Whether the hints are this participant's and of this attachment: another heap may have been
-    /// given the same `HeapLocal` since, and its area, to whose memory they point, may be gone.
+    /// given the same `HeapLocal` since, and its area, to whose memory they point, may be gone. Nor are
+    /// they of use to who isn't registered, or has to look whether it was declared dead.
     #[inline(always)]
     fn knows_its_hints(&self) -> bool {
-        self.local.me.get() != 0
-            && self.local.participant.get() == self.participant.packed()
+        self.local.participant.get() == self.participant.packed()
+            && self.participant.is_current()
             && self.local.instance.get() == self.area.instance()
     }
 

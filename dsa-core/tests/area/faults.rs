@@ -113,7 +113,7 @@ fn the_size_limit_holds() {
         assert_eq!(heap.allocate_extended(1 << 30, flags), Ok(DsaPointer::INVALID));
     }
     assert!(matches!(heap.allocate_extended(1 << 30, Flags::HUGE), Err(Error::SizeLimit { .. })));
-    area.set_size_limit(u64::MAX);
+    area.set_size_limit(u64::MAX).unwrap();
     heap.allocate(4 << 20).unwrap();
     assert!(matches!(
         A::create(p.ns, &Options { limit: 1, ..options }, leak(AreaLocal::new())),

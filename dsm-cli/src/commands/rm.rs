@@ -75,7 +75,7 @@ fn remove_namespace(namespace: &str, force: bool) -> Result<bool, Error> {
             Err(error) => return Err(error),
         }
     }
-    registry.set_persistent(false);
+    registry.set_persistent(false)?;
     drop(registry);
     Ok(matches!(Registry::inspect(namespace), Err(Error::NoNamespace { .. })))
 }

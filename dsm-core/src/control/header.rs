@@ -1,5 +1,6 @@
 //! First bytes of a control segment: what it is, how large, and where its parts lie.
 
+use crate::deaths::DeathCount;
 use crate::env::ProcessProof;
 use crate::handle::ObjectId;
 use crate::namespace::NamespaceConfig;
@@ -14,7 +15,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"dsmctrl1");
 /// Version of the byte layout; see `docs/LAYOUT.md`.
 pub(crate) const VERSION: u32 = 2;
 /// Revision of what is stored in the layout's fields.
-const REVISION: u64 = 1;
+const REVISION: u64 = 2;
 
 /// Root words for embedders.
 pub const ROOTS: usize = 16;
@@ -63,7 +64,9 @@ pub(crate) struct Header {
     pub(crate) indexes_at: AtomicU64,
     pub(crate) main_at: AtomicU64,
     pub(crate) main_len: AtomicU64,
-    pub(crate) _reserved_too: AtomicU64,
+    /// Moves with every death. In a line of its own but for what never changes: everybody looks at
+    /// it in every call.
+    pub(crate) deaths: DeathCount,
 
     /// Who acts as participant 0: written by the holder of the election before it bumps that
     /// participant's generation.
@@ -252,7 +255,7 @@ impl Header {
             indexes_at: offset(layout.indexes_at),
             main_at: offset(layout.main_at),
             main_len: offset(layout.main_len),
-            _reserved_too: AtomicU64::new(0),
+            deaths: DeathCount::new(),
             elector: ProofWords::new(),
             elector_slot: AtomicU64::new(0),
             slot_hint: AtomicU32::new(0),
@@ -276,6 +279,7 @@ impl Header {
 const _: () = {
     assert!(size_of::<Header>() == 320);
     assert!(core::mem::offset_of!(Header, lock_at) == 64);
+    assert!(core::mem::offset_of!(Header, deaths) == 120);
     assert!(core::mem::offset_of!(Header, elector) == 128);
     assert!(core::mem::offset_of!(Header, slot_hint) == 168);
     assert!(core::mem::offset_of!(Header, joined) == 176);

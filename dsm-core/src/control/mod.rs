@@ -22,7 +22,8 @@
 //!
 //! - Process slots: see [`process`].
 //! - Participant slots: FREE to LIVE, LIVE to FREE or ORPHANED, ENDED to FREE under the control
-//!   lock; LIVE to ENDED by a compare-and-swap of whoever can prove that the thread is gone.
+//!   lock; LIVE to ENDED by a compare-and-swap of whoever can prove that the thread (for participant
+//!   0, the process) is gone.
 //!   ORPHANED means that the thread ended in order but leaked a guard: its locks stay held until
 //!   its process dies. The slot's other words are its tenant's alone.
 //! - Segment slots, indexes, hints: under the control lock; see [`segment`].
@@ -30,6 +31,10 @@
 //!   that what an earlier elector left locked is recognised as a dead one's.
 //!
 //! # Death
+//!
+//! Who is dead is marked before anybody makes use of it: in the process slot (DEAD), or, of a
+//! thread alone, and of the elector, in the participant slot (ENDED). After the mark the death
+//! count is raised, and after that others may act: see [`deaths`](crate::deaths).
 //!
 //! Everything a transition needs is written before its one store, so that a kill leaves either
 //! the old state or the new one. What the dead leave is swept by [`reap`](crate::reap); a killed
@@ -39,6 +44,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::time::Duration;
 
+use crate::deaths::DeathCount;
 use crate::env::{Environment, ProcessProof, ThreadProof};
 use crate::handle::{LockAddress, ObjectId, ParticipantId};
 use crate::lock::rw::RwLock;
@@ -319,12 +325,15 @@ impl<'a> Control<'a> {
         dead || state.load(Acquire) != live
     }
 
-    /// Marks the process, or the thread, of a participant that was found dead, so that nobody else
+    /// Marks the process, or the thread, of a participant that is proven dead, so that nobody else
     /// has to ask. Idempotent; a proof is needed for each mark, since the participant may be dead
     /// for either reason.
-    pub(crate) fn note_dead(&self, who: ParticipantId) {
+    fn mark(&self, who: ParticipantId) {
         let Some(slot) = self.participants.get(who.index as usize) else { return };
-        if who.index == ELECTOR || self.is_known_dead(who) {
+        if who.index == ELECTOR {
+            if self.elector_is_dead(who.generation) {
+                Self::end(slot, who.generation);
+            }
             return;
         }
         let (index, generation) = Self::process_of(slot);
@@ -335,17 +344,53 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Marks a participant whose thread is proven gone while its process lives.
-    pub(crate) fn note_ended(&self, slot: &ParticipantSlot, generation: u32) {
+    /// Whether that participant is marked as dead, or its slot has another tenant or none.
+    fn is_marked(&self, who: ParticipantId) -> bool {
+        let Some(slot) = self.participants.get(who.index as usize) else { return true };
+        let (generation, state) = process::unpack(slot.state.load(Acquire));
+        if generation != who.generation && !planted(Bug::GenerationIgnored)
+            || matches!(state, participant_state::FREE | participant_state::ENDED)
+        {
+            return true;
+        }
+        if who.index == ELECTOR {
+            return false;
+        }
+        let (process, tenancy) = Self::process_of(slot);
+        let tenant = self.processes.get(process as usize).map(ProcessSlot::get);
+        // Of this very tenant of the slot, or it is gone.
+        tenant != Some((tenancy, process::LIVE))
+    }
+
+    /// Whether a participant is dead, by mark or by proof. Writes nothing: for who only looks.
+    pub(crate) fn looks_dead(&self, who: ParticipantId) -> bool {
+        let Some(slot) = self.participants.get(who.index as usize) else { return true };
+        let (process, tenancy) = Self::process_of(slot);
+        self.is_marked(who)
+            || self.process_is_dead(process, tenancy)
+            || self.has_ended(slot, who.generation)
+    }
+
+    /// Whether a participant's thread is proven gone while its process lives.
+    fn has_ended(&self, slot: &ParticipantSlot, generation: u32) -> bool {
         let (process, tenancy) = Self::process_of(slot);
         let live = process::pack(generation, participant_state::LIVE);
         let tenant = self.processes.get(process as usize).map(ProcessSlot::get);
-        if slot.state.load(Acquire) != live
-            || tenant != Some((tenancy, process::LIVE))
-            || !self.thread_is_dead(slot, process)
-        {
-            return;
+        slot.state.load(Acquire) == live
+            && tenant == Some((tenancy, process::LIVE))
+            && self.thread_is_dead(slot, process)
+    }
+
+    /// Marks a participant whose thread is proven gone while its process lives.
+    pub(crate) fn note_ended(&self, slot: &ParticipantSlot, generation: u32) {
+        if self.has_ended(slot, generation) {
+            Self::end(slot, generation);
         }
+    }
+
+    /// LIVE to ENDED, for who has proof, or ends a thread of its own process.
+    pub(crate) fn end(slot: &ParticipantSlot, generation: u32) {
+        let live = process::pack(generation, participant_state::LIVE);
         let ended = process::pack(generation, participant_state::ENDED);
         // Fails if the slot changed hands since: then the proof was of another.
         let _ = slot.state.compare_exchange(live, ended, AcqRel, Relaxed);
@@ -358,7 +403,7 @@ impl<'a> Control<'a> {
     }
 
     /// Whether the tenant's thread is proven gone while its process lives.
-    pub(crate) fn thread_is_dead(&self, slot: &ParticipantSlot, process: u32) -> bool {
+    fn thread_is_dead(&self, slot: &ParticipantSlot, process: u32) -> bool {
         let thread = ThreadProof {
             tid: slot.tid.load(Acquire),
             start_time: slot.thread_start.load(Acquire),
@@ -375,43 +420,23 @@ impl<'a> Control<'a> {
 // and slots beyond it do not exist.
 unsafe impl Peers for Control<'_> {
     fn is_dead(&self, who: ParticipantId) -> bool {
-        if who.index == ELECTOR {
-            return self.elector_is_dead(who.generation);
+        if !self.is_marked(who) {
+            self.mark(who);
         }
-        let Some(slot) = self.participants.get(who.index as usize) else { return true };
-        let word = slot.state.load(Acquire);
-        let (generation, state) = process::unpack(word);
-        if generation != who.generation && !planted(Bug::GenerationIgnored)
-            || matches!(state, participant_state::FREE | participant_state::ENDED)
-        {
-            return true;
+        let dead = self.is_marked(who);
+        if dead {
+            // Also where somebody else made the mark, who may have died before it came to this.
+            self.header.deaths.raise();
         }
-        let (process, process_generation) = Self::process_of(slot);
-        let dead = self.process_is_dead(process, process_generation)
-            || (state == participant_state::LIVE && self.thread_is_dead(slot, process));
-        // A slot that changed meanwhile says nothing about `who` but that it is gone, unless the
-        // thread merely ended in order with a guard leaked.
-        if !dead || slot.state.load(Acquire) == word {
-            return dead;
-        }
-        process::unpack(slot.state.load(Acquire)).0 != who.generation
+        dead
     }
 
     fn is_known_dead(&self, who: ParticipantId) -> bool {
-        let Some(slot) = self.participants.get(who.index as usize) else { return true };
-        let (generation, state) = process::unpack(slot.state.load(Acquire));
-        if generation != who.generation && !planted(Bug::GenerationIgnored)
-            || matches!(state, participant_state::FREE | participant_state::ENDED)
-        {
-            return true;
-        }
-        if who.index == ELECTOR {
-            return false;
-        }
-        let (process, tenancy) = Self::process_of(slot);
-        let tenant = self.processes.get(process as usize).map(ProcessSlot::get);
-        // Of this very tenant of the slot, or it is gone.
-        tenant != Some((tenancy, process::LIVE))
+        self.is_marked(who)
+    }
+
+    fn deaths(&self) -> &DeathCount {
+        &self.header.deaths
     }
 
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {

@@ -186,6 +186,9 @@ fn judge_header(header: &Header, mapping: &Mapping, id: ObjectId) -> Result<Layo
             return Err(Error::Corrupt(name));
         }
     }
+    if header.deaths.get(Relaxed) == 0 {
+        return Err(Error::Corrupt("death count"));
+    }
     if !fits(mapping, layout.total) {
         return Err(Error::Truncated(mapping.len as u64, layout.total as u64));
     }

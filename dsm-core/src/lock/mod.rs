@@ -48,6 +48,9 @@ pub enum LockError {
     /// A lock of an embedder's own kind was to be held shared, and this process or this participant
     /// has used too many kinds already: see [`RawLock::clear_reader`].
     TooManyKinds,
+    /// This participant, or its process, was declared dead while it lived, and what it held is
+    /// others' by now: see [`deaths`](crate::deaths). Leave the namespace, and open it anew.
+    DeclaredDead,
 }
 
 impl fmt::Display for LockError {
@@ -64,6 +67,11 @@ impl fmt::Display for LockError {
             }
             Self::TooManyKinds => {
                 "this thread has used three other kinds of locks, or this process eight; use fewer"
+            }
+            Self::DeclaredDead => {
+                "this process, or this thread, was declared dead while it lived, and what it held \
+                 was given to others: its token of life was lost, as when a program closes \
+                 descriptors that it did not open; leave the namespace and open it anew"
             }
         })
     }
@@ -222,7 +230,8 @@ pub unsafe trait RawLock: Sized {
         }
     }
 
-    /// Releases an exclusive hold. Does nothing in a process other than the one that acquired.
+    /// Releases an exclusive hold. Does nothing in a process other than the one that acquired, nor
+    /// for a participant that was declared dead: see [`Participant::owns`].
     ///
     /// # Safety
     ///
@@ -276,7 +285,7 @@ pub unsafe trait RawLock: Sized {
         }
     }
 
-    /// Releases a shared hold. Does nothing in a process other than the one that acquired.
+    /// Releases a shared hold. Does nothing where `release_exclusive` does nothing.
     ///
     /// # Safety
     ///
@@ -454,7 +463,7 @@ impl<'p, L: RawLock> ExclusiveGuard<'p, L> {
 }
 
 impl<L: RawLock> Drop for ExclusiveGuard<'_, L> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: the guard holds the lock by this token, and gives it back once.
         unsafe { L::release_exclusive(self.at, self.participant, self.token) }
@@ -478,7 +487,7 @@ impl<'p, L: RawLock> SharedGuard<'p, L> {
 }
 
 impl<L: RawLock> Drop for SharedGuard<'_, L> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: the guard holds the lock by this token, and gives it back once.
         unsafe { L::release_shared(self.at, self.participant, self.token) }

@@ -380,29 +380,28 @@ unsafe impl RawLock for RwLock {
 
     #[inline(always)]
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() {
-            return; // a fork child with its parent's guard
+        // SAFETY: the caller promises a lock that is initialised and mapped.
+        let base = unsafe { at.as_ref() };
+        if !participant.owns_as_of_now(token) || base.owner.load(Relaxed) != token.owner() | ENTERED
+        {
+            // SAFETY: the caller's promise.
+            return unsafe { contended::release_alone(base, participant, token) };
         }
+        let order = if LOADS_PASS_STORES { Release } else { SeqCst };
+        base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
+        // The processor may let the load pass; the compiler must not, who knows how far.
+        compiler_fence();
         // SAFETY: the caller promises a token of this lock, which is released once.
         let record = unsafe { participant.release_alone(token.held()) };
-        // SAFETY: the caller holds the lock, so it is initialised and mapped.
-        let base = unsafe { at.as_ref() };
-        if base.owner.load(Relaxed) == token.owner() | ENTERED {
-            let order = if LOADS_PASS_STORES { Release } else { SeqCst };
-            base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
-            // The processor may let the load pass; the compiler must not, who knows how far.
-            compiler_fence();
-            if dekker_load(&base.wake) & SLEEPERS != 0 {
-                return contended::wake_and_clear(base, record);
-            }
-            drop(record);
-        } else {
-            contended::let_go_and_clear(base, record);
+        if dekker_load(&base.wake) & SLEEPERS != 0 {
+            return contended::wake_and_clear(base, record);
         }
+        // SAFETY: it owns the token, so it is registered.
+        unsafe { record.clear() };
     }
 
     unsafe fn mark_recovered(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() {
+        if !participant.owns(token) {
             return;
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
@@ -464,22 +463,25 @@ unsafe impl RawLock for RwLock {
 
     #[inline(always)]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() {
-            return; // a fork child with its parent's guard
-        }
-        // SAFETY: the caller promises a token of this lock, which is released once.
-        let Some(mut record) = (unsafe { participant.release(token.held()) }) else { return };
-        // SAFETY: the caller holds the lock, so it is initialised and mapped.
+        // SAFETY: the caller promises a lock that is initialised and mapped.
         let lines = unsafe { Lines::new(at) };
+        let reader = lines.reader(index_of(token.owner()));
+        let (true, Some(reader)) = (participant.releases_at_once(token), reader) else {
+            // SAFETY: the caller's promise.
+            return unsafe { contended::release_beside(lines, participant, token) };
+        };
+        // SAFETY: the caller promises a token of this lock, which is released once.
+        let mut record = unsafe { participant.release_alone(token.held()) };
         if planted(Bug::RecordClearedEarly) {
             drop(record);
             // SAFETY: harmless: it is cleared again below.
             record = unsafe { participant.release_alone(token.held()) };
         }
-        if lines.reader(index_of(token.owner())).is_some_and(|reader| leave(lines, reader)) {
+        if leave(lines, reader) {
             return contended::wake_claimant_and_clear(lines, record);
         }
-        drop(record);
+        // SAFETY: it owns the token, so it is registered.
+        unsafe { record.clear() };
     }
 
     unsafe fn owner(at: NonNull<Self>) -> Option<ParticipantId> {

@@ -162,8 +162,8 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
 
     #[inline]
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() {
-            return; // a fork child with its parent's guard
+        if !participant.owns(token) {
+            return; // a fork child with its parent's guard, say
         }
         // SAFETY: the caller holds the lock, so it is initialised and mapped.
         unsafe { at.as_ref() }.word.release_exclusive();
@@ -192,8 +192,8 @@ unsafe impl<R: RelaxStrategy> RawLock for SpinLock<R> {
 
     #[inline]
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() {
-            return; // a fork child with its parent's guard
+        if !participant.owns(token) {
+            return; // a fork child with its parent's guard, say
         }
         // SAFETY: the caller promises a token of this lock, which is released once.
         let Some(record) = (unsafe { participant.release(token.held()) }) else { return };

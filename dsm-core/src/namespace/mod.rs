@@ -19,9 +19,10 @@ use core::time::Duration;
 
 use crate::control::process;
 use crate::control::{Control, participant_state};
+use crate::deaths::DeathCount;
 use crate::env::{Environment, ThreadProof};
 use crate::handle::ParticipantId;
-use crate::lock::{LockKind, Patience};
+use crate::lock::{LockError, LockKind, Patience};
 use crate::participant::{Participant, ParticipantLocal, Peers};
 use crate::provider::{ErasedProvider, Mapping, Unmapper};
 use crate::reap::{self, Actor};
@@ -194,7 +195,11 @@ impl<'a> Namespace<'a> {
         // A control lock that cannot be had leaves the slot to the end of the process.
         let done = self.with_control(|| {
             let slot = &self.control.participants[id.index as usize];
-            slot.state.store(process::pack(id.generation, state), Ordering::Release);
+            // Otherwise it was declared dead, and is swept, or somebody else's by now.
+            let live = process::pack(id.generation, participant_state::LIVE);
+            if slot.state.load(Ordering::Acquire) == live {
+                slot.state.store(process::pack(id.generation, state), Ordering::Release);
+            }
         });
         local.clear();
         done.is_ok() && state == participant_state::FREE
@@ -213,11 +218,33 @@ impl<'a> Namespace<'a> {
     ///
     /// [`Error::Lock`], [`Error::Forked`]; what could not be swept yet is left for later.
     pub fn reap(&self) -> Result<u32, Error> {
-        // A fork child's proofs are not its own: it marks nobody.
-        if !self.is_open() {
-            return Err(Error::Forked);
-        }
+        // The proofs of a fork child, or of the dead, are worth nothing: they mark nobody.
+        self.confirm()?;
         reap::reap(self)
+    }
+
+    /// Whether others have declared this process dead, which happens to one that loses its token of
+    /// life: see [`deaths`](crate::deaths). It can only [`leave`](Self::leave), and open the namespace
+    /// anew.
+    #[must_use]
+    pub fn is_declared_dead(&self) -> bool {
+        let (slot, generation) = self.process;
+        self.control.processes[slot as usize].get() != (generation, process::LIVE)
+    }
+
+    /// Makes sure that this process may act in the namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`]; [`Error::Lock`] ([`DeclaredDead`](LockError::DeclaredDead)).
+    pub fn confirm(&self) -> Result<(), Error> {
+        if !self.is_open() {
+            Err(Error::Forked)
+        } else if self.is_declared_dead() {
+            Err(Error::Lock(LockError::DeclaredDead))
+        } else {
+            Ok(())
+        }
     }
 
     /// Words for embedders' root pointers (handles of areas, tables); zero at creation. There
@@ -243,14 +270,20 @@ impl<'a> Namespace<'a> {
 
     /// Decides anew whether the namespace outlives its last process: one that is persistent is
     /// removed by taking that back and leaving.
-    pub fn set_persistent(&self, persistent: bool) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`]; [`Error::Lock`] if this process was declared dead.
+    pub fn set_persistent(&self, persistent: bool) -> Result<(), Error> {
         use crate::control::header::PERSISTENT;
+        self.confirm()?;
         let flags = &self.control.header.flags;
         if persistent {
             flags.fetch_or(PERSISTENT, Ordering::Relaxed);
         } else {
             flags.fetch_and(!PERSISTENT, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Index of this process's slot.
@@ -310,14 +343,13 @@ impl Actor for Namespace<'_> {
 // SAFETY: the control segment's answers, which see.
 unsafe impl Peers for Namespace<'_> {
     fn is_dead(&self, who: ParticipantId) -> bool {
-        let dead = self.control.is_dead(who);
-        if dead {
-            self.control.note_dead(who);
-        }
-        dead
+        self.control.is_dead(who)
     }
     fn is_known_dead(&self, who: ParticipantId) -> bool {
         self.control.is_known_dead(who)
+    }
+    fn deaths(&self) -> &DeathCount {
+        self.control.deaths()
     }
     fn evict_reader(&self, me: &Participant<'_>, index: u16, word: &AtomicU64, bit: u64) -> bool {
         self.control.evict_reader(me, index, word, bit)

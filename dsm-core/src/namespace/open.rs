@@ -12,7 +12,8 @@
 //!    it lists are destroyed, then the object itself, and the election starts anew: killed in
 //!    between, there is still a list, or nothing at all.
 //! 3. A token of life, before anything says that the process is there. If the slot it belongs to
-//!    has a tenant, that one is dead: nobody else could let go of the token.
+//!    has a tenant, that one has let go of the token: it is dead, unless something else proves that
+//!    it lives, and then the slot is passed over.
 //! 4. The dead are swept, that tenant among them.
 //! 5. The process slot, then the process's participant. Killed in between: a dead process in a
 //!    slot.
@@ -25,6 +26,9 @@
 //!    a kill at any point is the same as one a moment later.
 //! 3. If nobody else lives, and the namespace is not persistent: as in step 2 of opening.
 //! 4. The token of life.
+//!
+//! A process that was declared dead while it lived has nothing to leave: others have swept it, or
+//! will. It unmaps what it has, and gives its token back if it still has it.
 
 use core::time::Duration;
 
@@ -36,7 +40,7 @@ use crate::control::{Control, ELECTOR, Found, initialise, participant_state, val
 use crate::env::ThreadProof;
 use crate::error::ErrorKind;
 use crate::handle::{ObjectId, ParticipantId};
-use crate::lock::Patience;
+use crate::lock::{LockError, Patience};
 use crate::participant::ParticipantLocal;
 use crate::planted::{Bug, planted};
 use crate::provider::{Election, ErasedProvider, Mapping, ProviderError, Root};
@@ -103,6 +107,8 @@ impl<'e, 'a> Elector<'e, 'a> {
         let generation = last.wrapping_add(1).max(1);
         let live = process::pack(generation, participant_state::LIVE);
         shared.state.store(live, Ordering::Release);
+        // One before who lives, and has lost the election as it lost its token, is told.
+        control.header.deaths.raise();
         let me = ParticipantLocal::new();
         control.enter(&me, ParticipantId { index: ELECTOR, generation }, shared);
         Self { control, platform, local, me, generation, patience }
@@ -111,8 +117,11 @@ impl<'e, 'a> Elector<'e, 'a> {
 
 impl Drop for Elector<'_, '_> {
     fn drop(&mut self) {
+        let live = process::pack(self.generation, participant_state::LIVE);
         let free = process::pack(self.generation, participant_state::FREE);
-        self.control.participants[ELECTOR as usize].state.store(free, Ordering::Release);
+        let state = &self.control.participants[ELECTOR as usize].state;
+        // Fails if this one was declared dead, and another is elected.
+        let _ = state.compare_exchange(live, free, Ordering::AcqRel, Ordering::Relaxed);
         self.me.clear();
     }
 }
@@ -204,11 +213,11 @@ impl<'a> Namespace<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`], upon which nothing happened. [`Error::Provider`] or [`Error::Lock`]: the
-    /// process is out of the namespace, but what it could not clean is left to the next reaper.
+    /// [`Error::Forked`], upon which nothing happened. [`Error::Provider`] or [`Error::Lock`]
+    /// ([`DeclaredDead`](crate::lock::LockError::DeclaredDead) among them): the process is out of
+    /// the namespace, but what it could not clean is left to the next reaper.
     pub fn leave<R: Root>(self, root: &R) -> Result<(), Error> {
-        // In this order: in a fork child the mutex may be held by a thread that it does not have.
-        if !self.is_open() || !acquire(&self.me, self.platform.env).participant.is_registered() {
+        if !self.is_open() {
             return Err(Error::Forked);
         }
         let own = self.own_index();
@@ -221,7 +230,11 @@ impl<'a> Namespace<'a> {
         let interrupted = Interrupted { namespace: self, root, swept };
         self.detach_all();
         core::mem::forget(interrupted);
-        let result = self.resign(root);
+        let result = if self.is_declared_dead() {
+            Err(Error::Lock(LockError::DeclaredDead))
+        } else {
+            self.resign(root)
+        };
         acquire(&self.me, self.platform.env).participant.clear();
         self.platform.env.release(self.process.0);
         self.local.reset();
@@ -294,6 +307,7 @@ fn anyone_lives(control: &Control<'_>) -> bool {
 
 /// Removes the object of every segment that is listed, in a namespace in which nobody lives.
 fn clear_out(control: &Control<'_>, provider: &dyn ErasedProvider) -> Result<(), Error> {
+    control.header.deaths.raise();
     for slot in control.segments() {
         let state = slot.word().state;
         let Some(handle) = slot.handle() else { continue };
@@ -418,8 +432,11 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
         index: u32,
         slot: &ProcessSlot,
     ) -> Result<Option<Namespace<'a>>, Error> {
-        // A tenant that let go of its token is dead, whatever else can be proven.
-        slot.mark_dead(slot.get().0);
+        let (tenant, _) = slot.get();
+        if !control.process_is_dead(index, tenant) {
+            return Ok(None);
+        }
+        slot.mark_dead(tenant);
         let elector =
             Elector::enter(control, self.platform, self.local, index, self.config.patience);
         reap::make_room(&elector)?;

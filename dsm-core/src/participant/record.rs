@@ -6,7 +6,7 @@ use crate::handle::LockAddress;
 use crate::lock::kind::{ADDRESS, EXCLUSIVE, RW_SHARED, SPIN_SHARED, foreign_shared};
 use crate::lock::rw::RwLock;
 use crate::lock::spin::SPIN_LOCK;
-use crate::lock::{HeldMode, LockError, LockKind, RawLock};
+use crate::lock::{HeldMode, LockError, LockKind, RawLock, Token};
 use crate::sync::{AtomicU64, Ordering};
 
 /// A record in a participant's list of held locks: cleared when dropped, unless it is kept. (One
@@ -48,6 +48,29 @@ impl Record<'_> {
         self.participant
     }
 
+    /// As dropping it, for who knows that the participant is registered.
+    ///
+    /// # Safety
+    ///
+    /// It must be, and the record not be one of a mere count.
+    #[inline(always)]
+    pub(crate) unsafe fn clear(self) {
+        debug_assert!(!self.is_again());
+        let local = self.participant.local;
+        // SAFETY: the caller's promise.
+        self.clear_in(unsafe { local.own_slot() });
+        core::mem::forget(self);
+    }
+
+    /// After the lock's word was let go.
+    #[inline(always)]
+    fn clear_in(&self, slot: &ParticipantSlot) {
+        let local = self.participant.local;
+        crate::sync::compiler_fence();
+        slot.held[self.index() as usize % MAX_HELD].store(0, Ordering::Relaxed);
+        local.used.set(local.used.get() & !(1 << self.index()));
+    }
+
     /// Keeps the record, because the lock was acquired. Returns its index, for the token.
     #[inline]
     #[must_use]
@@ -62,17 +85,12 @@ impl Drop for Record<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let local = self.participant.local;
-        let index = self.index() as usize % MAX_HELD;
         if self.is_again() {
-            let count = local.again[index].get();
-            local.again[index].set(count.saturating_sub(1));
-            return;
+            let again = &local.again[self.index() as usize % MAX_HELD];
+            again.set(again.get().saturating_sub(1));
+        } else if let Some(slot) = local.slot() {
+            self.clear_in(slot);
         }
-        // Cleared after the lock's word was let go.
-        let Some(slot) = local.slot() else { return };
-        crate::sync::compiler_fence();
-        slot.held[index].store(0, Ordering::Relaxed);
-        local.used.set(local.used.get() & !(1 << self.index()));
     }
 }
 
@@ -85,7 +103,8 @@ impl Participant<'_> {
     ///
     /// [`LockError::WouldDeadlock`] if the lock is held already and not shared beside shared,
     /// [`LockError::TooManyLocks`] (of which the control lock may be one more),
-    /// [`LockError::NotRegistered`], [`LockError::TooManyKinds`]. Nothing has changed then.
+    /// [`LockError::NotRegistered`], [`LockError::DeclaredDead`], [`LockError::TooManyKinds`]. Nothing
+    /// has changed then.
     ///
     /// # Safety
     ///
@@ -103,18 +122,34 @@ impl Participant<'_> {
     /// Makes a record. Returns its place alone, in a register, where this is not inlined.
     #[inline]
     fn enter<L: RawLock>(&self, address: LockAddress, mode: HeldMode) -> Result<u16, LockError> {
-        let Some(slot) = self.slot() else { return Err(LockError::NotRegistered) };
-        let mode = self.mode_of::<L>(slot, mode)?;
         // By far the most frequent case, and small enough to be inlined into every caller.
-        if self.local.used.get() == 0 {
+        if self.is_current() && self.local.used.get() == 0 {
+            // SAFETY: it is current, so registered.
+            let slot = unsafe { self.local.own_slot() };
+            let mode = self.mode_of::<L>(slot, mode)?;
             self.record(slot, 0, address, mode);
             return Ok(0);
         }
-        self.hold_another(slot, address, mode)
+        self.enter_late::<L>(address, mode)
+    }
+
+    /// As `enter`, for who holds locks already, is not registered, or has to look whether it was
+    /// declared dead.
+    #[inline(never)]
+    fn enter_late<L: RawLock>(
+        &self,
+        address: LockAddress,
+        mode: HeldMode,
+    ) -> Result<u16, LockError> {
+        self.confirm()?;
+        // SAFETY: confirmed.
+        let slot = unsafe { self.local.own_slot() };
+        self.hold_another(slot, address, self.mode_of::<L>(slot, mode)?)
     }
 
     /// As [`hold`](Self::hold) for a participant that holds no lock so far: record 0 is the one.
-    /// `None`, with nothing changed, if it holds one, or is not registered.
+    /// `None`, with nothing changed, if it holds one, is not registered, or has to look first whether
+    /// it was declared dead.
     ///
     /// # Safety
     ///
@@ -126,10 +161,11 @@ impl Participant<'_> {
         address: LockAddress,
         mode: HeldMode,
     ) -> Option<Record<'_>> {
-        if self.local.used.get() != 0 {
+        if self.local.used.get() != 0 || !self.is_current() {
             return None;
         }
-        let slot = self.slot()?;
+        // SAFETY: it is current, so registered.
+        let slot = unsafe { self.local.own_slot() };
         let mode = self.mode_of::<L>(slot, mode).ok()?;
         self.record(slot, 0, address, mode);
         Some(Record { participant: self, place: 0 })
@@ -169,7 +205,6 @@ impl Participant<'_> {
         Ok(foreign_shared(place))
     }
 
-    #[inline(never)]
     fn hold_another(
         &self,
         slot: &ParticipantSlot,
@@ -240,6 +275,13 @@ impl Participant<'_> {
                 None
             }
         }
+    }
+
+    /// Whether it [owns](Self::owns_as_of_now) the token, and the record is not counted: then
+    /// [`release_alone`](Self::release_alone) has it.
+    #[inline(always)]
+    pub(crate) fn releases_at_once(&self, token: Token) -> bool {
+        self.owns_as_of_now(token) && self.local.again[token.held() as usize % MAX_HELD].get() == 0
     }
 
     /// As [`release`](Self::release), of a lock that is held alone, which is not counted.

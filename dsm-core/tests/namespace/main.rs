@@ -3,6 +3,7 @@
 
 mod callbacks;
 mod control_object;
+mod declared_dead;
 mod forgotten;
 #[cfg(all(any(unix, windows), not(shuttle)))]
 mod kinds;

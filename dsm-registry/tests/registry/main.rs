@@ -2,6 +2,8 @@
 
 mod initialise;
 mod kill;
+#[cfg(target_os = "linux")]
+mod lost;
 mod names;
 #[cfg(unix)]
 mod places;
@@ -20,6 +22,8 @@ fn peer() {
     support::play(&[
         initialise::ROLES,
         kill::ROLES,
+        #[cfg(target_os = "linux")]
+        lost::ROLES,
         names::ROLES,
         #[cfg(unix)]
         posix::ROLES,

@@ -39,6 +39,9 @@ fn fork(part: &Part) {
     assert!(matches!(area.allocate(1_u64), Err(Error::Forked)));
     assert!(matches!(registry.area("new"), Err(Error::Forked)));
     assert!(matches!(registry.hash::<u64, u64>("table"), Err(Error::Forked)));
+    assert!(matches!(registry.set_persistent(true), Err(Error::Forked)));
+    assert!(matches!(area.set_size_limit(0), Err(Error::Forked)));
+    assert!(!registry.is_persistent(), "the child has changed its parent's namespace");
     drop(shared);
     drop(boxed);
     segment.fetch_add(1, Ordering::SeqCst);

@@ -218,7 +218,7 @@ fn an_areas_limit_is_kept() {
     };
     assert!(matches!(error, Error::Area(_)), "{error:?}");
     assert!(count > 100 && area.stats().unwrap().total <= 1 << 20, "{count}");
-    area.set_size_limit(4 << 20);
+    area.set_size_limit(4 << 20).unwrap();
     area.allocate([1_u8; 4096]).unwrap();
     area.trim().unwrap();
     area.check().unwrap();
@@ -490,12 +490,12 @@ fn persistence_can_be_changed() {
     let space = Space::new("change");
     let registry = space.open();
     assert!(!registry.is_persistent());
-    registry.set_persistent(true);
+    registry.set_persistent(true).unwrap();
     registry.segment::<u64>("x", |x| x.write(5)).unwrap();
     drop(registry);
     let registry = space.open();
     assert_eq!(*registry.segment::<u64>("x", |_| panic!("it is there")).unwrap(), 5);
-    registry.set_persistent(false);
+    registry.set_persistent(false).unwrap();
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn after_its_last_handle_a_name_can_be_looked_up_as_another_type() {
     drop((registry, segment));
     let registry = open();
     assert_eq!(*registry.segment_with::<i64>("x", tag(), |_| Ok(())).unwrap(), 7);
-    registry.set_persistent(false);
+    registry.set_persistent(false).unwrap();
 }
 
 #[test]

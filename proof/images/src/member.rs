@@ -125,7 +125,7 @@ impl Member {
     /// The end: all others die, this one leaves, and nothing is left.
     pub(crate) fn end(self) -> Result<(), String> {
         self.only_survivor();
-        self.ns.set_persistent(false);
+        self.ns.set_persistent(false).map_err(text)?;
         self.reap()?;
         let segments: Vec<_> = system::objects().1;
         let live = self.ns.create_object(4096, 4096).map_err(text)?;

@@ -21,6 +21,8 @@
 #[cfg(shuttle)]
 mod area;
 #[cfg(shuttle)]
+mod declared;
+#[cfg(shuttle)]
 mod found;
 #[cfg(shuttle)]
 mod lock;

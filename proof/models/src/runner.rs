@@ -29,6 +29,7 @@ const ENOUGH: u64 = 500;
 fn models() -> Vec<&'static Model> {
     let parts = [
         crate::lock::MODELS,
+        crate::declared::MODELS,
         crate::namespace::MODELS,
         crate::area::MODELS,
         crate::table::MODELS,

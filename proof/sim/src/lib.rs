@@ -244,6 +244,17 @@ impl HeapMachine {
         state.living.remove(&pid);
         state.tokens.retain(|_, holder| *holder != pid);
         drop(state);
+        self.lose_election(pid);
+    }
+
+    /// Takes a process's tokens of life, and its election, from it, as a program does that closes all
+    /// its descriptors: from then on it is dead for the others, and goes on.
+    pub fn lose_tokens(&self, pid: u64) {
+        self.state().tokens.retain(|_, holder| *holder != pid);
+        self.lose_election(pid);
+    }
+
+    fn lose_election(&self, pid: u64) {
         let _ = self.inner.election.compare_exchange(
             pid as u32,
             0,

@@ -63,8 +63,8 @@ pub(crate) fn finish(name: &str, board: &Board, base: usize) -> Result<(), Strin
     ensure(objects.lost > 0 || segments <= base + SPARE, || {
         format!("{segments} objects in the system, {base} at the start: {:?}", left(name))
     })?;
-    world.registry.set_persistent(false);
-    world.core.namespace.set_persistent(false);
+    world.registry.set_persistent(false).map_err(text)?;
+    world.core.namespace.set_persistent(false).map_err(text)?;
     world.leave()?;
     ensure(board.failed.load(Acquire) == 0, || "a worker complained".into())?;
     ensure(left(name).is_empty(), || format!("left in the system: {:?}", left(name)))

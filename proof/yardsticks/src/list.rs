@@ -47,12 +47,15 @@ pub(crate) fn all() -> Vec<Yardstick> {
 }
 
 /// Tools that explore at random and had no bug of their own to catch.
-fn again() -> [(Bug, (Probe, &'static str)); 6] {
+fn again() -> [(Bug, (Probe, &'static str)); 8] {
     let swarm = (Probe::Swarm { seconds: 6 }, "process");
     let lock = (Probe::Play { model: "lock-writers", iterations: 500 }, "FAILED");
     let names = (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED");
     let segments = (Probe::Play { model: "namespace-segments", iterations: 500 }, "FAILED");
+    let declared = (Probe::Play { model: "lock-declared-dead", iterations: 100 }, "FAILED");
     [
+        (Bug::DeathUnannounced, declared),
+        (Bug::DeathUncompared, declared),
         (Bug::EnteredTakenForClaimed, swarm),
         (Bug::PoisonForgotten, swarm),
         (Bug::LostWake, lock),
@@ -78,6 +81,21 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::EnteredTakenForClaimed => (images("lock-exclusive"), "but acquired: Clean"),
         Bug::ReaderClearsEntered => {
             (images("lock-exclusive"), "readers were let in to half-changed data")
+        }
+        Bug::DeathUnannounced => (
+            test("dsm-core", "namespace", "declared_dead::guards_of_the_swept_give_nothing_back"),
+            "dropping guards changed shared memory",
+        ),
+        Bug::DeathUncompared => (
+            test(
+                "dsm-core",
+                "namespace",
+                "declared_dead::every_call_of_a_process_that_was_swept_fails_and_changes_nothing",
+            ),
+            "DeclaredDead",
+        ),
+        Bug::DeathAnnouncedLate => {
+            (Probe::Play { model: "lock-declared-dead", iterations: 500 }, "FAILED")
         }
         Bug::DeadReaderKept => (images("lock-shared"), "TimedOut"),
         Bug::UnknownKindForgotten => (images("lock-of-another-kind"), "TimedOut"),

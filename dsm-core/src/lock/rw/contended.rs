@@ -11,7 +11,7 @@ use super::{
 };
 use crate::env::Environment;
 use crate::handle::ParticipantId;
-use crate::lock::{Acquired, LockError, Patience};
+use crate::lock::{Acquired, LockError, Patience, Token};
 use crate::participant::{Participant, Record};
 use crate::planted::{Bug, planted};
 use crate::sync::{AtomicU64, spin_loop};
@@ -30,7 +30,7 @@ const TRUST: u32 = 2;
 
 /// One acquisition's waiting: spin, then bounded sleeps, then doubt.
 struct Waiter<'a> {
-    env: &'a dyn Environment,
+    participant: &'a Participant<'a>,
     patience: Patience,
     /// Spins left.
     spins: u32,
@@ -42,21 +42,27 @@ struct Waiter<'a> {
 
 impl<'a> Waiter<'a> {
     /// For a wait behind an owner. A try does not spin: the owner has no reason to be quick.
-    fn for_owner(participant: &Participant<'a>, patience: Patience) -> Self {
+    fn for_owner(participant: &'a Participant<'a>, patience: Patience) -> Self {
         let spins = if patience == Patience::Try { 0 } else { SPINS };
         Self { spins, ..Self::for_readers(participant, patience) }
     }
 
     /// For a wait behind reader bits. A try spins as well, because a bit may be that of a reader
     /// about to back out: of a reader and a writer that try at the same moment one gets in.
-    fn for_readers(participant: &Participant<'a>, patience: Patience) -> Self {
-        Self { env: participant.peers().env(), patience, spins: SPINS, sleeps: 0, doubt: false }
+    fn for_readers(participant: &'a Participant<'a>, patience: Patience) -> Self {
+        Self { participant, patience, spins: SPINS, sleeps: 0, doubt: false }
+    }
+
+    fn env(&self) -> &'a dyn Environment {
+        self.participant.peers().env()
     }
 
     /// Waits a little for something that `wake` announces. `announce` makes sure of that, and returns
     /// the value of the wake word to sleep on; or `None` if there is no reason to sleep any more.
     ///
-    /// Errors only when the last doubt was cleared by the caller and the reason still holds.
+    /// Errors when the last doubt was cleared by the caller and the reason still holds, and when the
+    /// one who waits was itself declared dead meanwhile: its bit or its id is not to be seen in a
+    /// lock any more.
     fn pause(
         &mut self,
         lock: &RwLock,
@@ -74,7 +80,7 @@ impl<'a> Waiter<'a> {
             Patience::Try if doubted => return Err(LockError::WouldBlock),
             Patience::Try => Duration::ZERO,
             Patience::Until(deadline) => {
-                let left = deadline.saturating_sub(self.env.now());
+                let left = deadline.saturating_sub(self.env().now());
                 if left.is_zero() && doubted {
                     return Err(LockError::TimedOut);
                 }
@@ -86,7 +92,8 @@ impl<'a> Waiter<'a> {
             return Ok(());
         }
         if let Some(seen) = announce() {
-            self.env.wait(&lock.wake, seen, step);
+            self.env().wait(&lock.wake, seen, step);
+            self.participant.confirm()?;
             self.sleeps = self.sleeps.wrapping_add(1);
             self.doubt = lock.wake.load(SeqCst) == seen || self.sleeps % TRUST == 0;
         }
@@ -115,14 +122,20 @@ impl<'a> Waiter<'a> {
     ///
     /// Who died holding several locks is found dead once: the others who wait, and those who go on
     /// from a first lock to the next, need no sleep of their own to find out.
-    fn finds_dead(&self, participant: &Participant<'_>, word: u64) -> bool {
+    fn finds_dead(&self, word: u64) -> bool {
         if self.spins > 0 {
             return false;
         }
-        let peers = participant.peers();
+        let peers = self.participant.peers();
         match ParticipantId::unpack(word & OWNER) {
             Some(owner) if self.doubt => peers.is_dead(owner),
-            Some(owner) => peers.is_known_dead(owner),
+            Some(owner) => {
+                let dead = peers.is_known_dead(owner);
+                if dead {
+                    peers.deaths().raise();
+                }
+                dead
+            }
             None => self.doubt,
         }
     }
@@ -172,13 +185,45 @@ pub(super) fn wake_and_clear(lock: &RwLock, record: Record<'_>) {
 }
 
 #[cold]
-pub(super) fn let_go_and_clear(lock: &RwLock, record: Record<'_>) {
-    let_go(lock, record.participant());
-}
-
-#[cold]
 pub(super) fn wake_claimant_and_clear(lines: Lines<'_>, record: Record<'_>) {
     wake_claimant(lines, record.participant());
+}
+
+/// The release of a lock that is held alone, where it doesn't come down to a store: the word says more,
+/// or the participant is not the owner any more, or has to look whether it is.
+///
+/// # Safety
+///
+/// As for `RawLock::release_exclusive`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn release_alone(lock: &RwLock, participant: &Participant<'_>, token: Token) {
+    if !participant.owns(token) {
+        return; // a fork child with its parent's guard, say
+    }
+    // SAFETY: the caller's promise.
+    let record = unsafe { participant.release_alone(token.held()) };
+    let_go(lock, participant);
+    drop(record);
+}
+
+/// The same of a lock that is held beside others: it may be held more than once, too.
+///
+/// # Safety
+///
+/// As for `RawLock::release_shared`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn release_beside(lines: Lines<'_>, participant: &Participant<'_>, token: Token) {
+    if !participant.owns(token) {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let Some(record) = (unsafe { participant.release(token.held()) }) else { return };
+    if let Some(reader) = lines.reader(index_of(token.owner())) {
+        back_out(lines, reader, participant);
+    }
+    drop(record);
 }
 
 /// Gives the owner word up, keeping `DIRTY`, and wakes whoever waits for that.
@@ -253,7 +298,7 @@ fn claim(
         let word = lock.owner.load(SeqCst);
         let mine = if word & OWNER == 0 {
             me | ENTERED | word & DIRTY
-        } else if !waiter.finds_dead(participant, word) {
+        } else if !waiter.finds_dead(word) {
             waiter.behind_owner(lock, word)?;
             continue;
         } else if word & ENTERED != 0 && !planted(Bug::EnteredTakenForClaimed) {
@@ -411,7 +456,7 @@ fn wait_out(
         if passes(word, nested) {
             return Ok(word & DIRTY == 0);
         }
-        if !waiter.finds_dead(participant, word) {
+        if !waiter.finds_dead(word) {
             waiter.behind_owner(lock, word)?;
         } else if word & ENTERED != 0 && !planted(Bug::ReaderClearsEntered) {
             return Ok(false);

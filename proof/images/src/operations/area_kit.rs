@@ -160,7 +160,7 @@ impl Kit {
     ) -> Option<Heir> {
         let (ns, handle) = (self.member.ns, self.handle());
         Some(Heir {
-            persist: Box::new(|| ns.set_persistent(true)),
+            persist: Box::new(|| ns.set_persistent(true).expect("is ours")),
             judge: Box::new(move |process| judge(Kit::attach(inherit(process)?, handle)?)),
         })
     }

@@ -205,7 +205,7 @@ fn finds_what_was_kept(process: Process) -> Result<(), String> {
     drop(segment);
     member.expect_objects(1)?;
     member.ns.unpin_segment(handle).map_err(text)?;
-    member.ns.set_persistent(false);
+    member.ns.set_persistent(false).map_err(text)?;
     member.end()
 }
 

@@ -173,7 +173,7 @@ fn judge(
     cells: DsaPointer,
     effect: Effect,
 ) -> Result<&'static str, String> {
-    witness.area.set_size_limit(u64::MAX);
+    witness.area.set_size_limit(u64::MAX).map_err(text)?;
     let report = witness.area.check(witness.member.participant).map_err(text)?;
     ensure(report.unpublished == 0, || "an unpublished object is left".into())?;
     let published = witness.cell(cells, 0).load(Ordering::Acquire);

@@ -301,12 +301,12 @@ fn whole_unit(rescuers: usize) -> Case {
 /// Neither error nor invalid pointer leaves anything behind.
 fn beyond_limit(rescuers: usize) -> Case {
     let objects = objects(rescuers).warm(64);
-    objects.victim().area.set_size_limit(64 << 10);
+    objects.victim().area.set_size_limit(64 << 10).expect("is ours");
     objects.case("allocate-beyond-limit", Effect::Keeps, |v| {
         assert!(v.heap.allocate(100_000).is_err());
         let pointer = v.heap.allocate_extended(100_000, Flags::NO_OOM).expect("is told so");
         assert!(!pointer.is_valid());
-        v.area.set_size_limit(u64::MAX);
+        v.area.set_size_limit(u64::MAX).expect("is ours");
     })
 }
 

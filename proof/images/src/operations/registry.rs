@@ -232,7 +232,7 @@ impl Scene {
             newcomer: Box::new(|process| finds_no_name(process.pid)),
             places: Vec::new(),
             heir: Some(Heir {
-                persist: Box::new(|| witness.set_persistent(true)),
+                persist: Box::new(|| witness.set_persistent(true).expect("is ours")),
                 judge: Box::new(move |process| {
                     let heir = leak(open_as(process.pid, true)?);
                     judge(process.pid, heir, ask, idle, None)
@@ -257,7 +257,7 @@ fn judge(
     ensure(whose == VICTIMS || whose == OTHERS, || format!("found {whose}"))?;
     crate::explore::mark(if whose == VICTIMS { "found by name" } else { "initialised by another" });
     drop(kept);
-    witness.set_persistent(false);
+    witness.set_persistent(false).map_err(text)?;
     // Beside a living user it is not removed, and without one it is.
     let others: Vec<_> = system::living().into_iter().filter(|other| *other != pid).collect();
     others.into_iter().for_each(system::kill);
