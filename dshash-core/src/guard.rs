@@ -59,6 +59,7 @@ impl<'s, K: Key, V: Value, S: Store> ExclusiveGuard<'s, K, V, S> {
 
     /// Declares the value bad: from now on looking at it is [`Error::Poisoned`], until somebody
     /// repairs it. What an embedder calls when a panic unwinds through a guard.
+    #[inline]
     pub fn poison(&mut self) {
         self.held.set_poison(true);
     }

@@ -17,7 +17,9 @@ use crate::view::{Core, Entry, Found};
 
 /// An entry that nobody else can see.
 pub(crate) struct Exclusive<'s, S: Store> {
-    locked: Locked<'s, S>,
+    /// Dropped by this one's `drop`: as a field that drops itself it would be dropped in a second
+    /// place as well, for unwinding, and then nothing of it is inlined.
+    locked: ManuallyDrop<Locked<'s, S>>,
     found: Found<'s>,
 }
 
@@ -26,7 +28,7 @@ impl<'s, S: Store> Exclusive<'s, S> {
     #[inline(always)]
     pub(crate) fn new(mut locked: Locked<'s, S>, found: Found<'s>) -> Self {
         locked.guard(&found);
-        Self { locked, found }
+        Self { locked: ManuallyDrop::new(locked), found }
     }
 
     /// Inserts an entry that is known not to be there.
@@ -51,17 +53,16 @@ impl<'s, S: Store> Exclusive<'s, S> {
         self.found.entry.is_poisoned()
     }
 
+    #[inline(always)]
     pub(crate) fn set_poison(&mut self, poisoned: bool) {
-        if self.locked.confirm().is_ok() {
-            self.locked.set_poison(self.found.entry, poisoned);
-        }
+        self.locked.set_poison(self.found.entry, poisoned);
     }
 
     pub(crate) fn delete(self) -> Result<(), Error> {
         self.locked.confirm()?;
-        let this = ManuallyDrop::new(self);
+        let mut this = ManuallyDrop::new(self);
         // SAFETY: taken out once, for what it was in is not dropped.
-        let locked = unsafe { core::ptr::read(&this.locked) };
+        let locked = unsafe { ManuallyDrop::take(&mut this.locked) };
         locked.delete(&this.found)
     }
 }
@@ -71,16 +72,26 @@ impl<S: Store> Exclusive<'_, S> {
     #[inline(always)]
     pub(crate) fn release(self) {
         let mut this = ManuallyDrop::new(self);
-        this.locked.end();
-        // SAFETY: neither this nor the lock is dropped.
-        unsafe { this.locked.release() };
+        // SAFETY: it is not dropped.
+        unsafe { this.end() };
+    }
+
+    /// # Safety
+    ///
+    /// Once, and nothing else is done with this afterwards.
+    #[inline(always)]
+    unsafe fn end(&mut self) {
+        self.locked.end();
+        // SAFETY: nothing else is done with it, as the caller promises.
+        unsafe { self.locked.release() };
     }
 }
 
 impl<S: Store> Drop for Exclusive<'_, S> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.locked.end();
+        // SAFETY: this is the end.
+        unsafe { self.end() };
     }
 }
 

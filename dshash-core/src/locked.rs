@@ -230,9 +230,49 @@ impl<'s, S: Store> Partition<'s, S> {
         Ok(locked)
     }
 
+    /// After a failure, or a panic of a user's function: replays what was begun. If that fails too,
+    /// the sequence word stays odd, and the next one to take the lock tries again.
     #[cold]
-    fn replay_late(self) {
-        let _ = self.replay();
+    #[inline(never)]
+    fn replay_late(self, token: Token) {
+        if self.participant.owns(token) {
+            let _ = self.replay();
+        }
+    }
+
+    /// [`Locked::set_poison`].
+    #[cold]
+    #[inline(never)]
+    fn set_poison_if_held(self, token: Token, entry: Entry<'_>, poisoned: bool) {
+        if self.participant.owns(token) {
+            self.set_poison(entry, poisoned);
+        }
+    }
+
+    /// [`Locked::confirm`] for who has to look.
+    #[cold]
+    #[inline(never)]
+    fn confirm_late(self, token: Token) -> Result<(), LockError> {
+        self.participant.confirm()?;
+        if self.participant.owns(token) { Ok(()) } else { Err(LockError::NotRegistered) }
+    }
+
+    /// [`Locked::end`] for who has to look first whether it is still the owner. Returns the state.
+    #[cold]
+    #[inline(never)]
+    fn end_late(self, token: Token) -> usize {
+        if !self.participant.owns(token) {
+            return CHANGING;
+        }
+        self.close();
+        0
+    }
+
+    /// A change is complete.
+    #[inline(always)]
+    fn close(self) {
+        self.set_op(0);
+        self.settle_sequence();
     }
 
     #[cold]
@@ -256,27 +296,28 @@ impl<'s, S: Store> Locked<'s, S> {
     /// in another process than the one that acquired.
     #[inline(always)]
     pub(crate) fn end(&mut self) {
-        if self.state == CHANGING && self.is_owner() {
-            self.state = 0;
-            self.set_op(0);
-            self.settle_sequence();
+        if self.state == CHANGING {
+            self.state = if self.participant.owns_as_of_now(self.token) {
+                self.close();
+                0
+            } else {
+                self.partition.end_late(self.token)
+            };
         }
-    }
-
-    /// Whether this process is the one that acquired, and was not declared dead since.
-    #[inline(always)]
-    fn is_owner(&self) -> bool {
-        self.participant.owns(self.token)
     }
 
     /// Makes sure that the lock is still held, for who comes back to it after code of the user: that
     /// may have forked, or have been too long about it for somebody who was declared dead.
     #[inline]
     pub(crate) fn confirm(&self) -> Result<(), LockError> {
-        if self.is_owner() {
-            return Ok(());
-        }
-        Err(self.participant.confirm().err().unwrap_or(LockError::NotRegistered))
+        let current = self.participant.owns_as_of_now(self.token);
+        if current { Ok(()) } else { self.partition.confirm_late(self.token) }
+    }
+
+    /// Marks, or clears, the poison of an entry, if the lock is still held.
+    #[inline(always)]
+    pub(crate) fn set_poison(&self, entry: Entry<'s>, poisoned: bool) {
+        self.partition.set_poison_if_held(self.token, entry, poisoned);
     }
 
     /// The value of an entry may change from now on, until `end`.
@@ -465,10 +506,8 @@ impl<S: Store> Locked<'_, S> {
     /// Once, and nothing else is done with this afterwards, dropping included.
     #[inline(always)]
     pub(crate) unsafe fn release(&mut self) {
-        if self.state != 0 && self.is_owner() {
-            // Only reached when a step failed or a user's function panicked. If the replay fails
-            // too, the sequence word stays odd, and the next one to take this lock tries again.
-            self.partition.replay_late();
+        if self.state != 0 {
+            self.partition.replay_late(self.token);
         }
         // SAFETY: held by this token, and given back once.
         unsafe { S::Lock::release_exclusive(self.lock, self.participant, self.token) };

@@ -172,9 +172,7 @@ impl<S: Store> Current<'_, '_, S> {
     }
 
     pub(crate) fn set_poison(&mut self, poisoned: bool) {
-        if self.locked.confirm().is_ok() {
-            self.locked.set_poison(self.found.entry, poisoned);
-        }
+        self.locked.set_poison(self.found.entry, poisoned);
     }
 
     pub(crate) fn delete(self) -> Result<(), Error> {

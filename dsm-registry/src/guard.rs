@@ -128,12 +128,12 @@ impl<K: Key, V: Plain> DerefMut for WriteGuard<'_, K, V> {
 impl<K: Key, V: Plain> Drop for WriteGuard<'_, K, V> {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: taken out once: this is the end.
-        let mut inner = unsafe { ManuallyDrop::take(&mut self.inner) };
+        // Before it is taken out, so that there is nothing to drop if this should panic.
         if self.panicking == 0 && std::thread::panicking() && self.home.is_ours() {
-            inner.poison();
+            self.inner.poison();
         }
-        inner.release();
+        // SAFETY: taken out once: this is the end.
+        unsafe { ManuallyDrop::take(&mut self.inner) }.release();
     }
 }
 

@@ -105,7 +105,7 @@ pub enum Acquired {
 ///
 /// One word, never zero, because guards move: a narrow field would make each move of a guard
 /// wait for the stores before it, and a table's lookup returns one through three layers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Token(NonZeroU64);
 

@@ -188,12 +188,17 @@ impl<'l> Lines<'l> {
     /// fewer participants.
     #[inline]
     fn reader(self, index: u16) -> Option<(&'l AtomicU64, u64)> {
-        let word = index as usize / 64;
-        let bit = 1 << (index % 64);
-        match self.base.readers.get(word) {
-            Some(word) => Some((word, bit)),
-            None => Some((self.extension_word(word - BASE_WORDS)?, bit)),
-        }
+        self.reader_in_base(index).or_else(|| {
+            let word = self.extension_word(index as usize / 64 - BASE_WORDS)?;
+            Some((word, 1 << (index % 64)))
+        })
+    }
+
+    /// The same, if it is in the first line.
+    #[inline(always)]
+    fn reader_in_base(self, index: u16) -> Option<(&'l AtomicU64, u64)> {
+        let word = self.base.readers.get(index as usize / 64)?;
+        Some((word, 1 << (index % 64)))
     }
 
     #[cold]
@@ -382,18 +387,15 @@ unsafe impl RawLock for RwLock {
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
         // SAFETY: the caller promises a lock that is initialised and mapped.
         let base = unsafe { at.as_ref() };
-        if !participant.owns_as_of_now(token) || base.owner.load(Relaxed) != token.owner() | ENTERED
+        if !participant.owns_first(token)
+            || base.owner.load(Relaxed) != participant.packed() | ENTERED
         {
             // SAFETY: the caller's promise.
             return unsafe { contended::release_alone(base, participant, token) };
         }
-        let order = if LOADS_PASS_STORES { Release } else { SeqCst };
-        base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
-        // The processor may let the load pass; the compiler must not, who knows how far.
-        compiler_fence();
         // SAFETY: the caller promises a token of this lock, which is released once.
-        let record = unsafe { participant.release_alone(token.held()) };
-        if dekker_load(&base.wake) & SLEEPERS != 0 {
+        let record = unsafe { participant.release_alone(0) };
+        if leave_alone(base) {
             return contended::wake_and_clear(base, record);
         }
         // SAFETY: it owns the token, so it is registered.
@@ -465,17 +467,18 @@ unsafe impl RawLock for RwLock {
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
         // SAFETY: the caller promises a lock that is initialised and mapped.
         let lines = unsafe { Lines::new(at) };
-        let reader = lines.reader(index_of(token.owner()));
-        let (true, Some(reader)) = (participant.releases_at_once(token), reader) else {
+        let once = participant.owns_first_once(token);
+        let reader = if once { lines.reader_in_base(index_of(participant.packed())) } else { None };
+        let Some(reader) = reader else {
             // SAFETY: the caller's promise.
             return unsafe { contended::release_beside(lines, participant, token) };
         };
         // SAFETY: the caller promises a token of this lock, which is released once.
-        let mut record = unsafe { participant.release_alone(token.held()) };
+        let mut record = unsafe { participant.release_alone(0) };
         if planted(Bug::RecordClearedEarly) {
             drop(record);
             // SAFETY: harmless: it is cleared again below.
-            record = unsafe { participant.release_alone(token.held()) };
+            record = unsafe { participant.release_alone(0) };
         }
         if leave(lines, reader) {
             return contended::wake_claimant_and_clear(lines, record);
@@ -507,6 +510,17 @@ unsafe impl RawLock for RwLock {
         }
         env.wake_all(&lines.base.wake);
     }
+}
+
+/// Lets go of an owner word that says nothing but its owner inside; whether somebody sleeps until
+/// then, and is to be woken.
+#[inline(always)]
+fn leave_alone(base: &RwLock) -> bool {
+    let order = if LOADS_PASS_STORES { Release } else { SeqCst };
+    base.owner.store(0, if planted(Bug::MissingRelease) { Relaxed } else { order });
+    // The processor may let the load pass; the compiler must not, who knows how far.
+    compiler_fence();
+    dekker_load(&base.wake) & SLEEPERS != 0
 }
 
 /// Takes the reader's bit back; whether a claimant sleeps until the last one is, and is to be woken.

@@ -277,11 +277,17 @@ impl Participant<'_> {
         }
     }
 
-    /// Whether it [owns](Self::owns_as_of_now) the token, and the record is not counted: then
-    /// [`release_alone`](Self::release_alone) has it.
+    /// Whether it [owns](Self::owns_as_of_now) the token, and that is of the first record of its
+    /// list, which is that of who holds no other lock: one comparison for both.
     #[inline(always)]
-    pub(crate) fn releases_at_once(&self, token: Token) -> bool {
-        self.owns_as_of_now(token) && self.local.again[token.held() as usize % MAX_HELD].get() == 0
+    pub(crate) fn owns_first(&self, token: Token) -> bool {
+        token == Token::new(0, self.packed()) && self.is_current()
+    }
+
+    /// The same, and it holds the lock once.
+    #[inline(always)]
+    pub(crate) fn owns_first_once(&self, token: Token) -> bool {
+        self.owns_first(token) && self.local.again[0].get() == 0
     }
 
     /// As [`release`](Self::release), of a lock that is held alone, which is not counted.

@@ -7,13 +7,14 @@ use core::time::Duration;
 
 use super::{
     CLAIMED, DIRTY, DRAINING, ENTERED, LOADS_PASS_STORES, Lines, OWNER, RwLock, SLEEPERS, SeqCst,
-    dekker_fence, dekker_load, index_of, leave,
+    dekker_fence, dekker_load, index_of, leave, leave_alone,
 };
 use crate::env::Environment;
 use crate::handle::ParticipantId;
 use crate::lock::{Acquired, LockError, Patience, Token};
 use crate::participant::{Participant, Record};
 use crate::planted::{Bug, planted};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, spin_loop};
 
 /// Looks at the word before sleeping: about a microsecond, what a sleep and a wake cost.
@@ -189,8 +190,8 @@ pub(super) fn wake_claimant_and_clear(lines: Lines<'_>, record: Record<'_>) {
     wake_claimant(lines, record.participant());
 }
 
-/// The release of a lock that is held alone, where it doesn't come down to a store: the word says more,
-/// or the participant is not the owner any more, or has to look whether it is.
+/// The release of a lock that is held alone, for a participant that holds others too, or where the word
+/// says more than its owner inside, or who has to look whether it is still the owner.
 ///
 /// # Safety
 ///
@@ -203,11 +204,16 @@ pub(super) unsafe fn release_alone(lock: &RwLock, participant: &Participant<'_>,
     }
     // SAFETY: the caller's promise.
     let record = unsafe { participant.release_alone(token.held()) };
-    let_go(lock, participant);
+    if lock.owner.load(Relaxed) != token.owner() | ENTERED {
+        let_go(lock, participant);
+    } else if leave_alone(lock) {
+        wake_sleepers(lock, participant);
+    }
     drop(record);
 }
 
-/// The same of a lock that is held beside others: it may be held more than once, too.
+/// The same of a lock that is held beside others: it may be held more than once, too, or its bit lie
+/// behind the first line.
 ///
 /// # Safety
 ///
