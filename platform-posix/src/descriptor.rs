@@ -8,8 +8,12 @@
 //!
 //! What it means is device and inode, and the *mark* of its open file description, which tells it from
 //! others of the same file: a user's, or one of ours under another lock. The mark is the position,
-//! which nothing here makes use of: it is set far behind the end, at a place that differs each time. A
-//! description that is shared with other processes, or has no position, goes without a mark.
+//! which nothing here makes use of: it is set far behind the end, at a place that differs each time.
+//! What has no position (a socket, a process) is marked on Linux by the signal that it would send if
+//! it were asked to send any, one of thirty that nobody sets: not as good, but files without a position
+//! are not opened twice like those with a name. (Before Linux 6.9 it is all there is of a process:
+//! there such descriptors share one inode.) A description that is shared with other processes goes
+//! without a mark.
 //!
 //! Nothing keeps a program from closing a number, and giving it out, between the look and the use.
 //!
@@ -33,9 +37,13 @@ use crate::sys::{self, Errno};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Meaning {
     id: ObjectId,
-    /// The position; 0 for none.
+    /// The position, or the signal, which is less than any such position; 0 for none.
     mark: u64,
 }
+
+/// Signals are numbers up to this.
+#[cfg(target_os = "linux")]
+const MOST_SIGNALS: u64 = 64;
 
 impl Meaning {
     /// Of a description that nobody else has, which is given a mark, if it takes one.
@@ -43,14 +51,36 @@ impl Meaning {
         let id = sys::stat(fd)?.id;
         // As far as all file systems of this time go, and as those of old.
         let marks = [fresh_mark(41), fresh_mark(30)];
-        let mark = marks.into_iter().find(|mark| sys::set_position(fd, *mark).is_ok());
-        Ok(Self { id, mark: mark.unwrap_or(0) })
+        // Some files say that they took it, and have no position.
+        let takes = |mark: &u64| sys::set_position(fd, *mark) == Ok(*mark);
+        let mark = marks.into_iter().find(takes);
+        Ok(Self { id, mark: mark.or_else(|| Self::mark_by_signal(fd)).unwrap_or(0) })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn mark_by_signal(fd: BorrowedFd<'_>) -> Option<u64> {
+        let signals = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        let count = u64::try_from(signals.clone().count()).ok()?.max(1);
+        let signal = signals.start() + (fresh_mark(30) % count) as i32;
+        sys::set_signal(fd, signal).is_ok().then_some(signal as u64)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn mark_by_signal(_: BorrowedFd<'_>) -> Option<u64> {
+        None
+    }
+
+    fn has_mark(self, fd: BorrowedFd<'_>) -> bool {
+        #[cfg(target_os = "linux")]
+        if (1..=MOST_SIGNALS).contains(&self.mark) {
+            return sys::signal(fd).is_ok_and(|signal| signal as u64 == self.mark);
+        }
+        self.mark == 0 || sys::position(fd) == Ok(self.mark)
     }
 
     /// Whether a descriptor means this. Async-signal-safe.
     fn is_that_of(self, fd: BorrowedFd<'_>) -> bool {
-        sys::stat(fd).is_ok_and(|stat| stat.id == self.id)
-            && (self.mark == 0 || sys::position(fd) == Ok(self.mark))
+        sys::stat(fd).is_ok_and(|stat| stat.id == self.id) && self.has_mark(fd)
     }
 }
 

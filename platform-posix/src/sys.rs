@@ -462,27 +462,52 @@ pub(crate) fn no_such_process(pid: u64) -> bool {
     result != 0 && Errno::last() == Errno(libc::ESRCH)
 }
 
-/// A counter that other threads can raise, to wake who polls it.
+/// Two ends of a stream, without waiting.
 #[cfg(target_os = "linux")]
-pub(crate) fn event_fd() -> Result<OwnedFd, Errno> {
-    // SAFETY: no preconditions.
-    owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+pub(crate) fn stream() -> Result<[OwnedFd; 2], Errno> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let mut ends = [-1; 2];
+    // SAFETY: room for two descriptors.
+    let result = unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) };
+    if result < 0 {
+        return Err(Errno::last());
+    }
+    Ok([owned(ends[0])?, owned(ends[1])?])
 }
 
-/// Makes the event readable.
+/// Makes the other end of a stream readable.
 #[cfg(target_os = "linux")]
-pub(crate) fn raise_event(event: BorrowedFd<'_>) {
-    let one = 1_u64;
-    // SAFETY: eight readable bytes. It fails only if the event is readable anyhow.
-    unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
+pub(crate) fn send_byte(end: BorrowedFd<'_>) {
+    let byte = 1_u8;
+    // It fails if the other end is full, hence readable anyhow, or closed; without a signal.
+    // SAFETY: one readable byte.
+    unsafe { libc::send(end.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_NOSIGNAL) };
 }
 
-/// Makes the event unreadable.
+/// Makes an end of a stream unreadable, but for more than a hundred bytes.
 #[cfg(target_os = "linux")]
-pub(crate) fn drain_event(event: BorrowedFd<'_>) {
-    let mut count = 0_u64;
-    // SAFETY: eight writable bytes. It fails only if the event is unreadable anyhow.
-    unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
+pub(crate) fn drain(end: BorrowedFd<'_>) {
+    let mut bytes = [0_u8; 128];
+    // SAFETY: as many writable bytes. It fails only if nothing is there.
+    unsafe { libc::recv(end.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+}
+
+/// Sets the signal that the description would send if it were asked to send any.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_signal(fd: BorrowedFd<'_>, signal: c_int) -> Result<(), Errno> {
+    const F_SETSIG: c_int = 10;
+    // SAFETY: no memory is involved.
+    let result = unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, signal) };
+    if result < 0 { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// That signal; 0 if nobody has set any.
+#[cfg(target_os = "linux")]
+pub(crate) fn signal(fd: BorrowedFd<'_>) -> Result<c_int, Errno> {
+    const F_GETSIG: c_int = 11;
+    // SAFETY: no memory is involved.
+    let signal = unsafe { libc::fcntl(fd.as_raw_fd(), F_GETSIG) };
+    if signal < 0 { Err(Errno::last()) } else { Ok(signal) }
 }
 
 /// A descriptor of the process that has that number now.

@@ -27,6 +27,8 @@ fn child_process() {
         "closer" => tokens::closer(&part),
         "asker" => tokens::asker(&part),
         "phoenix" => tokens::phoenix(&part),
+        "sleeper" => tokens::sleeper(&part),
+        "watcher" => tokens::watcher(&part),
         other => panic!("no role {other}"),
     }
 }

@@ -1,13 +1,15 @@
 //! Tokens of life that get lost: a program closes descriptors that it did not open, or becomes another
 //! program.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::time::{Duration, Instant};
 
 use dsm_core::env::Liveness;
 use dsm_core::provider::{Election, Root};
 
-use testkit::process::{Part, command};
+use platform_posix::{Watch, Watched};
+use testkit::process::{Part, Peer, command};
 
 use crate::processes::World;
 use crate::support::{
@@ -144,4 +146,91 @@ fn a_process_that_began_anew_knows_that_it_was_another() {
     child.hear();
     assert_eq!(child.ask("again"), "true true", "the same process, and not in the old slot");
     child.end();
+}
+
+/// Role: watches a process, closes all descriptors, and opens as many of the same kinds. Then the watch is
+/// interrupted, hears of a death, and is dropped.
+pub(crate) fn watcher(part: &Part) {
+    let proof = read_proof(part.argument(0));
+    let mut watch = Watch::new().unwrap();
+    assert_eq!(watch.add(7, &proof), Watched::Seen);
+    let interrupt = watch.interrupt();
+    close_all();
+    // SAFETY: no preconditions.
+    let event = || unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    // SAFETY: no preconditions.
+    let process = || unsafe { libc::syscall(libc::SYS_pidfd_open, proof.pid, 0) } as i32;
+    let mine: Vec<_> = (0..4).flat_map(|_| [event(), process(), event()]).collect();
+    assert!(mine.contains(&3) && mine.contains(&4), "{mine:?}");
+    // SAFETY: each is open, and nobody else's.
+    let mine: Vec<_> = mine.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+
+    interrupt.send();
+    let begin = Instant::now();
+    assert!(watch.wait(Duration::from_secs(60)).is_empty());
+    assert!(begin.elapsed() < Duration::from_secs(30), "the interrupt was lost");
+    // Also one that comes while it waits.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            interrupt.send();
+        });
+        assert!(watch.wait(Duration::from_secs(60)).is_empty());
+    });
+    assert!(begin.elapsed() < Duration::from_secs(30), "the second interrupt was lost");
+    part.say("its death");
+    part.ask();
+    let heard = std::iter::repeat_with(|| watch.wait(Duration::from_secs(60)));
+    assert_eq!(heard.take(3).find(|dead| !dead.is_empty()), Some(vec![7]));
+    assert!(begin.elapsed() < Duration::from_secs(60), "a death was not heard of");
+
+    drop((watch, interrupt));
+    let touched = mine.iter().filter(|fd| {
+        let mut count = 0_u64;
+        // SAFETY: eight writable bytes.
+        unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) > 0 }
+    });
+    assert_eq!(touched.count(), 0, "wrote to a stranger's descriptor");
+    // SAFETY: asks for flags only.
+    let is_open = |fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+    assert!(mine.iter().all(|fd| is_open(fd.as_raw_fd())), "closed a stranger's descriptor");
+    part.say("fine");
+}
+
+/// Somebody may have its numbers, even for the same process.
+#[test]
+fn a_watch_that_lost_its_descriptors_opens_others_and_leaves_strangers_alone() {
+    let world = World::new("closed-watch");
+    let mut victim = spawn("claimant", world.name());
+    let proof = victim.hear();
+    let mut watcher = Peer::start(ENTRY, "watcher", &[&proof]);
+    watcher.expect("its death");
+    victim.end();
+    assert_eq!(watcher.ask("dead"), "fine");
+    watcher.finish();
+}
+
+/// Descriptors that are closed while somebody waits end the wait, rather than make it deaf.
+#[test]
+fn a_watch_that_waits_hears_that_its_descriptors_are_closed() {
+    let mut sleeper = Peer::start(ENTRY, "sleeper", &[]);
+    sleeper.expect("ended");
+    sleeper.finish();
+}
+
+/// Role: waits for long, while another thread closes all descriptors, and interrupts it then.
+pub(crate) fn sleeper(part: &Part) {
+    let mut watch = Watch::new().unwrap();
+    let interrupt = watch.interrupt();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            close_all();
+            interrupt.send();
+        });
+        watch.wait(Duration::from_secs(60));
+    });
+    assert!(begin.elapsed() < Duration::from_secs(30), "it could not be interrupted");
+    part.say("ended");
 }
