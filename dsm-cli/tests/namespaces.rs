@@ -168,6 +168,65 @@ fn segments_without_a_control_object_are_told_and_left_alone() {
     assert!(row(&json(&["ls"]), &name).is_none());
 }
 
+/// A control object that its creator left without a size, or without a word in it.
+#[test]
+fn what_was_never_finished_is_swept() {
+    let name = testkit::name("unfinished");
+    for content in [&[][..], &[0; 5000]] {
+        for command in [["reap", name.as_str()], ["rm", name.as_str()]] {
+            testkit::system::plant_control(&name, content);
+            let seen = json(&["ls"]);
+            let error = row(&seen, &name).unwrap()["error"].to_string();
+            assert!(error.contains("its creator has not finished it"), "{error}");
+            let estates = json(&["reap", &name, "--dry-run"]);
+            let estate = row(&estates, &name).unwrap();
+            assert_eq!((&estate["unfinished"], &estate["reaped"]), (&true.into(), &false.into()));
+            assert!(ok(&command).contains("removed"), "{command:?} of {} bytes", content.len());
+            assert!(row(&json(&["ls"]), &name).is_none());
+        }
+    }
+}
+
+/// One that is not what it was. Whoever lives in it keeps it there.
+#[test]
+fn what_can_not_be_entered_is_removed() {
+    let name = testkit::name("damaged");
+    let control = testkit::system::control_of(&name);
+    let open = || Registry::builder(&name).persistent(true).open().unwrap();
+    for len in [0, 4, 100, 5000] {
+        drop(open().segment::<u64>("value", |value| value.write(1)).unwrap());
+        let whole = std::fs::read(&control).unwrap();
+        std::fs::write(&control, &whole[..len]).unwrap();
+        if len != 0 {
+            let complaint = fails(&["show", &name]);
+            assert!(complaint.contains("cut off; remove it, by `dsm rm`"), "{complaint}");
+            assert!(fails(&["reap", &name]).contains("cut off"), "not unasked");
+        }
+        assert!(ok(&["rm", &name]).contains("removed"));
+        if len != 0 {
+            assert_eq!(testkit::system::objects_of(&name), <[std::path::PathBuf; 0]>::default());
+        } else {
+            // What is left is nobody's: it may be in use by processes that nothing tells of.
+            for left in testkit::system::objects_of(&name) {
+                std::fs::remove_file(left).unwrap();
+            }
+        }
+    }
+
+    let tenant = Tenant::start(&name);
+    let whole = std::fs::read(&control).unwrap();
+    let write = |bytes: &[u8]| {
+        use std::io::Write;
+        std::fs::File::options().write(true).open(&control).unwrap().write_all(bytes).unwrap();
+    };
+    write(&[&whole[..64], &8_u64.to_le_bytes()].concat());
+    assert!(fails(&["show", &name]).contains("damaged: lock_at is out of range"));
+    assert!(fails(&["rm", &name]).contains("1 process(es) live in namespace"));
+    write(&whole[..72]);
+    tenant.kill();
+    ok(&["reap", &name]);
+}
+
 #[test]
 fn what_is_not_there_is_an_error_and_stays_so() {
     let name = testkit::name("absent");

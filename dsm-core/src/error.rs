@@ -8,6 +8,8 @@ use core::fmt;
 pub enum ErrorKind {
     /// No object of that name.
     NotFound,
+    /// A control object without a size: it is being made, or whoever made it died.
+    Unfinished,
     /// The name, or the slot, is taken.
     AlreadyExists,
     /// The object is not the one that was meant, or not one of ours.
@@ -62,6 +64,7 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotFound => "no such object",
+            Self::Unfinished => "its creator has not finished it",
             Self::AlreadyExists => "already exists",
             Self::Foreign => "the name belongs to another object",
             Self::NoSpace => "shared memory is full",

@@ -337,7 +337,8 @@ pub unsafe trait Root: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`].
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Unfinished`] for an object without a size,
+    /// [`ErrorKind::PermissionDenied`].
     fn peek(&self) -> Result<Mapping, Self::Error>;
 
     /// Unmaps what `peek` or an election's `map` or `create` returned.

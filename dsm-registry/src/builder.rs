@@ -107,10 +107,6 @@ impl Builder {
         process::open(&*backend, settings)
     }
 
-    pub(crate) fn namespace_name(&self) -> &str {
-        &self.namespace
-    }
-
     pub(crate) fn into_parts(self) -> Result<(Box<dyn Backend>, process::Settings), Error> {
         name::check_namespace(&self.namespace)?;
         let Some(platform) = self.platform.or_else(crate::platform::default) else {

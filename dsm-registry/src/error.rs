@@ -342,6 +342,9 @@ impl Error {
             namespace::Error::Forked => Self::Forked,
             namespace::Error::Lock(LockError::NotRegistered) => Self::Forked,
             namespace::Error::Lock(LockError::DeclaredDead) => Self::DeclaredDead,
+            namespace::Error::InUse(processes) => {
+                Self::NamespaceInUse { namespace: namespace.into(), processes: processes as usize }
+            }
             namespace::Error::Provider(failure)
                 if matches!(failure.kind, ErrorKind::NoSpace | ErrorKind::NoMemory) =>
             {
@@ -377,6 +380,9 @@ fn explain(error: &namespace::Error) -> String {
         ),
         E::Provider(failure) if failure.kind == ErrorKind::TimedOut => {
             format!("{failure}; another process is opening or leaving it, and has not finished")
+        }
+        E::Truncated(..) | E::Corrupt(_) | E::Copied => {
+            format!("{error}, by `dsm rm` or `Registry::destroy`")
         }
         other => other.to_string(),
     }

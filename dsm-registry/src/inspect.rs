@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::inspect::Inspector;
-use dsm_core::namespace;
+use dsm_core::namespace::{self, Discard};
 use dsm_core::provider::Mapping;
 
 use crate::builder::Builder;
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::manage::Listing;
 use crate::outside;
 use crate::platform::{Backend, Link};
+use crate::process;
 use crate::registry::Registry;
 use crate::stable::Stable;
 
@@ -25,7 +26,8 @@ pub struct RegistryInspector {
     name: Box<str>,
     /// Borrows from `link` and from the mapping; `None` if the namespace is not finished.
     inspector: Option<Inspector<'static>>,
-    mapping: Mapping,
+    /// `None` if the control object has no size yet.
+    mapping: Option<Mapping>,
     link: ManuallyDrop<Stable<dyn Link>>,
 }
 
@@ -40,14 +42,20 @@ impl RegistryInspector {
             e => Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e),
         };
         let (link, _) = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
-        let mapping = link.peek().map_err(|e| fail(e.into()))?;
+        let mapping = match link.peek() {
+            Ok(mapping) => Some(mapping),
+            Err(e) if e.kind == ErrorKind::Unfinished => None,
+            Err(e) => return Err(fail(e.into())),
+        };
         let link = Stable::from(link);
         // SAFETY: kept beside the inspector, and dropped after it.
         let env = unsafe { link.forever() }.environment();
         let mut this =
             Self { name: name.into(), inspector: None, mapping, link: ManuallyDrop::new(link) };
-        // SAFETY: mapped until this is dropped.
-        this.inspector = unsafe { Inspector::new(&this.mapping, env) }.map_err(fail)?;
+        if let Some(mapping) = &this.mapping {
+            // SAFETY: mapped until this is dropped.
+            this.inspector = unsafe { Inspector::new(mapping, env) }.map_err(fail)?;
+        }
         Ok(this)
     }
 
@@ -89,8 +97,10 @@ impl RegistryInspector {
 impl Drop for RegistryInspector {
     fn drop(&mut self) {
         self.inspector = None;
-        // SAFETY: mapped by `open`; only the inspector used it.
-        unsafe { self.link.unmap(self.mapping) };
+        if let Some(mapping) = self.mapping {
+            // SAFETY: mapped by `open`; only the inspector used it.
+            unsafe { self.link.unmap(mapping) };
+        }
         // SAFETY: dropped here only.
         unsafe { ManuallyDrop::drop(&mut self.link) };
     }
@@ -124,42 +134,51 @@ impl Builder {
     }
 
     /// Sweeps what the dead left; a namespace in which nobody lives is removed unless it is
-    /// persistent. Returns how many dead processes there were.
+    /// persistent, and so is one that its creator did not live to finish. Returns how many dead
+    /// processes there were.
     ///
     /// # Errors
     ///
     /// [`Error::NoNamespace`], and as for `open`.
     pub fn reap(self) -> Result<usize, Error> {
-        self.visit(|inspector| Ok(inspector.processes().filter(|p| p.dead).count()), |_| Ok(()))
+        let (backend, settings) = self.into_parts()?;
+        let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?;
+        if seen.info().is_none() {
+            process::discard(&*backend, &settings, Discard::Unfinished)?;
+            return Ok(0);
+        }
+        let dead = seen.processes().filter(|process| process.dead).count();
+        drop(seen);
+        process::visit(&*backend, settings, |_| Ok(()))?;
+        Ok(dead)
     }
 
-    /// Removes a namespace with all that is in it, also a persistent one.
+    /// Removes a namespace with all that is in it, also a persistent one, and one that `open`
+    /// refuses because its control object was cut off, damaged, copied, or made by an older build.
     ///
     /// # Errors
     ///
     /// [`Error::NamespaceInUse`] while processes live in it (this one included);
     /// [`Error::NoNamespace`].
     pub fn destroy(self) -> Result<(), Error> {
-        let name: Box<str> = self.namespace_name().into();
-        let unused =
-            |inspector: &RegistryInspector| match inspector.processes().filter(|p| !p.dead).count()
-            {
-                0 => Ok(()),
-                processes => Err(Error::NamespaceInUse { namespace: name.clone(), processes }),
-            };
-        self.visit(unused, |namespace| namespace.set_persistent(false))
-    }
-
-    /// Looks at the namespace, then enters it, and leaves it.
-    fn visit<T>(
-        self,
-        look: impl FnOnce(&RegistryInspector) -> Result<T, Error>,
-        enter: impl FnOnce(&namespace::Namespace<'_>) -> Result<(), namespace::Error>,
-    ) -> Result<T, Error> {
         let (backend, settings) = self.into_parts()?;
-        let seen = look(&RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?)?;
-        crate::process::visit(&*backend, settings, enter)?;
-        Ok(seen)
+        let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode);
+        if seen.as_ref().map_or(true, |seen| seen.info().is_none()) {
+            // What can't be entered, unless somebody has finished or replaced it meanwhile.
+            if process::discard(&*backend, &settings, Discard::Unusable)? {
+                return Ok(());
+            }
+        }
+        match seen?.processes().filter(|process| !process.dead).count() {
+            0 => {}
+            processes => {
+                return Err(Error::NamespaceInUse {
+                    namespace: settings.namespace.into(),
+                    processes,
+                });
+            }
+        }
+        process::visit(&*backend, settings, |namespace| namespace.set_persistent(false))
     }
 }
 

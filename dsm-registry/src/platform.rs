@@ -1,9 +1,11 @@
 //! The platform a namespace lives on: one trait that names a provider, a root and an environment,
 //! and its erased form, which is all that the rest of this crate works with.
 
+use std::time::Duration;
+
 use dsm_core::env::Environment;
 use dsm_core::error::ProviderFailure;
-use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
+use dsm_core::namespace::{Discard, Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
 use dsm_core::provider::{ErasedProvider, Mapping, ProviderError, Root, SegmentProvider};
 
 use crate::reaper::{MakeWatch, Watch, no_watch};
@@ -102,6 +104,8 @@ pub(crate) trait Link: Send + Sync {
     ) -> Result<(Namespace<'a>, Opened), Error>;
     /// See [`Namespace::leave`].
     fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error>;
+    /// See [`Namespace::discard`].
+    fn discard(&self, patience: Duration, which: Discard) -> Result<bool, Error>;
     /// See [`Root::peek`].
     fn peek(&self) -> Result<Mapping, ProviderFailure>;
     /// See [`Root::unmap`].
@@ -142,6 +146,12 @@ impl<P: Platform> Backend for Erased<P> {
     }
 }
 
+impl<P: SegmentProvider, R, E: Environment> Connection<P, R, E> {
+    fn platform(&self) -> dsm_core::namespace::Platform<'_> {
+        dsm_core::namespace::Platform { provider: &self.provider, env: &self.environment }
+    }
+}
+
 impl<P, R, E> Link for Connection<P, R, E>
 where
     P: SegmentProvider + 'static,
@@ -161,9 +171,11 @@ where
         config: &NamespaceConfig,
         local: &'a ProcessLocal<'a>,
     ) -> Result<(Namespace<'a>, Opened), Error> {
-        let platform =
-            dsm_core::namespace::Platform { provider: &self.provider, env: &self.environment };
-        Namespace::open(&self.root, platform, config, local)
+        Namespace::open(&self.root, self.platform(), config, local)
+    }
+
+    fn discard(&self, patience: Duration, which: Discard) -> Result<bool, Error> {
+        Namespace::discard(&self.root, self.platform(), patience, which)
     }
 
     fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error> {

@@ -33,7 +33,7 @@ use std::time::Duration;
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::handle::{ParticipantId, SegmentHandle};
 use dsm_core::lock::LockError;
-use dsm_core::namespace::{self, LocalSegment, Namespace, NamespaceConfig, ProcessLocal};
+use dsm_core::namespace::{self, Discard, LocalSegment, Namespace, NamespaceConfig, ProcessLocal};
 use dsm_core::participant::{Participant, Peers};
 use dsm_core::sync::Ordering;
 
@@ -244,6 +244,16 @@ impl Drop for Parts {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// Removes a control object that nobody can enter; returns whether there was one.
+pub(crate) fn discard(
+    backend: &dyn Backend,
+    settings: &Settings,
+    which: Discard,
+) -> Result<bool, Error> {
+    let way = Way::connect(backend, settings)?;
+    way.link.discard(settings.config.patience, which).map_err(|e| way.error(e))
 }
 
 /// Enters a namespace, beside whatever else this process has open there, and leaves it again.

@@ -24,8 +24,8 @@ pub fn elected_late(label: impl Display, patience: Duration) -> Error {
 
 /// The control object has no size, to one who only looks.
 pub fn being_set_up(label: impl Display) -> Error {
-    let why = format!("{label} is empty: it is being set up");
-    Error::new(ErrorKind::NotFound, MAPPING_CONTROL, why)
+    let why = format!("{label} is empty: it is being set up, or its creator died");
+    Error::new(ErrorKind::Unfinished, MAPPING_CONTROL, why)
 }
 
 /// The control object has no size, to the one who is elected.

@@ -269,8 +269,11 @@ pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
     let fd = control.open_to_read()?;
     let fail = |e, step| Error::os(e, step, control.label());
     let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
+    if control.was_removed(&stat) {
+        return Err(fail(Errno(libc::ENOENT), "open"));
+    }
     let len = addressable(stat.size, &|| control.label())?;
-    if len == 0 || control.was_removed(&stat) {
+    if len == 0 {
         return Err(refusal::being_set_up(control.label()));
     }
     let base = sys::map(fd.as_fd(), len, false).map_err(|e| fail(e, "mmap"))?;

@@ -37,6 +37,8 @@ struct Estate {
     bytes: u64,
     /// Whether there are only segments, and no control object to find them by.
     orphaned: bool,
+    /// Whether whoever was creating the namespace has not finished it.
+    unfinished: bool,
     /// Whether it was swept.
     reaped: bool,
 }
@@ -48,12 +50,13 @@ impl Estate {
             Ok(inspector) => inspector,
             // No control object. Whatever else has the name was left by those who made it.
             Err(Error::NoNamespace { .. }) if namespaces()?.iter().any(|n| n == namespace) => {
-                return Ok(Some(Self::orphaned(namespace)));
+                return Ok(Some(Self { orphaned: true, ..Self::nobody(namespace) }));
             }
             Err(error) => return Err(error.to_string()),
         };
-        // Not finished: either somebody is at it now, or the next one to open it starts over.
-        let Some(info) = inspector.info() else { return Ok(None) };
+        let Some(info) = inspector.info() else {
+            return Ok(Some(Self { unfinished: true, ..Self::nobody(namespace) }));
+        };
         let dead: Vec<_> = inspector.processes().filter(|process| process.dead).collect();
         let alive = inspector.processes().count() - dead.len();
         let removes_namespace = alive == 0 && !info.persistent;
@@ -79,14 +82,12 @@ impl Estate {
             locks,
             removes_namespace,
             bytes: if removes_namespace { info.size + segments } else { 0 },
-            orphaned: false,
-            reaped: false,
+            ..Self::nobody(namespace)
         }))
     }
 
-    /// Of a namespace that has lost its control object. Whoever made its segments may still have
-    /// them mapped, and nothing is left that would tell.
-    fn orphaned(namespace: &str) -> Self {
+    /// Of a namespace that lists no process.
+    fn nobody(namespace: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
             dead: Vec::new(),
@@ -94,12 +95,21 @@ impl Estate {
             locks: 0,
             removes_namespace: false,
             bytes: 0,
-            orphaned: true,
+            orphaned: false,
+            unfinished: false,
             reaped: false,
         }
     }
 
     fn reason(&self) -> String {
+        if self.unfinished {
+            return match self.reaped {
+                true => "its creator died before it was finished: removed".to_owned(),
+                false => "not finished: removed unless its creator is at it now".to_owned(),
+            };
+        }
+        // Whoever made its segments may still have them mapped, and nothing is left that would
+        // tell.
         if self.orphaned {
             return format!(
                 "not swept: its control object is gone, and with it who uses the rest; if nobody \
@@ -167,7 +177,10 @@ fn reap(namespace: &str, dry_run: bool) -> Result<Option<Estate>, String> {
     }
     match Registry::builder(namespace).reap() {
         // Somebody else has swept it meanwhile.
-        Ok(_) | Err(Error::NoNamespace { .. }) => estate.reaped = true,
+        Ok(_) | Err(Error::NoNamespace { .. }) => {
+            let there = Registry::inspect(namespace);
+            estate.reaped = !estate.unfinished || matches!(there, Err(Error::NoNamespace { .. }));
+        }
         Err(error) => return Err(error.to_string()),
     }
     Ok(Some(estate))

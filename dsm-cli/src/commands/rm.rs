@@ -34,10 +34,12 @@ struct Removed<'a> {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool, String> {
     let Arguments { name, item, force, json } = arguments;
-    // Opening a namespace that is not there would create it.
-    inspect(name)?;
     let gone = match item {
-        Some(item) => remove_item(name, item, *force).map(|()| true),
+        Some(item) => {
+            // Opening a namespace that is not there would create it.
+            inspect(name)?;
+            remove_item(name, item, *force).map(|()| true)
+        }
         None => remove_namespace(name, *force),
     }
     .map_err(|e| e.to_string())?;

@@ -117,13 +117,18 @@ pub(crate) unsafe fn validate<'a>(
     env: &'a dyn Environment,
 ) -> Result<Found<'a>, Error> {
     let too_short = |needed: usize| Error::Truncated(mapping.len as u64, needed as u64);
-    if !fits(mapping, core::mem::offset_of!(Header, total_size)) {
-        return Err(too_short(size_of::<Header>()));
-    }
     // Only the first words are looked at before the length of the whole header is known to be
     // there: magic and version mean the same in every layout.
+    if !fits(mapping, size_of::<AtomicU64>()) {
+        return Err(too_short(size_of::<Header>()));
+    }
     // SAFETY: the object is long enough for the field, which is its first.
     let magic = unsafe { mapping.base.cast::<AtomicU64>().as_ref() }.load(Acquire);
+    if !fits(mapping, core::mem::offset_of!(Header, total_size)) {
+        // What others have put there is not called a part of ours.
+        let ours = [0, MAGIC, MAGIC.swap_bytes()].contains(&magic);
+        return Err(if ours { too_short(size_of::<Header>()) } else { Error::Foreign });
+    }
     // SAFETY: the object is long enough for the field.
     let version_at = unsafe { mapping.base.add(core::mem::offset_of!(Header, version)) };
     match magic {

@@ -35,6 +35,8 @@ pub enum Error {
     TooManySegments(u32),
     /// The local table is too short for the namespace: (has, needs).
     LocalTooSmall(u32, u32),
+    /// Processes live in a namespace that was to be removed; says how many.
+    InUse(u32),
     /// The process-local memory belongs to another open namespace, or was left so by a fork.
     LocalInUse,
     /// The participant is registered already.
@@ -124,6 +126,9 @@ impl fmt::Display for Error {
                 f,
                 "the process-local table has room for {has} segments, the namespace has {needs}"
             ),
+            Self::InUse(processes) => {
+                write!(f, "{processes} process(es) live in the namespace; end them first")
+            }
             Self::LocalInUse => {
                 f.write_str("the process-local memory belongs to another open namespace")
             }

@@ -12,6 +12,7 @@
 //! # What happens where
 //!
 //! - [`open`](Namespace::open) and [`leave`](Namespace::leave): the election and the process slot.
+//! - [`discard`](Namespace::discard): the removal of a control object that can't be entered.
 //! - [`segments`](self): create, attach, detach, pin; the truth about a segment.
 //! - module `reap`: sweeping what the dead left.
 
@@ -28,6 +29,7 @@ use crate::provider::{ErasedProvider, Mapping, Unmapper};
 use crate::reap::{self, Actor};
 use crate::sync::{AtomicU64, Ordering};
 
+mod discard;
 mod error;
 mod local;
 mod look;
@@ -36,6 +38,7 @@ mod release;
 mod segments;
 
 pub use crate::control::header::ROOTS;
+pub use discard::Discard;
 pub use error::Error;
 pub use local::{LocalSegment, ProcessLocal};
 pub(crate) use local::{Mapped, acquire};

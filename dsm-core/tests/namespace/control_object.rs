@@ -2,7 +2,11 @@
 //! left alone.
 
 use super::{assert_empty, config, join, refusal};
-use dsm_core::namespace::Error;
+use std::time::Duration;
+
+use dsm_core::error::ErrorKind;
+use dsm_core::namespace::{Discard, Error, Namespace};
+use dsm_core::provider::{Election, Root};
 use sim::HeapMachine;
 
 /// The bytes of a live namespace's control object, as its creator left them when it was killed.
@@ -43,7 +47,8 @@ fn verdict(change: impl FnOnce(Vec<u8>) -> Vec<u8>, keep_identity: bool) -> Erro
 #[test]
 fn another_programs_object_is_foreign() {
     assert_eq!(verdict(|_| vec![0x42; 100_000], true), Error::Foreign);
-    assert_eq!(verdict(|_| vec![0x42; 16], true), Error::Truncated(16, 320));
+    assert_eq!(verdict(|_| vec![0x42; 16], true), Error::Foreign);
+    assert_eq!(verdict(|_| vec![0x42; 7], true), Error::Truncated(7, 320));
     assert_eq!(
         verdict(|_| b"not a namespace, but a text long enough".to_vec(), true),
         Error::Foreign
@@ -172,5 +177,79 @@ fn a_name_taken_by_another_object_is_left_alone_by_who_leaves() {
     let ns = join(&process, &local);
     machine.unlink_control();
     ns.leave(&process).unwrap();
+    assert_empty(&machine);
+}
+
+/// What becomes of a control object of these bytes, without anybody in it.
+fn discard(
+    bytes: &[u8],
+    keep_identity: bool,
+    which: Discard,
+) -> (HeapMachine, Result<bool, Error>) {
+    let machine = HeapMachine::new();
+    image(&machine);
+    machine.replace_control(bytes, keep_identity);
+    let process = machine.process();
+    let result = Namespace::discard(&process, process.platform(), Duration::ZERO, which);
+    (machine, result)
+}
+
+#[test]
+fn what_nobody_can_enter_is_discarded() {
+    let bytes = image(&HeapMachine::new());
+    let cut = &bytes[..bytes.len() - 4096];
+    let damaged = with(bytes.clone(), 64, &8_u64.to_le_bytes());
+    let older = with(bytes.clone(), 8, &0_u32.to_le_bytes());
+    for bytes in [&[][..], &[0; 5000], &with(bytes.clone(), 0, &[0; 8])] {
+        for which in [Discard::Unfinished, Discard::Unusable] {
+            let (machine, result) = discard(bytes, true, which);
+            assert_eq!(result, Ok(true), "{} bytes", bytes.len());
+            // Its creator had made no segment; whose this one is nobody can tell.
+            assert_eq!(machine.objects().len(), 1);
+        }
+    }
+    for bytes in [cut, &damaged, &older] {
+        let (machine, result) = discard(bytes, true, Discard::Unusable);
+        assert_eq!(result, Ok(true));
+        assert_eq!(machine.objects().len(), 0, "its segments go with it");
+        let (machine, result) = discard(bytes, true, Discard::Unfinished);
+        assert!(result.is_err() && machine.objects().len() == 2, "not unasked");
+    }
+    let (machine, result) = discard(&bytes, false, Discard::Unusable);
+    assert_eq!((result, machine.objects().len()), (Ok(true), 1), "a copy, not the original");
+}
+
+#[test]
+fn what_is_somebodys_is_not_discarded() {
+    let bytes = image(&HeapMachine::new());
+    let newer = with(bytes.clone(), 8, &9_u32.to_le_bytes());
+    for bytes in [&bytes[..], &newer, &[0x42; 100], &[0x42; 10]] {
+        let (machine, result) = discard(bytes, true, Discard::Unusable);
+        assert_eq!((result, machine.objects().len()), (Ok(false), 2));
+    }
+
+    let machine = HeapMachine::new();
+    let (owner, tool) = (machine.process(), machine.process());
+    let attempt = |which| Namespace::discard(&tool, tool.platform(), Duration::ZERO, which);
+    assert_eq!(attempt(Discard::Unfinished), Ok(false), "nothing is there");
+    // A creator that lives, between making the object and giving it a size.
+    let mut election = owner.elect(Duration::ZERO).unwrap();
+    let late = attempt(Discard::Unfinished).unwrap_err();
+    assert!(matches!(late, Error::Provider(failure) if failure.kind == ErrorKind::TimedOut));
+    assert_eq!(machine.objects().len(), 1);
+    election.remove().unwrap();
+    drop(election);
+    // Somebody lives in it, whatever has become of the control object.
+    let local = owner.local();
+    let namespace = join(&owner, &local);
+    let (base, len) = machine.control_bytes().unwrap();
+    // SAFETY: the object is that long, and nobody writes it now.
+    let bytes = unsafe { std::slice::from_raw_parts(base.as_ptr(), len) }.to_vec();
+    for damaged in [&[][..], &bytes[..2000]] {
+        machine.replace_control(damaged, true);
+        assert_eq!(attempt(Discard::Unusable), Err(Error::InUse(1)));
+    }
+    machine.replace_control(&bytes, true);
+    namespace.leave(&owner).unwrap();
     assert_empty(&machine);
 }

@@ -42,7 +42,9 @@ pub fn the_control_object_lives_and_goes<B: Backend>(context: &Context<B>) {
 
         let mut election = root.elect(PATIENCE).unwrap();
         assert_eq!(election.size(), 0);
-        assert_eq!(refused(root.peek()), ErrorKind::NotFound, "not set up yet");
+        let unfinished = refused(root.peek());
+        let known = [ErrorKind::Unfinished, ErrorKind::NotFound].contains(&unfinished);
+        assert!(known, "not set up yet: {unfinished:?}");
         let first = election.create(10_000).unwrap();
         assert_eq!(first.len, 10_000);
         assert!(is_zero(&first));

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 /// Type, its functions, and the case that tries them: itself or by the function that it is a form of.
 const TRIED: &[(&str, &str, &str)] = &[
     ("Namespace", "open", "open-first"),
+    ("Namespace", "discard", "discard"),
     ("Namespace", "leave", "leave"),
     ("Namespace", "register unregister", "register-thread"),
     ("Namespace", "reap", "reap"),

@@ -208,8 +208,11 @@ unsafe impl Root for Process {
 
     fn peek(&self) -> Result<Mapping, SystemError> {
         let control = system::look(|system| system.control);
-        if control.id == 0 || control.size == 0 {
+        if control.id == 0 {
             return Err(failure(ErrorKind::NotFound, "peek"));
+        }
+        if control.size == 0 {
+            return Err(failure(ErrorKind::Unfinished, "peek"));
         }
         Ok(mapping(control.at, control.size))
     }
@@ -303,12 +306,14 @@ unsafe impl Liveness for Process {
                 Ok(())
             }
             Some(_) => Err(ProviderFailure::new(ErrorKind::AlreadyExists, "claim")),
-            None => Err(ProviderFailure::new(ErrorKind::TooMany, "claim")),
+            // A slot that no namespace here has: nobody holds its token, and nobody is to know
+            // that this process does.
+            None => Ok(()),
         }
     }
 
     fn release(&self, slot: u32) {
-        if system::look(|system| system.tokens[slot as usize] == self.pid) {
+        if system::look(|system| system.tokens.get(slot as usize) == Some(&self.pid)) {
             stepper::change("a token is given back", |system| system.tokens[slot as usize] = 0);
         }
     }

@@ -100,9 +100,10 @@ unsafe impl Root for HeapProcess {
 
     fn peek(&self) -> Result<Mapping, HeapError> {
         self.call("peek")?;
-        let memory = self.machine.state().control.as_ref().and_then(|(memory, _)| memory.clone());
-        match memory {
-            Some(memory) => Ok(self.map(&memory)),
+        let control = self.machine.state().control.as_ref().map(|(memory, _)| memory.clone());
+        match control {
+            Some(Some(memory)) => Ok(self.map(&memory)),
+            Some(None) => Err(HeapError::new(ErrorKind::Unfinished, "peek")),
             None => Err(HeapError::new(ErrorKind::NotFound, "peek")),
         }
     }

@@ -3,7 +3,7 @@
 //! When whoever did it is dead, not a trace may be left of any of these, so that most of them end in
 //! the same state whatever the victim reached ("after").
 
-use dsm_core::namespace::Opened;
+use dsm_core::namespace::{Discard, Namespace, Opened};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::sync::Ordering;
 
@@ -15,7 +15,7 @@ use crate::member::{
 use crate::process::Process;
 use crate::{look, system};
 
-const CASES: [Operation; 9] = [
+const CASES: [Operation; 10] = [
     Operation {
         name: "open-first",
         must: &[
@@ -51,6 +51,18 @@ const CASES: [Operation; 9] = [
         name: "open-persistent",
         must: &["after", "the elector works", "a token is taken"],
         make: open_persistent,
+    },
+    Operation {
+        name: "discard",
+        must: &[
+            "before",
+            "after",
+            "the election is won",
+            "a token is taken",
+            "an object is removed",
+            "the control object is removed",
+        ],
+        make: discard,
     },
     Operation {
         name: "register-thread",
@@ -189,6 +201,43 @@ fn open_after_all_died(rescuers: usize) -> Case {
     std::mem::forget(segments);
     system::kill(ANCESTOR);
     Case { name: "open-after-all-died", ..open_first(rescuers) }
+}
+
+/// Everybody is dead, and the control object is of an older layout: newcomers can't enter before
+/// somebody has discarded it.
+fn discard(rescuers: usize) -> Case {
+    let dead = Member::start(ANCESTOR);
+    std::mem::forget((dead.segment(), dead.segment()));
+    system::kill(ANCESTOR);
+    let at = system::look(|system| system.control.at) + 8;
+    // SAFETY: the second word of the control object, whose users are dead.
+    unsafe { crate::arena::at(at).cast::<u32>().write(0) };
+    let rid = |process: Process| {
+        let patience = config().patience;
+        Namespace::discard(&process, process.platform(), patience, Discard::Unusable).map_err(text)
+    };
+    Case {
+        name: "discard",
+        operate: Box::new(move || {
+            assert!(rid(Process::again(VICTIM)).expect("discards"));
+        }),
+        recover: Box::new(move |who, _| match who {
+            0 => Ok(()),
+            _ => rid(Process::again(RESCUER + who as u64 - 1)).map(|_| ()),
+        }),
+        judge: Box::new(move || {
+            let existed = system::objects().0;
+            let witness = Process::start(WITNESS);
+            ensure(rid(Process::again(WITNESS))? == existed, || "not discarded".into())?;
+            finds_nothing(witness)?;
+            Ok(if existed { "before" } else { "after" })
+        }),
+        newcomer: Box::new(move |process| {
+            rid(Process::again(process.pid))?;
+            finds_nothing(process)
+        }),
+        ..open_first(rescuers)
+    }
 }
 
 /// What a persistent namespace keeps: a pinned segment and a root word.
