@@ -101,6 +101,8 @@ bugs! {
         "A segment is recorded when its object is there, not before.";
     AttachUnchecked "attach-unchecked" "dsm-core/src/namespace/segments.rs":
         "An attacher looks whether the segment lives before it sets its bit, and not again.";
+    DeadKeepMemory "dead-keep-memory" "dsm-core/src/namespace/mod.rs":
+        "Who finds too little memory doesn't look for what the dead have.";
     HeldSegmentLetGo "held-segment-let-go" "dsm-core/src/namespace/release.rs":
         "A process lets go of a segment in which a thread of its own holds a lock.";
     ListRemovedFirst "list-removed-first" "dsm-core/src/namespace/open.rs":

@@ -72,7 +72,7 @@ impl<'n> Segment<'n> {
     /// # Errors
     ///
     /// [`Error::InvalidSize`] if the range is not within the segment; [`Error::Provider`] if
-    /// memory is short; [`Error::Forked`].
+    /// memory is short, also after reaping the dead; [`Error::Forked`].
     pub fn reserve(&self, range: Range<usize>) -> Result<(), Error> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::InvalidSize(range.end as u64));
@@ -83,7 +83,9 @@ impl<'n> Segment<'n> {
                 let record = self.namespace.record_of(self.handle).ok_or(Error::Forked)?;
                 Mapping { base: self.base, len: record.mapped_len, token: record.token }
             };
-            self.namespace.platform().provider.reserve(self.handle, &mapping, range)?;
+            let provider = self.namespace.platform().provider;
+            self.namespace
+                .taking_memory(|| provider.reserve(self.handle, &mapping, range.clone()))?;
         }
         if let Some(slot) = self.namespace.control.segment(self.handle.slot()) {
             slot.record.reserved.fetch_max(end, Ordering::Relaxed);

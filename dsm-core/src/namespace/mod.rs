@@ -22,9 +22,12 @@ use crate::control::process;
 use crate::control::{Control, participant_state};
 use crate::deaths::DeathCount;
 use crate::env::{Environment, ThreadProof};
+use crate::error::ErrorKind::{NoMemory, NoSpace};
+use crate::error::ProviderFailure;
 use crate::handle::ParticipantId;
 use crate::lock::{LockError, LockKind, Patience};
 use crate::participant::{Participant, ParticipantLocal, Peers};
+use crate::planted::{Bug, planted};
 use crate::provider::{ErasedProvider, Mapping, Unmapper};
 use crate::reap::{self, Actor};
 use crate::sync::{AtomicU64, Ordering};
@@ -301,6 +304,28 @@ impl<'a> Namespace<'a> {
     #[doc(alias = "reset_on_dsm_detach")]
     pub fn reset_after_fork(&self) {
         self.local.reset();
+    }
+
+    /// Has the provider do what takes shared memory; if that is short, once more after what the
+    /// dead left was swept. Segments are created and backed through this alone.
+    ///
+    /// The sweep takes the control lock, which is the last in the order of locks: callers may hold
+    /// any other.
+    pub(crate) fn taking_memory<T>(
+        &self,
+        work: impl Fn() -> Result<T, ProviderFailure>,
+    ) -> Result<T, ProviderFailure> {
+        let is_short = |failure: &ProviderFailure| [NoSpace, NoMemory].contains(&failure.kind);
+        match work() {
+            Err(failure) if is_short(&failure) && self.sweep_for_memory() => work(),
+            done => done,
+        }
+    }
+
+    /// Whether the dead could be swept.
+    #[cold]
+    fn sweep_for_memory(&self) -> bool {
+        !planted(Bug::DeadKeepMemory) && reap::make_room(self).is_ok()
     }
 
     #[inline]

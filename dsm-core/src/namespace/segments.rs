@@ -39,8 +39,8 @@ impl Namespace<'_> {
     /// # Errors
     ///
     /// [`Error::InvalidSize`]; [`Error::TooManySegments`], also after reaping the dead;
-    /// [`Error::Provider`], as when memory is short; [`Error::Entropy`]; [`Error::Forked`]. No
-    /// object is left behind.
+    /// [`Error::Provider`], as when memory is short, also after that; [`Error::Entropy`];
+    /// [`Error::Forked`]. No object is left behind.
     #[doc(alias = "dsm_create")]
     pub fn create_segment(&self, size: usize, reserved: usize) -> Result<Segment<'_>, Error> {
         if size == 0 || size > MOST_BYTES {
@@ -72,7 +72,8 @@ impl Namespace<'_> {
         };
         let mut attempts = 1;
         let made = loop {
-            match self.platform.provider.create(handle, size, reserved.min(size)) {
+            let create = || self.platform.provider.create(handle, size, reserved.min(size));
+            match self.taking_memory(create) {
                 Err(failure) if failure.kind == ErrorKind::AlreadyExists && attempts < ATTEMPTS => {
                     attempts += 1;
                     match self.draw(handle.slot()).and_then(|other| self.rename(handle, other)) {

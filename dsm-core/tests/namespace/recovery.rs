@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{assert_empty, config, join, join_as};
+use dsm_core::error::ErrorKind;
 use dsm_core::inspect::Inspector;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::lock::{Acquired, LockError, LockRef, Patience, RawLock};
-use dsm_core::namespace::{Namespace, NamespaceConfig, Opened};
+use dsm_core::namespace::{Error, Namespace, NamespaceConfig, Opened};
 use dsm_core::participant::ParticipantLocal;
 use dsm_core::provider::Root;
 use dsm_core::segment::Segment;
@@ -433,4 +434,39 @@ fn slots_retire_before_a_generation_comes_again() {
     assert!(ns.unregister(&thread));
     ns.leave(&process).unwrap();
     assert_empty(&machine);
+}
+
+/// A dead process has most of the memory: in a segment that is whole, in one that it was making, and
+/// in its backing. Who creates, or backs more of what it has, gets it.
+#[test]
+fn the_dead_give_memory_to_who_needs_it() {
+    for backing in [false, true] {
+        let machine = HeapMachine::new();
+        let process = machine.process();
+        let local = process.local();
+        let ours = join(&process, &local);
+        let small = ours.create_object(40 << 20, 4096).unwrap();
+        let attempt = || match backing {
+            true => small.reserve(0..40 << 20),
+            false => ours.create_object(40 << 20, 40 << 20).map(drop),
+        };
+        {
+            let victim = machine.process();
+            let local = victim.local();
+            let theirs = join(&victim, &local);
+            let whole = theirs.create_object(20 << 20, 20 << 20).unwrap();
+            let grown = theirs.create_object(40 << 20, 4096).unwrap();
+            grown.reserve(0..20 << 20).unwrap();
+            machine.set_capacity(Some(machine.used() + (1 << 20)));
+            let full = attempt().unwrap_err();
+            assert!(matches!(full, Error::Provider(f) if f.kind == ErrorKind::NoSpace), "{full:?}");
+            std::mem::forget((whole, grown));
+            // Its mappings go with it, at the end of the block.
+            victim.kill();
+        }
+        assert_eq!(attempt(), Ok(()), "memory that a dead process has");
+        drop(small);
+        ours.leave(&process).unwrap();
+        assert_empty(&machine);
+    }
 }

@@ -118,6 +118,8 @@ struct State {
     records: usize,
     /// Allocations until one fails, and how.
     fault: Option<(u32, ErrorKind)>,
+    /// Bytes of the allocation that failed last, on demand.
+    refused: Option<(u64, ErrorKind)>,
     fail_attach: bool,
     fail_destroy: bool,
     /// Values the entropy source gives before its own.
@@ -296,9 +298,12 @@ impl HeapMachine {
     }
 
     /// Makes an allocation fail once: the next one if `after` is 0, and so on. A create and a
-    /// reserve each count as one.
+    /// reserve each count as one; so does one that is tried again at once, by who has swept the
+    /// dead in between.
     pub fn fail_allocation(&self, after: u32, kind: ErrorKind) {
-        self.state().fault = Some((after, kind));
+        let mut state = self.state();
+        state.fault = Some((after, kind));
+        state.refused = None;
     }
 
     /// Makes the next mapping of an existing segment fail once.
@@ -408,9 +413,15 @@ impl HeapMachine {
                 ..ProviderFailure::new(kind, "allocate")
             })
         };
+        if let Some((refused, kind)) = state.refused.take() {
+            if refused == bytes {
+                return Err(full(kind));
+            }
+        }
         if let Some((left, kind)) = state.fault {
             state.fault = left.checked_sub(1).map(|left| (left, kind));
             if left == 0 {
+                state.refused = Some((bytes, kind));
                 return Err(full(kind));
             }
         }

@@ -121,6 +121,10 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::AttachUnchecked => {
             (namespace_model("races::an_attach_meets_the_last_detach"), "NotFound")
         }
+        Bug::DeadKeepMemory => (
+            test("dsm-core", "namespace", "recovery::the_dead_give_memory_to_who_needs_it"),
+            "memory that a dead process has",
+        ),
         Bug::ListRemovedFirst => (images("leave-last"), "objects instead of"),
         Bug::UnlinkByName => (
             test("conformance", "shm", "another_identity_is_refused_and_left_alone"),
