@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use dsm_core::error::OutOfRange;
 use dsm_core::lock::{KindName, LockError};
 use dsm_core::namespace;
 
@@ -54,8 +55,8 @@ pub enum Error {
     /// All 1,024 segments of the area are in use, or used up: each can be made and given back 16,383
     /// times in the life of the area.
     TooManySegments,
-    /// Options that cannot be met; says which.
-    InvalidOptions(&'static str),
+    /// A number of the options is out of its range.
+    InvalidOptions(OutOfRange),
     /// The memory for an area in place is too small or not aligned to 4,096: (has, needs) bytes.
     PlaceTooSmall(u64, u64),
     /// The area is gone, or going: the last process has left it.
@@ -106,7 +107,7 @@ impl fmt::Display for Error {
             Self::TooManySegments => f.write_str(
                 "all 1024 segments of the area are in use or used up; create it with larger ones",
             ),
-            Self::InvalidOptions(which) => write!(f, "invalid options: {which}"),
+            Self::InvalidOptions(which) => which.fmt(f),
             Self::PlaceTooSmall(has, needs) => {
                 write!(f, "an area in place needs {needs} bytes aligned to 4096; there are {has}")
             }

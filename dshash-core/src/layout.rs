@@ -78,7 +78,7 @@ pub(crate) const FIRST_ENTRIES: usize = 16;
 /// Most bytes of a partition's first entries, all of which an empty table has.
 pub(crate) const FIRST_BYTES: usize = 1536;
 /// Most partitions of a table.
-pub(crate) const MAX_PARTITIONS: u32 = 1024;
+pub const MAX_PARTITIONS: u32 = 1024;
 /// Most bits of the hash that pick a directory word: with 6 for the bucket and up to 10 for the
 /// partition they exhaust the 32 bits that an entry keeps.
 pub(crate) const MAX_DEPTH: u32 = 16;

@@ -41,7 +41,7 @@ pub use check::{Report, Stats};
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use error::{Error, MemoryError, Parameter};
 pub use guard::{ExclusiveGuard, SharedGuard};
-pub use layout::MAX_SEGMENT_SIZE;
+pub use layout::{MAX_PARTITIONS, MAX_SEGMENT_SIZE};
 pub use peek::Peeked;
 pub use scan::{Scan, ScanEntry, ScanEntryMut, ScanMut};
 pub use store::{Allocator, Store};

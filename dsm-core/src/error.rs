@@ -101,3 +101,69 @@ impl fmt::Display for ProviderFailure {
 }
 
 impl core::error::Error for ProviderFailure {}
+
+/// A number that an option can't have: which, what it was given, and what it can have. `{:#}` leaves
+/// out which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfRange {
+    /// The option, as its field or its setter is called.
+    pub option: &'static str,
+    /// What it was given.
+    pub value: u64,
+    /// The least it can be.
+    pub least: u64,
+    /// The most it can be.
+    pub most: u64,
+    /// What it must be a multiple of; 1 for any number.
+    pub multiple: u64,
+}
+
+impl OutOfRange {
+    /// Checks a number against its range.
+    ///
+    /// # Errors
+    ///
+    /// This, if it is outside.
+    pub fn check(option: &'static str, value: u64, least: u64, most: u64) -> Result<(), Self> {
+        Self::check_multiple(option, value, least, most, 1)
+    }
+
+    /// As [`check`](Self::check), of a number that must be a multiple of `multiple`, which is not 0.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn check_multiple(
+        option: &'static str,
+        value: u64,
+        least: u64,
+        most: u64,
+        multiple: u64,
+    ) -> Result<(), Self> {
+        if (least..=most).contains(&value) && value % multiple == 0 {
+            return Ok(());
+        }
+        Err(Self { option, value, least, most, multiple })
+    }
+}
+
+impl fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { option, value, least, most, multiple } = self;
+        if !f.alternate() {
+            write!(f, "`{option}` ")?;
+        }
+        write!(f, "can't be {value}: ")?;
+        if *most == u64::MAX {
+            write!(f, "it must be at least {least}")?;
+        } else {
+            write!(f, "it must be from {least} to {most}")?;
+        }
+        if *multiple > 1 {
+            write!(f, ", and a multiple of {multiple}")?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for OutOfRange {}

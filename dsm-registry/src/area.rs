@@ -29,7 +29,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::boxed::DsaBox;
 use crate::error::Error;
-use crate::options::AreaOptions;
 use crate::plain::{Object, Snapshot};
 use crate::process::Attachment;
 use crate::stable::Stable;
@@ -124,8 +123,11 @@ pub(crate) struct AreaObject {
 }
 
 impl AreaObject {
-    pub(crate) fn create(home: &Arc<Attachment>, options: &AreaOptions) -> Result<Self, Error> {
-        let raw = RawArea::create(home, &options.to_core())?;
+    pub(crate) fn create(
+        home: &Arc<Attachment>,
+        options: &dsa_core::Options,
+    ) -> Result<Self, Error> {
+        let raw = RawArea::create(home, options)?;
         Ok(Self::new(raw, home))
     }
 

@@ -33,8 +33,8 @@ impl Builder {
         }
     }
 
-    /// Permission bits of what is created; 0600 by default: this user only. What exists and may be
-    /// written by more is refused.
+    /// Permission bits of what is created: from 0600, this user only, which is the default, to 0777.
+    /// What exists and may be written by more is refused.
     ///
     /// Windows has no such bits: there `open` refuses a mode that lets others in, who are listed in
     /// the backend's options instead ([`SharedMemory::with_options`](crate::system::SharedMemory::with_options)).
@@ -50,27 +50,28 @@ impl Builder {
     }
 
     /// Bytes of the main region: memory set aside once, from which segments are made without a
-    /// system call. None by default.
+    /// system call. None by default, at most 8 TiB less a page.
     #[doc(alias = "min_dynamic_shared_memory")]
     pub fn main_region(mut self, bytes: usize) -> Self {
         self.config.main_region = bytes;
         self
     }
 
-    /// Threads, of all processes, that can use the namespace at once; 384 by default. More than
-    /// that makes every lock longer.
+    /// Threads, of all processes, that can use the namespace at once; 384 by default, from 3 to
+    /// 65,535. More than the default makes every lock longer.
     pub fn max_participants(mut self, participants: u32) -> Self {
         self.config.max_participants = participants;
         self
     }
 
-    /// Processes that can be attached at once; 128 by default.
+    /// Processes that can be attached at once; 128 by default, from 1 to 4,096.
     pub fn max_processes(mut self, processes: u32) -> Self {
         self.config.max_processes = processes;
         self
     }
 
-    /// Segments that can exist at once, those of areas and tables included; 1024 by default.
+    /// Segments that can exist at once, those of areas and tables included; 1,024 by default, from
+    /// 1 to 4,096.
     pub fn max_segments(mut self, segments: u32) -> Self {
         self.config.max_segments = segments;
         self
@@ -109,6 +110,14 @@ impl Builder {
 
     pub(crate) fn into_parts(self) -> Result<(Box<dyn Backend>, process::Settings), Error> {
         name::check_namespace(&self.namespace)?;
+        let mode = self.mode;
+        if mode & 0o600 != 0o600 || mode > 0o777 {
+            let reason = format!(
+                "it can't be {mode:04o}: it must be from 0600 to 0777, and let the owner read and \
+                 write"
+            );
+            return Err(Error::InvalidOption { what: "mode", reason });
+        }
         let Some(platform) = self.platform.or_else(crate::platform::default) else {
             return Err(Error::NoBackend);
         };

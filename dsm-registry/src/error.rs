@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::{ErrorKind, OutOfRange, ProviderFailure};
 use dsm_core::lock::LockError;
 use dsm_core::namespace;
 
@@ -342,6 +342,7 @@ impl Error {
             namespace::Error::Forked => Self::Forked,
             namespace::Error::Lock(LockError::NotRegistered) => Self::Forked,
             namespace::Error::Lock(LockError::DeclaredDead) => Self::DeclaredDead,
+            namespace::Error::InvalidConfig(range) => Self::out_of_range(range),
             namespace::Error::InUse(processes) => {
                 Self::NamespaceInUse { namespace: namespace.into(), processes: processes as usize }
             }
@@ -356,6 +357,12 @@ impl Error {
             }
             source => Self::Namespace { namespace: namespace.into(), source },
         }
+    }
+}
+
+impl Error {
+    pub(crate) fn out_of_range(range: OutOfRange) -> Self {
+        Self::InvalidOption { what: range.option, reason: format!("it {range:#}") }
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a name is created with, beyond its type. Ignored, but for checks, by those who find it.
 
+use dsm_core::error::OutOfRange;
+
+use crate::error::Error;
 use crate::tag::TypeTag;
 
 /// How to look up, or create, a segment of one value.
@@ -32,35 +35,44 @@ pub struct AreaOptions {
 }
 
 impl AreaOptions {
-    /// The default: a first segment of 1 MiB, segments that double, no limit.
+    /// The default: a first segment of 1 MiB, or less if no segment, or all of them together, may
+    /// have as much; segments that double; no limit.
     pub const fn new() -> Self {
         Self { first_segment: None, largest_segment: None, limit: None }
     }
 
-    pub(crate) fn to_core(self) -> dsa_core::Options {
+    pub(crate) fn to_core(self) -> Result<dsa_core::Options, Error> {
         let default = dsa_core::Options::default();
         let bytes = |bytes: Option<usize>, default| bytes.map_or(default, |bytes| bytes as u64);
-        let initial = bytes(self.first_segment, 1 << 20);
-        dsa_core::Options {
-            initial,
-            maximum: bytes(self.largest_segment, default.maximum).max(initial),
-            limit: bytes(self.limit, default.limit),
-        }
+        let maximum = bytes(self.largest_segment, default.maximum);
+        let limit = bytes(self.limit, default.limit);
+        let usual = maximum.min(limit).min(1 << 20) / default.initial * default.initial;
+        let usual = usual.max(default.initial);
+        let initial = bytes(self.first_segment, usual);
+        let options = dsa_core::Options { initial, maximum, limit };
+        let checked = match self.first_segment {
+            Some(_) => options.check(),
+            // What is wrong then is not how long the usual one is.
+            None => dsa_core::Options { initial: default.initial, ..options }.check(),
+        };
+        checked.map_err(|error| invalid(error).unwrap_or_else(Error::Area))?;
+        Ok(options)
     }
 
-    /// Bytes of the first segment: a multiple of 64 KiB.
+    /// Bytes of the first segment: from 64 KiB to 1 TiB, a multiple of 64 KiB.
     pub const fn first_segment(mut self, bytes: usize) -> Self {
         self.first_segment = Some(bytes);
         self
     }
 
-    /// Bytes of the longest segment that growth makes; a larger allocation still gets its own.
+    /// Bytes of the longest segment that growth makes: from those of the first one to 1 TiB. A
+    /// larger allocation still gets its own.
     pub const fn largest_segment(mut self, bytes: usize) -> Self {
         self.largest_segment = Some(bytes);
         self
     }
 
-    /// Bytes that all segments together may have.
+    /// Bytes that all segments together may have, at least those of the first one.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self
@@ -86,13 +98,27 @@ impl HashOptions {
     /// The area that a table lives in: its first segment is long enough for an empty table (at most
     /// two kilobytes a partition; what is not used is not backed by memory), and none is longer
     /// than a table can refer to.
-    pub(crate) fn area(self) -> AreaOptions {
-        let partitions = self.partitions.unwrap_or(dshash_core::DEFAULT_PARTITIONS) as usize;
-        let table = partitions.saturating_mul(2080).min(1 << 20);
+    pub(crate) fn area(self) -> Result<AreaOptions, Error> {
+        let partitions = self.partitions.unwrap_or(dshash_core::DEFAULT_PARTITIONS);
+        let most = dshash_core::MAX_PARTITIONS;
+        if !partitions.is_power_of_two() || partitions > most {
+            let reason =
+                format!("it can't be {partitions}: it must be a power of two from 1 to {most}");
+            return Err(Error::InvalidOption { what: "partitions", reason });
+        }
+        let table = (partitions as usize * 2080).min(1 << 20);
+        let first = (table + (16 << 10)).next_multiple_of(64 << 10);
+        if let Some(limit) = self.limit.filter(|limit| *limit < first) {
+            let reason = format!(
+                "{limit} bytes are less than {partitions} partitions need, {first}; raise it, or \
+                 take fewer `partitions`"
+            );
+            return Err(Error::InvalidOption { what: "limit", reason });
+        }
         let area = AreaOptions::new()
-            .first_segment((table + (16 << 10)).next_multiple_of(64 << 10))
+            .first_segment(first)
             .largest_segment(dshash_core::MAX_SEGMENT_SIZE as usize);
-        AreaOptions { limit: self.limit, ..area }
+        Ok(AreaOptions { limit: self.limit, ..area })
     }
 
     /// Identifies the types of key and value by these tags in place of their names; see
@@ -103,16 +129,29 @@ impl HashOptions {
         self
     }
 
-    /// Partitions: a power of two. Each has a lock of its own: more let more writers work at once,
+    /// Partitions: a power of two, up to 1,024. Each has a lock of its own: more let more writers work at once,
     /// fewer make an empty table smaller.
     pub const fn partitions(mut self, partitions: u32) -> Self {
         self.partitions = Some(partitions);
         self
     }
 
-    /// Bytes that the table's memory may have in all.
+    /// Bytes that the table's memory may have in all. An empty table takes two kilobytes a
+    /// partition; less than that is an error that says how much it is.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self
     }
+}
+
+/// Says of an area's options what is wrong in the words of [`AreaOptions`]; other errors are given
+/// back.
+pub(crate) fn invalid(error: dsa_core::Error) -> Result<Error, dsa_core::Error> {
+    let dsa_core::Error::InvalidOptions(range) = error else { return Err(error) };
+    let option = match range.option {
+        "initial" => "first_segment",
+        "maximum" => "largest_segment",
+        other => other,
+    };
+    Ok(Error::out_of_range(OutOfRange { option, ..range }))
 }

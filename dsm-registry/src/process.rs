@@ -192,6 +192,8 @@ impl Parts {
     fn open(way: Way, config: &NamespaceConfig) -> Result<Self, Error> {
         let Way { name, place, link, .. } = way;
         let fail = |e| error_of(&name, &place, e);
+        // Before so many records are made.
+        config.check().map_err(fail)?;
         let token = Token::new().ok_or_else(|| fail(out_of_memory().into()))?;
         let base = Stable::new(Base { link, token });
         // SAFETY: kept beside the namespace, and dropped after it; as all that follows.
@@ -410,7 +412,7 @@ impl Attachment {
         match error {
             dsa_core::Error::Namespace(error) => self.error("an area", error),
             dsa_core::Error::Lock(error) => error.into(),
-            error => Error::Area(error),
+            error => crate::options::invalid(error).unwrap_or_else(Error::Area),
         }
     }
 

@@ -210,6 +210,7 @@ impl Registry {
     ///
     /// As there.
     pub fn area_with(&self, name: &str, options: AreaOptions) -> Result<Area, Error> {
+        let options = options.to_core()?;
         let shape = Shape::new(Kind::Area, TypeInfo::NONE, TypeInfo::NONE);
         let asked = Asked::new::<Area, (), ()>(shape);
         let create = |claim: Claim<'_>| {
@@ -251,11 +252,12 @@ impl Registry {
         name: &str,
         options: HashOptions,
     ) -> Result<HashTable<K, V>, Error> {
+        let in_area = options.area()?.to_core()?;
         let value = TypeInfo::of::<V>(options.value_tag);
         let shape = Shape::new(Kind::Hash, value, TypeInfo::of::<K>(options.key_tag));
         let asked = Asked::new::<HashTable<K, V>, V, K>(shape);
         let create = |claim: Claim<'_>| {
-            let area = self.create_area(name, &asked, &options.area())?;
+            let area = self.create_area(name, &asked, &in_area)?;
             let table = TypedTable::<K, V>::create(Arc::clone(&area), &options)?;
             self.publish(claim, area.handle(), table.handle())?;
             Ok(Object::Table(Arc::new(table)))
@@ -363,7 +365,7 @@ impl Registry {
         &self,
         name: &str,
         asked: &Asked,
-        options: &AreaOptions,
+        options: &dsa_core::Options,
     ) -> Result<Arc<AreaObject>, Error> {
         let home = &self.shared.home;
         let area = AreaObject::create(home, options)?;
@@ -382,8 +384,8 @@ impl Registry {
     ) -> Result<Object, Error> {
         let home = &self.shared.home;
         if size == 0 {
-            let reason = "a segment has at least one byte".to_owned();
-            return Err(Error::InvalidOption { what: "size", reason });
+            let reason = "it can't be 0: a segment has at least one byte".to_owned();
+            return Err(Error::InvalidOption { what: "len", reason });
         }
         let segment = home
             .namespace_static()

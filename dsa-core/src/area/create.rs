@@ -7,6 +7,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use dsm_core::error::OutOfRange;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
 use dsm_core::namespace::Namespace;
@@ -49,19 +50,17 @@ impl Default for Options {
 }
 
 impl Options {
-    fn check(&self) -> Result<(), Error> {
-        if self.initial < UNIT || self.initial % UNIT != 0 || self.initial > MAX_SEGMENT {
-            return Err(Error::InvalidOptions(
-                "`initial` must be a multiple of 64 KiB, at most 1 TiB",
-            ));
-        }
-        if self.maximum < self.initial || self.maximum > MAX_SEGMENT {
-            return Err(Error::InvalidOptions("`maximum` must be between `initial` and 1 TiB"));
-        }
-        if self.limit < self.initial {
-            return Err(Error::InvalidOptions("`limit` is below `initial`"));
-        }
-        Ok(())
+    /// Whether an area can be created with these; [`Area::create`] asks by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOptions`].
+    pub fn check(&self) -> Result<(), Error> {
+        let Self { initial, maximum, limit } = *self;
+        OutOfRange::check_multiple("initial", initial, UNIT, MAX_SEGMENT, UNIT)
+            .and_then(|()| OutOfRange::check("maximum", maximum, initial, MAX_SEGMENT))
+            .and_then(|()| OutOfRange::check("limit", limit, initial, u64::MAX))
+            .map_err(Error::InvalidOptions)
     }
 }
 
@@ -229,9 +228,19 @@ impl<'n, L: RawLock> Area<'n, L> {
 
     fn geometry(namespace: &Namespace<'_>, index: usize, size: u64) -> Result<Geometry, Error> {
         let locks = 2 * L::size_for(namespace.max_participants()) as u64;
-        Geometry::new(size, if index == 0 { locks } else { 0 }).ok_or(Error::InvalidOptions(
-            "the first segment is too small for the locks of this many participants",
-        ))
+        let locks = if index == 0 { locks } else { 0 };
+        Geometry::new(size, locks).ok_or_else(|| {
+            // Too short for the locks of this many participants.
+            let fits = |size: &u64| Geometry::new(*size, locks).is_some();
+            let least = (1..=MAX_SEGMENT / UNIT).map(|units| units * UNIT).find(fits);
+            Error::InvalidOptions(OutOfRange {
+                option: "initial",
+                value: size,
+                least: least.unwrap_or(MAX_SEGMENT),
+                most: MAX_SEGMENT,
+                multiple: UNIT,
+            })
+        })
     }
 
     /// Builds the control block in memory that may hold anything.

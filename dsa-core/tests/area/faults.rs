@@ -117,8 +117,17 @@ fn the_size_limit_holds() {
     heap.allocate(4 << 20).unwrap();
     assert!(matches!(
         A::create(p.ns, &Options { limit: 1, ..options }, leak(AreaLocal::new())),
-        Err(Error::InvalidOptions(_))
+        Err(Error::InvalidOptions(range)) if range.option == "limit" && range.least == 65_536
     ));
+    for options in [
+        Options { initial: 1 << 40, maximum: 1 << 40, limit: 1 << 40 },
+        Options { initial: 65_536, maximum: 65_536, limit: 65_536 },
+    ] {
+        assert_eq!(options.check(), Ok(()));
+        let beyond =
+            Options { maximum: options.maximum * 2, initial: options.initial * 2, ..options };
+        assert!(beyond.check().is_err(), "{beyond:?}");
+    }
 }
 
 #[test]

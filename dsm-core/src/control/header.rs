@@ -2,6 +2,7 @@
 
 use crate::deaths::DeathCount;
 use crate::env::ProcessProof;
+use crate::error::OutOfRange;
 use crate::handle::ObjectId;
 use crate::namespace::NamespaceConfig;
 use crate::participant::{MAX_HELD, ParticipantSlot};
@@ -29,6 +30,8 @@ pub(crate) const MOST_PROCESSES: u32 = 4096;
 pub(crate) const MOST_SEGMENTS: u32 = 1 << crate::handle::SegmentHandle::SLOT_BITS;
 /// Most participants: what a 16-bit index can say.
 pub(crate) const MOST_PARTICIPANTS: u32 = 65_535;
+/// Most bytes of the main region: page numbers are 32 bits, and offsets of locks 44.
+pub(crate) const MOST_MAIN: u64 = (1 << 43) - PAGE as u64;
 // What is packed elsewhere has room for them.
 const _: () = {
     assert!(MOST_PARTICIPANTS <= u16::MAX as u32);
@@ -142,27 +145,29 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Computes the layout; names the number that is out of range otherwise.
+    /// Computes the layout; says which number is out of its range otherwise.
     pub(crate) fn compute(
         max_processes: u32,
         max_participants: u32,
         max_segments: u32,
         main_len: u64,
-    ) -> Result<Self, &'static str> {
-        if !(1..=MOST_PROCESSES).contains(&max_processes) {
-            return Err("max_processes");
-        }
-        if !(FEWEST_PARTICIPANTS..=MOST_PARTICIPANTS).contains(&max_participants) {
-            return Err("max_participants");
-        }
-        if !(1..=MOST_SEGMENTS).contains(&max_segments) {
-            return Err("max_segments");
-        }
-        // Page numbers are 32 bits, and offsets of locks 44.
-        if main_len >= 1 << 43 || main_len % PAGE as u64 != 0 {
-            return Err("main_region");
-        }
-        let Ok(main_len) = usize::try_from(main_len) else { return Err("main_region") };
+    ) -> Result<Self, OutOfRange> {
+        let check = |option, value: u32, least: u32, most: u32| {
+            OutOfRange::check(option, value.into(), least.into(), most.into())
+        };
+        check("max_processes", max_processes, 1, MOST_PROCESSES)?;
+        let (fewest, most) = (FEWEST_PARTICIPANTS, MOST_PARTICIPANTS);
+        check("max_participants", max_participants, fewest, most)?;
+        check("max_segments", max_segments, 1, MOST_SEGMENTS)?;
+        OutOfRange::check_multiple("main_region", main_len, 0, MOST_MAIN, PAGE as u64)?;
+        let main_region = |most: usize| OutOfRange {
+            option: "main_region",
+            value: main_len,
+            least: 0,
+            most: most as u64 / PAGE as u64 * PAGE as u64,
+            multiple: 1,
+        };
+        let main_len = usize::try_from(main_len).map_err(|_| main_region(0))?;
         let lock_at = size_of::<Header>().next_multiple_of(64);
         let processes_at = lock_at + super::lock_size(max_participants);
         let participants_at = processes_at + max_processes as usize * size_of::<ProcessSlot>();
@@ -173,7 +178,11 @@ impl Layout {
         let words = Self::words(max_segments as usize) + Self::words(main_len / PAGE);
         let main_at = (indexes_at + words * size_of::<AtomicU64>()).next_multiple_of(PAGE);
         // Where addresses are short, a main region that has one may leave none for the rest.
-        let Some(total) = main_at.checked_add(main_len) else { return Err("main_region") };
+        let room = (isize::MAX as usize).saturating_sub(main_at);
+        if main_len > room {
+            return Err(main_region(room));
+        }
+        let total = main_at + main_len;
         Ok(Self {
             max_processes,
             max_participants,
@@ -191,13 +200,15 @@ impl Layout {
     }
 
     /// The layout that a new namespace of this configuration has.
-    pub(crate) fn of(config: &NamespaceConfig) -> Result<Self, &'static str> {
-        let main = (config.main_region as u64).checked_next_multiple_of(PAGE as u64);
+    pub(crate) fn of(config: &NamespaceConfig) -> Result<Self, OutOfRange> {
+        let main = config.main_region as u64;
+        // What was given, not what it is rounded up to.
+        OutOfRange::check("main_region", main, 0, MOST_MAIN)?;
         Self::compute(
             config.max_processes,
             config.max_participants,
             config.max_segments,
-            main.ok_or("main_region")?,
+            main.next_multiple_of(PAGE as u64),
         )
     }
 

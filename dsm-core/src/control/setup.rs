@@ -176,7 +176,7 @@ fn judge_header(header: &Header, mapping: &Mapping, id: ObjectId) -> Result<Layo
         header.max_segments.load(Relaxed),
         header.main_len.load(Relaxed),
     )
-    .map_err(Error::Corrupt)?;
+    .map_err(|range| Error::Corrupt(range.option))?;
     let offsets = [
         (&header.lock_at, layout.lock_at, "lock_at"),
         (&header.processes_at, layout.processes_at, "processes_at"),

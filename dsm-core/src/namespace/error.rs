@@ -2,9 +2,14 @@
 
 use core::fmt;
 
-use crate::error::ProviderFailure;
+use crate::error::{OutOfRange, ProviderFailure};
 use crate::handle::SegmentHandle;
 use crate::lock::LockError;
+
+/// Most bytes of a segment: what an offset of a lock address can say, or, where addresses are
+/// shorter, what a single object may have.
+pub(super) const MOST_BYTES: usize =
+    if usize::BITS > 43 { usize::MAX >> (usize::BITS - 43) } else { isize::MAX as usize };
 
 /// Why a namespace could not be opened or an operation on it failed. Nothing was changed, and no
 /// object is left behind, unless the variant says otherwise.
@@ -25,8 +30,8 @@ pub enum Error {
     Corrupt(&'static str),
     /// It is a copy: its recorded identity is not the object's.
     Copied,
-    /// A number of the configuration is out of its range; names the builder call.
-    InvalidConfig(&'static str),
+    /// A number of the configuration is out of its range.
+    InvalidConfig(OutOfRange),
     /// All process slots are taken; raise `max_processes`.
     TooManyProcesses(u32),
     /// All participant slots are taken; raise `max_participants`.
@@ -104,9 +109,7 @@ impl fmt::Display for Error {
             Self::Copied => {
                 f.write_str("the control object is a copy of another namespace's; remove the copy")
             }
-            Self::InvalidConfig(call) => {
-                write!(f, "the value given to `{call}` is out of range")
-            }
+            Self::InvalidConfig(range) => range.fmt(f),
             Self::TooManyProcesses(most) => write!(
                 f,
                 "all {most} process slots are taken; create the namespace with a higher \
@@ -142,9 +145,11 @@ impl fmt::Display for Error {
             Self::CircularPin => {
                 f.write_str("the segment to be pinned under depends on the segment itself")
             }
-            Self::InvalidSize(size) if isize::try_from(*size).is_err() => write!(
+            Self::InvalidSize(0) => f.write_str("a segment of 0 bytes is not possible"),
+            Self::InvalidSize(size) if *size > MOST_BYTES as u64 => write!(
                 f,
-                "a segment of {size} bytes has no room in a process with {}-bit addresses",
+                "a segment of {size} bytes is longer than any can be: {MOST_BYTES} bytes, with {}-bit \
+                 addresses",
                 usize::BITS
             ),
             Self::InvalidSize(size) => write!(f, "a size or range of {size} bytes is invalid"),

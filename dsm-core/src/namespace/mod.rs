@@ -18,6 +18,7 @@
 
 use core::time::Duration;
 
+use crate::control::header::Layout;
 use crate::control::process;
 use crate::control::{Control, participant_state};
 use crate::deaths::DeathCount;
@@ -86,6 +87,18 @@ impl Default for NamespaceConfig {
             persistent: false,
             patience: Duration::from_secs(10),
         }
+    }
+}
+
+impl NamespaceConfig {
+    /// Whether a namespace can be created with these numbers; [`Namespace::open`] asks by itself. For
+    /// who has something to allocate before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`].
+    pub fn check(&self) -> Result<(), Error> {
+        Layout::of(self).map(|_| ()).map_err(Error::InvalidConfig)
     }
 }
 

@@ -11,6 +11,7 @@
 
 use core::ptr::NonNull;
 
+use super::error::MOST_BYTES;
 use super::{Error, Mapped, Namespace, acquire};
 use crate::control::segment::{State, Word};
 use crate::control::{process, slots};
@@ -25,11 +26,6 @@ use crate::sync::Ordering;
 
 /// Handles drawn before the source of randomness, or of names, is declared broken.
 const ATTEMPTS: u32 = 16;
-
-/// Most bytes of a segment: what an offset of a lock address can say, or, where addresses are
-/// shorter, what a single object may have.
-const MOST_BYTES: usize =
-    if usize::BITS > 43 { usize::MAX >> (usize::BITS - 43) } else { isize::MAX as usize };
 
 impl Namespace<'_> {
     /// Creates a segment, the first `reserved` of its `size` bytes backed by memory now, in the

@@ -275,7 +275,10 @@ fn configurations_out_of_range_are_refused_by_name() {
     ];
     for (config, call) in wrong {
         let refused = Namespace::open(&process, process.platform(), &config, &local).err();
-        assert_eq!(refused, Some(Error::InvalidConfig(call)));
+        let Some(Error::InvalidConfig(range)) = refused else { panic!("{call}: {refused:?}") };
+        assert_eq!(range.option, call);
+        assert!(!(range.least..=range.most).contains(&range.value), "{range}");
+        assert_eq!(config.check(), Err(Error::InvalidConfig(range)));
     }
     assert_empty(&machine);
 }

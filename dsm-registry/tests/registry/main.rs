@@ -5,6 +5,7 @@ mod kill;
 #[cfg(target_os = "linux")]
 mod lost;
 mod names;
+mod options;
 #[cfg(unix)]
 mod places;
 #[cfg(unix)]

@@ -116,6 +116,9 @@ const TRIED: &[(&str, &str, &str)] = &[
 const STORES_NOTHING: &[(&str, &str)] = &[
     ("DetachCallback", "new is_registered"),
     ("ProviderFailure", "new"),
+    ("OutOfRange", "check check_multiple"),
+    ("NamespaceConfig", "check"),
+    ("Options", "check"),
     ("SegmentHandle", "compose from_raw get slot is_main_region"),
     ("ParticipantId", "pack unpack"),
     ("LockAddress", "new get from_raw slot offset"),
