@@ -52,8 +52,8 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// All 1,024 segments of the area are in use, or used up: each can be made and given back 16,383
-    /// times in the life of the area.
+    /// All 1,024 segments of the area are in use, or were made and given back 16,383 times and can't
+    /// start over, because some process has had one attached all that time.
     TooManySegments,
     /// A number of the options is out of its range.
     InvalidOptions(OutOfRange),

@@ -3,8 +3,9 @@
 //! The block lies at the start of the area's first segment (or of its place), two locks after the
 //! tables (see `layout`). Every segment starts with a [`SegmentHeader`]; in the first one it is
 //! followed by the area's fields and the first sixteen entries of the directory. The other 1,008
-//! entries are a run of pages in the sixteenth segment, made with it: the directory can't be in want
-//! of room when it has to grow, and processes find it through an entry of the control block.
+//! entries are a run of pages in the segment that takes the last of those that can be had, made with
+//! it: the directory can't be in want of room when it has to grow, and processes find it through an
+//! entry of the control block. That segment is never empty, so that it stays.
 //!
 //! **Truth**: an entry's `state` word (generation and state), and while it is `LIVE` its `handle`,
 //! `size` and `watermark`. **Derived**: `longest`, `units`, `free` (copied from the segment's page
@@ -17,13 +18,18 @@
 //! **States of an entry**, each change one store; what a killed holder of the area lock leaves:
 //!
 //! ```text
-//!   FREE -> CREATING -> LIVE -> DOOMED -> FREE (or RETIRED, after generation 16,383)
+//!   FREE(g) -> CREATING(g + 1) -> LIVE(g + 1) -> DOOMED(g + 1) -> FREE(g + 1)
+//!   CREATING(g + 1) -> FREE(g)              if it comes to nothing
+//!   DOOMED(16,383) -> RETIRED(16,383) -> FREE(0)
 //! ```
 //!
 //! * `CREATING`: there may be a segment, known to the namespace as attached by its creator alone: it
 //!   goes with the dead creator. If `handle` is set it may be pinned already: unpin it. Back to
-//!   `FREE`.
+//!   `FREE`, of the generation before: nobody has seen the key, since a segment is entered in its
+//!   maker's table when it is `LIVE`.
 //! * `DOOMED`: no page of it is allocated and none will be. Unpin it (again), on to `FREE`.
+//! * `RETIRED`: the last generation has been. They start over when no process has any segment of the
+//!   area attached that was given back: see `area::directory`.
 
 use core::ptr::NonNull;
 
@@ -31,6 +37,7 @@ use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::class::CLASSES;
 use crate::memory::{Memory, Shared};
+use crate::pointer::DsaPointer;
 
 /// First word of every segment of an area: "DSAREA" and two digits.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DSAREA01");
@@ -97,6 +104,18 @@ impl Entry {
     pub(crate) fn live(&self) -> Option<u32> {
         let (generation, state) = self.load();
         (state == state::LIVE).then_some(generation)
+    }
+
+    /// The state of an entry that has no segment any more, after this generation.
+    pub(crate) fn unused(generation: u32) -> u8 {
+        if generation >= DsaPointer::MAX_GENERATION { state::RETIRED } else { state::FREE }
+    }
+
+    /// Ends the making of a segment that came to nothing: nobody has seen its key, which the next one
+    /// has.
+    pub(crate) fn unmake(&self, generation: u32) {
+        self.clear();
+        self.store(generation.saturating_sub(1), state::FREE);
     }
 
     pub(crate) fn clear(&self) {

@@ -13,7 +13,10 @@
 //! The upper 24 bits are the *key* of a segment at one time of its directory entry: an entry that
 //! is used again has another generation, so a process finds out by one compare with its own table
 //! that what it has mapped is not what the pointer means. Generations start at 1, which makes 0 the
-//! pointer that is never valid; an entry retires before its generation wraps.
+//! pointer that is never valid. After the last generation an entry starts over, once no process
+//! has a segment of those before it attached (see `area::directory`): what a *stale* pointer means, one
+//! to memory that was freed, is then refused no more, but may be an object of the new segment. That
+//! is so of freed memory in a segment that lives on, too; who keeps such pointers has no promise.
 //!
 //! All types here are plain data: any 64 bits are a value. Nothing is promised by owning one.
 
@@ -44,7 +47,7 @@ impl DsaPointer {
     pub const SEGMENT_BITS: u32 = 10;
     /// Segments an area can have.
     pub const MAX_SEGMENTS: usize = 1 << Self::SEGMENT_BITS;
-    /// The last generation of a directory entry, after which it retires.
+    /// The last generation of a directory entry, after which they start over.
     pub const MAX_GENERATION: u32 = (1 << 14) - 1;
 
     const OFFSET_MASK: u64 = (1 << Self::OFFSET_BITS) - 1;

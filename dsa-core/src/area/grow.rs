@@ -124,8 +124,7 @@ impl<L: RawLock> Area<'_, L> {
     pub(super) fn grow(&self, pages: u32, unit: bool, large: bool) -> Result<(), Error> {
         let index = self.free_entry()?;
         let entry = self.entry(index)?;
-        // The last segment that fits into the control block brings the rest of the directory.
-        let rest = if self.brings_directory(index) { DIRECTORY_PAGES + UNIT_PAGES } else { 0 };
+        let rest = if self.brings_directory(index)? { DIRECTORY_PAGES + UNIT_PAGES } else { 0 };
         let needed = Geometry::size_for(pages.saturating_add(rest), unit)
             .ok_or(Error::InvalidRequestSize(u64::from(pages) * PAGE))?;
         let usual = self.usual_size(index);
@@ -153,39 +152,39 @@ impl<L: RawLock> Area<'_, L> {
         usual_size(initial, self.header.maximum.load(Ordering::Relaxed), index)
     }
 
-    /// A directory entry to use.
-    fn free_entry(&self) -> Result<usize, Error> {
-        let used = self.entries();
-        for index in 1..used {
-            if self.entry(index)?.load().1 == state::FREE {
-                return Ok(index);
-            }
-        }
-        if used >= DsaPointer::MAX_SEGMENTS {
-            return Err(Error::TooManySegments);
-        }
-        self.entry(used)?.clear();
-        self.entry(used)?.store(0, state::FREE);
-        self.header.entries.store(used as u32 + 1, Ordering::Release);
-        Ok(used)
-    }
-
     fn make_segment(&self, index: usize, entry: &Entry, size: u64, own: bool) -> Result<(), Error> {
         let geometry = self.geometry_of(index, size)?;
         let generation = entry.load().0 + 1;
         entry.clear();
         entry.store(generation, state::CREATING);
-        let made = self.make_in_entry(index, entry, &geometry, generation, size);
-        if made.is_err() {
-            self.forget_directory(index);
-            entry.clear();
-            entry.store(generation, spent(generation));
-            return made;
-        }
+        let key = DsaPointer::key_of(index as u32, generation);
+        let segment = match self.make_in_entry(index, entry, &geometry, key, size) {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.forget_directory(index);
+                entry.unmake(generation);
+                return Err(error);
+            }
+        };
         entry.own.store(u32::from(own), Ordering::Relaxed);
         self.header.total.fetch_add(size, Ordering::Relaxed);
         entry.store(generation, state::LIVE);
+        self.enter_made(index, key, segment);
         self.note_peak()
+    }
+
+    /// Enters a segment that is published by now. No process's table has a key that isn't: so a key
+    /// that comes to nothing can be the next one's.
+    fn enter_made(&self, index: usize, key: u32, segment: Segment<'_>) {
+        // Whoever has the table for very long: the segment is attached when it is needed.
+        let Ok(guard) = self.local.lock(self.namespace.platform().env) else { return };
+        match self.local.key(index) {
+            // Another thread needed it at once.
+            now if now == key => return,
+            0 => {}
+            _ => self.retire(&guard, index),
+        }
+        self.enter(&guard, key, segment);
     }
 
     fn make_in_entry(
@@ -193,10 +192,9 @@ impl<L: RawLock> Area<'_, L> {
         index: usize,
         entry: &Entry,
         geometry: &Geometry,
-        generation: u32,
+        key: u32,
         size: u64,
-    ) -> Result<(), Error> {
-        let key = DsaPointer::key_of(index as u32, generation);
+    ) -> Result<Segment<'_>, Error> {
         let (whole, fixed) = addressable(size, geometry)?;
         let segment = self.namespace.create_segment(whole, fixed)?;
         let handle = segment.handle();
@@ -211,20 +209,11 @@ impl<L: RawLock> Area<'_, L> {
         entry.watermark.store(geometry.meta_pages, Ordering::Relaxed);
         self.refresh(entry, &Pages::new(memory, *geometry))?;
         entry.free.store(geometry.pages - geometry.meta_pages, Ordering::Relaxed);
-        if self.brings_directory(index) {
+        if self.brings_directory(index)? {
             self.make_directory(index, entry, memory, geometry, key)?;
         }
-        let guard = self.local.lock(self.namespace.platform().env)?;
         self.namespace.pin_segment_under(handle, self.parent)?;
-        if self.local.key(index) != 0 {
-            self.retire(&guard, index);
-        }
-        self.enter(&guard, key, segment);
-        Ok(())
-    }
-
-    fn brings_directory(&self, index: usize) -> bool {
-        index == INLINE_ENTRIES - 1 && self.header.directory.load(Ordering::Relaxed) == 0
+        Ok(segment)
     }
 
     /// Puts the rest of the directory into a segment that nobody else sees yet.
@@ -377,7 +366,7 @@ impl<L: RawLock> Area<'_, L> {
         let handle = entry.handle.load(Ordering::Relaxed);
         if planted(Bug::EntryFreedBeforeUnpin) {
             entry.clear();
-            entry.store(generation, spent(generation));
+            entry.store(generation, Entry::unused(generation));
         }
         if let Some(handle) = SegmentHandle::from_raw(handle) {
             // Not pinned any more, or gone: then an earlier attempt got this far.
@@ -389,7 +378,7 @@ impl<L: RawLock> Area<'_, L> {
         }
         drop(guard);
         entry.clear();
-        entry.store(generation, spent(generation));
+        entry.store(generation, Entry::unused(generation));
         self.header.retired.fetch_add(1, Ordering::AcqRel);
         let _ = self.header.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
             Some(total.saturating_sub(size))
@@ -446,11 +435,6 @@ pub(super) fn addressable(size: u64, geometry: &Geometry) -> Result<(usize, usiz
         (Ok(whole), Ok(fixed)) => Ok((whole, fixed)),
         _ => Err(Error::Namespace(namespace::Error::InvalidSize(size))),
     }
-}
-
-/// The state of an unused entry after this generation.
-pub(super) fn spent(generation: u32) -> u8 {
-    if generation >= DsaPointer::MAX_GENERATION { state::RETIRED } else { state::FREE }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod copy;
 mod create;
+mod directory;
 mod free_from;
 mod grow;
 mod recover;

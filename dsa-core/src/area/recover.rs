@@ -129,8 +129,7 @@ impl<L: RawLock> Area<'_, L> {
                         let _ = self.namespace.unpin_segment(handle);
                     }
                     self.forget_directory(index);
-                    entry.clear();
-                    entry.store(generation, super::grow::spent(generation));
+                    entry.unmake(generation);
                 }
                 (generation, state::DOOMED) => self.finish_doomed(index, entry, generation)?,
                 (_, state::LIVE) => {

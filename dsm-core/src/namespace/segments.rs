@@ -347,6 +347,24 @@ impl Namespace<'_> {
         count.unwrap_or(None)
     }
 
+    /// Whether any process still has a segment attached that was pinned under `parent` and is not any
+    /// more. The dead count until they are swept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], [`Error::Lock`].
+    pub fn is_released_in_use(&self, parent: SegmentHandle) -> Result<bool, Error> {
+        self.with_control(|| {
+            self.control.segments().any(|slot| {
+                let word = slot.word();
+                word.state == State::Live
+                    && !word.pinned
+                    && slot.record.parent.load(Ordering::Relaxed) == parent.get()
+                    && slot.is_attached()
+            })
+        })
+    }
+
     /// Unmaps the address ranges that [`Segment::detach_to_blank`] left behind in the name of
     /// `owner`; in a forked child, nothing.
     ///

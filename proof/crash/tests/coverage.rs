@@ -133,6 +133,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("RwLock", "state has_length_for wake_sleepers"),
     ("Namespace", "main_region waits_for process_of participant root platform is_persistent"),
     ("Namespace", "process_slot attached_processes processes joined lock_address"),
+    ("Namespace", "is_released_in_use"),
     ("LocalSegment", "new"),
     ("ProcessLocal", "new know"),
     ("RangeOwner", "of"),
