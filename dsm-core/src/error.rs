@@ -92,8 +92,10 @@ impl fmt::Display for ProviderFailure {
         }
         if self.requested != 0 {
             write!(f, ": {} bytes asked for", self.requested)?;
-            if self.total != 0 {
-                write!(f, ", {} free of {}", self.available, self.total)?;
+            match (self.total, self.kind) {
+                (most, ErrorKind::InvalidSize) => write!(f, ", {most} bytes at most")?,
+                (0, _) => {}
+                (total, _) => write!(f, ", {} free of {total}", self.available)?,
             }
         }
         Ok(())

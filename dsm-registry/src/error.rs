@@ -144,6 +144,12 @@ impl fmt::Display for Shortage {
             return write!(f, "{what} failed: {failure}");
         }
         write!(f, "{what} needs {}", human(failure.requested))?;
+        if failure.kind == ErrorKind::NoMemory {
+            return f.write_str(
+                ", and this process cannot map more: its addresses are limited (`ulimit -v`) or \
+                 used up",
+            );
+        }
         if failure.total != 0 {
             let (free, total) = (human(failure.available), human(failure.total));
             write!(f, " but {place} has {free} free of {total}")?;
@@ -387,6 +393,9 @@ fn explain(error: &namespace::Error) -> String {
         ),
         E::Provider(failure) if failure.kind == ErrorKind::TimedOut => {
             format!("{failure}; another process is opening or leaving it, and has not finished")
+        }
+        E::Provider(failure) if failure.kind == ErrorKind::TooMany => {
+            format!("{failure}; close some, or raise the limit (`ulimit -n`)")
         }
         E::Truncated(..) | E::Corrupt(_) | E::Copied => {
             format!("{error}, by `dsm rm` or `Registry::destroy`")

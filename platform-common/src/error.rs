@@ -63,7 +63,7 @@ impl Error {
         self
     }
 
-    /// The same with sizes, if it says that memory ran out: `asked` bytes were wanted in `place`,
+    /// The same with sizes, if it says that memory or addresses ran out: `asked` bytes were wanted in `place`,
     /// which has as many bytes free, of as many, as `space` says.
     #[must_use]
     pub fn with_space(
@@ -78,6 +78,23 @@ impl Error {
             (failure.available, failure.total) = space();
             place.clone_into(subject);
         }
+        self.with_asked(asked)
+    }
+
+    /// The same, if it says that the process can map no more: `asked` bytes were wanted.
+    #[must_use]
+    pub fn with_asked(mut self, asked: u64) -> Self {
+        if self.0.failure.kind == ErrorKind::NoMemory {
+            self.0.failure.requested = asked;
+        }
+        self
+    }
+
+    /// The same with sizes, where a limit says no: `asked` bytes were wanted, `most` are possible.
+    #[must_use]
+    pub fn with_limit(mut self, asked: u64, most: u64) -> Self {
+        let failure = &mut self.0.failure;
+        (failure.requested, failure.available, failure.total) = (asked, most, most);
         self
     }
 
@@ -112,6 +129,9 @@ impl fmt::Display for Error {
         }
         if why.is_empty() {
             write!(f, ": {}", failure.kind)?;
+            if failure.kind == ErrorKind::NoMemory && failure.requested != 0 {
+                write!(f, ", of which {} bytes were asked for", failure.requested)?;
+            }
         } else {
             write!(f, ": {why}")?;
         }

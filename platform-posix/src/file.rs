@@ -15,7 +15,7 @@ use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style, split};
 use crate::object::{Named, Place};
 use crate::options::Options;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, Stat};
 
 /// How a directory is opened.
 const OPEN: c_int = libc::O_RDONLY | libc::O_DIRECTORY;
@@ -136,6 +136,10 @@ impl Directory {
 impl Place for Directory {
     fn open(&self, name: &ObjectName, flags: c_int, mode: u32) -> Result<OwnedFd, Errno> {
         self.with(|directory| sys::open_at(Some(directory), name.without_slash(), flags, mode))
+    }
+
+    fn look(&self, name: &ObjectName) -> Result<Stat, Errno> {
+        self.with(|directory| sys::stat_at(Some(directory), name.without_slash()))
     }
 
     fn unlink(&self, name: &ObjectName) -> Result<(), Errno> {

@@ -73,6 +73,9 @@ impl Place for Nameless {
     fn open(&self, _name: &ObjectName, _flags: i32, _mode: u32) -> Result<OwnedFd, Errno> {
         Err(Errno(libc::EOPNOTSUPP))
     }
+    fn look(&self, _name: &ObjectName) -> Result<Stat, Errno> {
+        Err(Errno(libc::EOPNOTSUPP))
+    }
     fn unlink(&self, _name: &ObjectName) -> Result<(), Errno> {
         Err(Errno(libc::EOPNOTSUPP))
     }

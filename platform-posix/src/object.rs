@@ -15,8 +15,9 @@
 //!
 //! # Removal
 //!
-//! Nothing is unlinked by name without a look at what the name means: it is opened without
-//! following links and without the right to read (`O_PATH`), and device and inode are compared.
+//! Nothing is unlinked by name without a look at what the name means: device and inode are compared,
+//! without following links. That takes no descriptor where the system can do without (`fstatat`), as
+//! things are removed when nothing else can be done: by who leaves, or has failed for want of one.
 //! No system offers to unlink "if it is this inode"; what protects the remaining moment
 //! is that a handle's name is not given out again while its slot is being freed.
 //!
@@ -51,7 +52,7 @@ use crate::error::Error;
 use crate::fork;
 use crate::name::{NamespaceName, ObjectName, Role, Style};
 use crate::options::Options;
-use crate::root::{ControlObject, addressable, enough_memory, set_mode};
+use crate::root::{ControlObject, Spare, addressable, enough_memory, set_mode};
 use crate::sys::{self, Errno, Stat};
 
 /// Ranges that are entered in the page tables when they are backed: few fill a longer one at once.
@@ -61,6 +62,9 @@ const AHEAD: Range<usize> = (64 << 10) + 1..(1 << 20) + 1;
 /// Where named objects live.
 pub(crate) trait Place: Send + Sync + fmt::Debug {
     fn open(&self, name: &ObjectName, flags: c_int, mode: u32) -> Result<OwnedFd, Errno>;
+    /// What a name means, without following a link. By a descriptor only where there is no other
+    /// way: whoever has none left must be able to remove what is its own.
+    fn look(&self, name: &ObjectName) -> Result<Stat, Errno>;
     fn unlink(&self, name: &ObjectName) -> Result<(), Errno>;
     fn list(&self, found: &mut dyn FnMut(&str)) -> Result<(), Errno>;
     /// The directory, for messages.
@@ -90,6 +94,7 @@ pub struct Named {
     pub(crate) options: Options,
     pub(crate) blanks: Arc<Blanks>,
     control: ObjectName,
+    spare: Arc<Spare>,
 }
 
 /// An object that is removed unless its creation succeeds.
@@ -115,7 +120,8 @@ impl Named {
     ) -> Result<Self, Error> {
         let namespace = NamespaceName::new(namespace)?;
         let control = ObjectName::of(&namespace, place.style(), Role::Control);
-        Ok(Self { place, namespace, options, blanks: Arc::default(), control })
+        let (blanks, spare) = Default::default();
+        Ok(Self { place, namespace, options, blanks, control, spare })
     }
 
     /// The same with another name for the control object.
@@ -148,10 +154,10 @@ impl Named {
 
     /// Looks at what a name means; `None` if nothing.
     pub(crate) fn look(&self, name: &ObjectName) -> Result<Option<Stat>, Error> {
-        match self.open(name, LOOK) {
-            Ok((_, stat)) => Ok(Some(stat)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        match self.place.look(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno(libc::ENOENT)) => Ok(None),
+            Err(e) => Err(Error::os(e, "stat", self.path(name))),
         }
     }
 
@@ -215,6 +221,10 @@ impl ControlObject for Named {
 
     fn remove(&self, id: ObjectId) -> Result<(), Error> {
         Named::remove(self, &self.control, id)
+    }
+
+    fn spare(&self) -> Option<&Spare> {
+        Some(&self.spare)
     }
 
     fn options(&self) -> &Options {

@@ -18,12 +18,17 @@
 //! On Linux an existing object never shrinks while anybody may look at it ([`peek`]): a tool must not
 //! fault because a namespace is set up again.
 //!
+//! Who has opened a namespace keeps the descriptor of that election for the one by which it leaves
+//! ([`Spare`]). Otherwise a process that has no descriptor left could not leave, and what only it used
+//! would stay if it was the last.
+//!
 //! Waiting for the election is polling with growing pauses, as the lock has no timed form that a
 //! signal could not disturb.
 //!
 //! [`peek`]: dsm_core::provider::Root::peek
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
@@ -58,6 +63,11 @@ pub(crate) trait ControlObject: Send + Sync {
         false
     }
 
+    /// Where a descriptor is kept for the next election, if one is kept.
+    fn spare(&self) -> Option<&Spare> {
+        None
+    }
+
     fn options(&self) -> &Options;
 
     /// How to call it in messages.
@@ -75,6 +85,38 @@ pub(crate) trait ControlObject: Send + Sync {
     fn lock_files(&self) -> String;
 }
 
+/// A descriptor for the next election: that of the one before. Locked under [`fork::lock`] only.
+#[derive(Default)]
+pub(crate) struct Spare(Mutex<Option<Locks>>);
+
+impl Spare {
+    fn slot(&self, _no_fork: &fork::NoFork) -> MutexGuard<'_, Option<Locks>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` also if it was the parent's of this process, or was closed by others.
+    fn take(&self, no_fork: &fork::NoFork) -> Option<Locks> {
+        let locks = self.slot(no_fork).take()?;
+        if locks.control().is_some() {
+            return Some(locks);
+        }
+        locks.close_under(no_fork);
+        None
+    }
+
+    fn put(&self, locks: Locks, no_fork: &fork::NoFork) {
+        if let Some(other) = self.slot(no_fork).replace(locks) {
+            other.close_under(no_fork);
+        }
+    }
+}
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spare").finish_non_exhaustive()
+    }
+}
+
 /// The right to set up or remove a control object; see
 /// [`Root::elect`](dsm_core::provider::Root::elect). Ends when dropped.
 pub struct PosixElection<'a> {
@@ -82,6 +124,8 @@ pub struct PosixElection<'a> {
     /// `None` only while being dropped.
     locks: Option<Locks>,
     size: usize,
+    /// Where its descriptor is kept afterwards.
+    spare: Option<&'a Spare>,
 }
 
 /// Wins the election, waiting at most `patience`.
@@ -92,7 +136,7 @@ pub(crate) fn elect(
 ) -> Result<PosixElection<'_>, Error> {
     let start = monotonic();
     loop {
-        let mut locks = Locks::open(control, create, &fork::lock())?;
+        let mut locks = open_locks(control, create, &fork::lock())?;
         if !await_lock(control, &locks, start, patience)? {
             continue;
         }
@@ -108,12 +152,37 @@ pub(crate) fn elect(
                 return Err(e);
             }
         }
-        let mut election = PosixElection { control, locks: Some(locks), size: 0 };
+        // Who doesn't create is looking, or leaving.
+        let spare = control.spare().filter(|_| create);
+        let mut election = PosixElection { control, locks: Some(locks), size: 0, spare };
         let stat = sys::stat(election.descriptor()?).map_err(|e| election.fail(e, "fstat"))?;
         if !control.was_removed(&stat) {
             election.size = usize::try_from(stat.size).unwrap_or(usize::MAX);
         }
         return Ok(election);
+    }
+}
+
+fn open_locks(
+    control: &dyn ControlObject,
+    create: bool,
+    no_fork: &fork::NoFork,
+) -> Result<Locks, Error> {
+    let Some(locks) = control.spare().and_then(|spare| spare.take(no_fork)) else {
+        return Locks::open(control, create, no_fork);
+    };
+    // What was accepted when it was opened may have changed.
+    let accepted = match locks.control().map(sys::stat) {
+        Some(Ok(stat)) => control.options().accept(&stat, &|| control.label()),
+        Some(Err(e)) => Err(Error::os(e, "fstat", control.label())),
+        None => Ok(()),
+    };
+    match accepted {
+        Ok(()) => Ok(locks),
+        Err(error) => {
+            locks.close_under(no_fork);
+            Err(error)
+        }
     }
 }
 
@@ -160,7 +229,8 @@ impl PosixElection<'_> {
     }
 
     fn map_len(&self, len: usize) -> Result<Mapping, Error> {
-        let base = sys::map(self.descriptor()?, len, true).map_err(|e| self.fail(e, "mmap"))?;
+        let base = sys::map(self.descriptor()?, len, true)
+            .map_err(|e| self.fail(e, "mmap").with_asked(len as u64))?;
         Ok(Mapping { base, len, token: 0 })
     }
 
@@ -250,14 +320,21 @@ unsafe impl Election for PosixElection<'_> {
     fn remove(&mut self) -> Result<(), Error> {
         // A fork child has inherited the value but not the right.
         self.descriptor()?;
+        self.spare = None;
         self.control.remove(self.id())
     }
 }
 
 impl Drop for PosixElection<'_> {
     fn drop(&mut self) {
-        if let Some(locks) = self.locks.take() {
-            release(locks, &fork::lock());
+        let Some(locks) = self.locks.take() else { return };
+        let no_fork = fork::lock();
+        match self.spare.filter(|_| locks.control().is_some()) {
+            Some(spare) => {
+                locks.unlock(ELECTION, &no_fork);
+                spare.put(locks, &no_fork);
+            }
+            None => release(locks, &no_fork),
         }
     }
 }
@@ -309,11 +386,11 @@ pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
     if reserved > size {
         return refuse(format!("{reserved} bytes to reserve of an object of {size}"));
     }
-    if size as u64 > sys::file_size_limit() {
-        return refuse(format!(
-            "{size} bytes are more than this process may write ({} bytes); raise `ulimit -f`",
-            sys::file_size_limit()
-        ));
+    let most = sys::file_size_limit();
+    if size as u64 > most {
+        let why = format!("{size} bytes, {most} bytes at most; raise `ulimit -f`");
+        let error = Error::new(ErrorKind::InvalidSize, "limit of file sizes, ulimit -f", why);
+        return Err(error.with_limit(size as u64, most));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! [`Shm`]: POSIX shared memory (`shm_open`).
 
+#[cfg(target_os = "linux")]
+use std::ffi::CString;
 use std::ffi::c_int;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
@@ -14,7 +16,7 @@ use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style};
 use crate::object::{Named, Place};
 use crate::options::Options;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, Stat};
 
 /// Segments in POSIX shared memory, one object each.
 ///
@@ -99,6 +101,19 @@ impl Place for SharedMemory {
         #[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "ios")))]
         let flags = flags & !(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         sys::restart(|| sys::shm_open(name.with_slash(), flags, mode))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn look(&self, name: &ObjectName) -> Result<Stat, Errno> {
+        // Where the C library has it.
+        let path = [b"/dev/shm", name.with_slash().to_bytes_with_nul()].concat();
+        let path = CString::from_vec_with_nul(path).map_err(|_| Errno(libc::EINVAL))?;
+        sys::stat_at(None, &path)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn look(&self, name: &ObjectName) -> Result<Stat, Errno> {
+        sys::stat(self.open(name, crate::object::LOOK, 0)?.as_fd())
     }
 
     fn unlink(&self, name: &ObjectName) -> Result<(), Errno> {

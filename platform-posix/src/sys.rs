@@ -23,10 +23,11 @@ use libc as wide;
 #[cfg(target_os = "linux")]
 mod wide {
     pub(super) use libc::{
-        fallocate64 as fallocate, fstat64 as fstat, fstatfs64 as fstatfs, fstatvfs64 as fstatvfs,
-        ftruncate64 as ftruncate, getrlimit64 as getrlimit, lseek64 as lseek, off64_t as off_t,
-        openat64 as openat, posix_fallocate64 as posix_fallocate, rlimit64 as rlimit,
-        stat64 as stat, statfs64 as statfs, statvfs64 as statvfs,
+        fallocate64 as fallocate, fstat64 as fstat, fstatat64 as fstatat, fstatfs64 as fstatfs,
+        fstatvfs64 as fstatvfs, ftruncate64 as ftruncate, getrlimit64 as getrlimit,
+        lseek64 as lseek, off64_t as off_t, openat64 as openat,
+        posix_fallocate64 as posix_fallocate, rlimit64 as rlimit, stat64 as stat,
+        statfs64 as statfs, statvfs64 as statvfs,
     };
 }
 
@@ -62,7 +63,7 @@ fn owned(result: c_int) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// What `fstat` says.
+/// What `fstat` and `fstatat` say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {
     pub(crate) id: ObjectId,
@@ -75,25 +76,43 @@ pub(crate) struct Stat {
     pub(crate) regular: bool,
 }
 
-#[expect(
-    clippy::unnecessary_cast,
-    reason = "the fields of stat differ in width and sign between systems"
-)]
+/// `fstat`.
 pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
     let mut raw = MaybeUninit::<wide::stat>::zeroed();
     // SAFETY: `raw` is writable and of the type that fstat fills; the descriptor is open.
     Errno::check(unsafe { wide::fstat(fd.as_raw_fd(), raw.as_mut_ptr()) })?;
     // SAFETY: fstat succeeded and filled it (it is also valid as zeros).
-    let raw = unsafe { raw.assume_init() };
-    let kind = raw.st_mode as u32 & libc::S_IFMT as u32;
-    Ok(Stat {
-        id: ObjectId { device: raw.st_dev as u64, object: raw.st_ino as u64 },
-        size: u64::try_from(raw.st_size).unwrap_or(0),
-        backed: u64::try_from(raw.st_blocks).unwrap_or(0).saturating_mul(512),
-        owner: raw.st_uid as u32,
-        mode: raw.st_mode as u32 & 0o7777,
-        regular: kind == libc::S_IFREG as u32 || kind == 0,
-    })
+    Ok(Stat::of(&unsafe { raw.assume_init() }))
+}
+
+/// `fstatat`, which follows no link; `None` is the current directory. Takes no descriptor.
+pub(crate) fn stat_at(dir: Option<BorrowedFd<'_>>, name: &CStr) -> Result<Stat, Errno> {
+    let dir = dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+    let mut raw = MaybeUninit::<wide::stat>::zeroed();
+    let (at, flags) = (raw.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: `name` is a C string, the directory is open, `raw` is writable and of the type that
+    // fstatat fills.
+    Errno::check(unsafe { wide::fstatat(dir, name.as_ptr(), at, flags) })?;
+    // SAFETY: fstatat succeeded and filled it (it is also valid as zeros).
+    Ok(Stat::of(&unsafe { raw.assume_init() }))
+}
+
+impl Stat {
+    #[expect(
+        clippy::unnecessary_cast,
+        reason = "the fields of stat differ in width and sign between systems"
+    )]
+    fn of(raw: &wide::stat) -> Self {
+        let kind = raw.st_mode as u32 & libc::S_IFMT as u32;
+        Self {
+            id: ObjectId { device: raw.st_dev as u64, object: raw.st_ino as u64 },
+            size: u64::try_from(raw.st_size).unwrap_or(0),
+            backed: u64::try_from(raw.st_blocks).unwrap_or(0).saturating_mul(512),
+            owner: raw.st_uid as u32,
+            mode: raw.st_mode as u32 & 0o7777,
+            regular: kind == libc::S_IFREG as u32 || kind == 0,
+        }
+    }
 }
 
 /// `shm_open`.

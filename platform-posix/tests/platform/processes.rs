@@ -137,17 +137,24 @@ fn a_process_that_lost_its_descriptor_takes_nobody_for_dead() {
     let ours =
         entries.filter(|e| std::fs::read_link(e.path()).is_ok_and(|at| at.to_str() == Some(&path)));
     let ours: Vec<i32> = ours.map(|e| e.file_name().to_str().unwrap().parse().unwrap()).collect();
-    assert_eq!(ours.len(), 1);
+    assert_eq!(ours.len(), 2, "that of the tokens, and that for the next election");
     let other = tempfile::tempfile().unwrap();
-    // SAFETY: replaces the descriptor by another; the library must notice.
-    assert!(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&other), ours[0]) } >= 0);
+    for fd in &ours {
+        // SAFETY: replaces the descriptor by another; the library must notice.
+        assert!(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&other), *fd) } >= 0);
+    }
+    let election = world.shm.elect_existing(PATIENCE).unwrap();
+    assert!(election.size() > 0, "of the control object, not of that file");
+    drop(election);
     assert!(!world.environment.process_is_dead(1, &proof), "its lock isn't on that file");
     assert!(world.environment.claim(3).is_err());
     world.environment.release(2);
-    // SAFETY: asks for flags only.
-    assert!(unsafe { libc::fcntl(ours[0], libc::F_GETFD) } >= 0, "closed a stranger's descriptor");
-    // SAFETY: the copy made above, which nobody else knows.
-    unsafe { libc::close(ours[0]) };
+    for fd in ours {
+        // SAFETY: asks for flags only.
+        assert!(unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0, "closed a stranger's descriptor");
+        // SAFETY: the copy made above, which nobody else knows.
+        unsafe { libc::close(fd) };
+    }
     world.environment.claim(2).unwrap();
     assert!(!world.environment.process_is_dead(1, &proof));
     world.environment.release(2);
