@@ -5,6 +5,7 @@
 //! when they find that the key of a pointer (or of their table's entry) is not the directory's
 //! any more; `retired` counts such events, so that finding nothing costs one load.
 
+use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
 use dsm_core::namespace;
@@ -136,13 +137,16 @@ impl<L: RawLock> Area<'_, L> {
         }
         // Where the usual size is refused, by the limit or for lack of memory, what is needed may
         // still be had.
-        let size = if usual > room { needed } else { usual.max(needed) };
+        let mut size = if usual > room { needed } else { usual.max(needed) };
         let own = large && needed > usual;
-        match self.make_segment(index, entry, size, own) {
-            Err(Error::Namespace(_)) if size > needed => {
-                self.make_segment(index, entry, needed, own)
+        loop {
+            match self.make_segment(index, entry, size, own) {
+                // Half of it: as short as can be, segments would take all slots of the namespace.
+                Err(error) if size > needed && is_too_long(&error) => {
+                    size = (size / 2 / UNIT * UNIT).max(needed);
+                }
+                result => return result,
             }
-            result => result,
         }
     }
 
@@ -417,6 +421,18 @@ impl<L: RawLock> Area<'_, L> {
             given += u32::from(self.give_back(participant, index)?);
         }
         Ok(given)
+    }
+}
+
+/// Whether a shorter segment may be had.
+fn is_too_long(error: &Error) -> bool {
+    match error {
+        Error::Namespace(namespace::Error::Provider(failure)) => {
+            [ErrorKind::NoSpace, ErrorKind::NoMemory, ErrorKind::InvalidSize]
+                .contains(&failure.kind)
+        }
+        Error::Namespace(namespace::Error::InvalidSize(_)) => true,
+        _ => false,
     }
 }
 
