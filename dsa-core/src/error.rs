@@ -76,8 +76,11 @@ pub enum Error {
     InvalidPointer(DsaPointer),
     /// A copy that leaves its object: (bytes asked for, bytes there).
     OutOfObject(u64, u64),
-    /// `allocate_into` was given a destination outside the area.
+    /// A word that is to name an object lies in no segment of the namespace that this process has
+    /// attached: nobody could look there after a kill.
     ForeignDestination,
+    /// An object was to be moved to a word that names another one: this.
+    Occupied(DsaPointer),
     /// Another process or a thread of this one is attaching a segment and takes very long.
     Busy,
     /// A lock of the area could not be taken.
@@ -141,9 +144,12 @@ impl fmt::Display for Error {
                 write!(f, "{asked} bytes asked for where the object has {there}")
             }
             Self::ForeignDestination => f.write_str(
-                "the destination of allocate_into must lie in the same area; use \
-                 allocate_unpublished and a record of your own",
+                "the word that is to name the object lies in no segment that this process has \
+                 attached; use one in an area, a segment or a table of the namespace",
             ),
+            Self::Occupied(pointer) => {
+                write!(f, "the word that is to name the object names {pointer}; take that first")
+            }
             Self::Busy => f.write_str("another thread is attaching a segment and takes long"),
             Self::Lock(e) => e.fmt(f),
             Self::Namespace(e) => e.fmt(f),

@@ -42,7 +42,7 @@ use crate::pointer::DsaPointer;
 /// First word of every segment of an area: "DSAREA" and two digits.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DSAREA01");
 /// Changed with every change of the layout.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Directory entries in the control block.
 pub(crate) const INLINE_ENTRIES: usize = 16;
 
@@ -161,6 +161,26 @@ pub unsafe fn segment_key(base: NonNull<u8>, len: u64) -> Option<u32> {
     known.then(|| header.key.load(Ordering::Relaxed))
 }
 
+/// Where a word lies: in which segment of the namespace, and how far from its start. See
+/// `area::intent`.
+#[repr(C)]
+pub(crate) struct PlaceWords {
+    /// The segment's handle; 0 for no word.
+    pub(crate) segment: AtomicU64,
+    pub(crate) offset: AtomicU64,
+}
+
+/// What the page lock's holder is about to do; see `area::intent`.
+#[repr(C)]
+pub(crate) struct Intent {
+    /// Raw pointer to the object; 0 for nothing.
+    pub(crate) object: AtomicU64,
+    /// The word that names the object, and no longer is to.
+    pub(crate) from: PlaceWords,
+    /// The word that is to name it.
+    pub(crate) to: PlaceWords,
+}
+
 /// The area's control block.
 #[repr(C, align(64))]
 pub(crate) struct AreaHeader {
@@ -191,10 +211,8 @@ pub(crate) struct AreaHeader {
     /// Slabs of each class that nobody owns: a hint.
     pub(crate) orphans: [AtomicU16; CLASSES],
     pub(crate) inline: [Entry; INLINE_ENTRIES],
-    /// Raw pointer to the object that the page lock's holder is freeing, 0 for none, and to the
-    /// word that names it: see `area::free_from`.
-    pub(crate) freeing: AtomicU64,
-    pub(crate) freeing_dest: AtomicU64,
+    /// What the page lock's holder is doing to an object and to words that name it.
+    pub(crate) intent: Intent,
     /// `RawLock::IDENTITY` of the two locks: who used them as another kind would exclude nobody.
     pub(crate) lock_kind: AtomicU64,
 }
@@ -206,8 +224,9 @@ const _: () = assert!(
         && core::mem::offset_of!(AreaHeader, lock_bytes) == 40
         && core::mem::offset_of!(AreaHeader, orphans) == 120
         && core::mem::offset_of!(AreaHeader, inline) == 192
-        && core::mem::offset_of!(AreaHeader, freeing) == 1216
-        && core::mem::offset_of!(AreaHeader, lock_kind) == 1232
+        && core::mem::offset_of!(AreaHeader, intent) == 1216
+        && size_of::<Intent>() == 40
+        && core::mem::offset_of!(AreaHeader, lock_kind) == 1256
 );
 
 // SAFETY: repr(C), atomics only.

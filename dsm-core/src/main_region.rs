@@ -43,6 +43,7 @@ pub(crate) fn create<'n>(
     })?;
     let Some((handle, page)) = made else { return Ok(None) };
     let base = control.page_address(u64::from(page));
+    namespace.local.note_use(handle.slot());
     let mut mapped = acquire(&namespace.local.segments[handle.slot() as usize].mapped, control.env);
     if mapped.handle == handle.get() {
         // A thread of this process learned of the handle by a look at the control segment, and was

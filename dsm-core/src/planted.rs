@@ -125,6 +125,12 @@ bugs! {
         "The intent to free is forgotten before the object is free.";
     IntentKept "intent-kept" "dsa-core/src/area/free_from.rs":
         "The intent to free a run of pages is not forgotten when they are free.";
+    TakenUnsettled "taken-unsettled" "dsa-core/src/area/moving.rs":
+        "Who takes an object out of a word leaves it unpublished, if it is.";
+    MoveIntentForgotten "move-intent-forgotten" "dsa-core/src/area/moving.rs":
+        "The intent to move an object is forgotten before the first word is cleared.";
+    PublicationElsewhereIgnored "publication-elsewhere-ignored" "dsa-core/src/area/intent.rs":
+        "Recovery doesn't look at a destination outside the area.";
     WordKept "word-kept" "dsa-core/src/area/free_from.rs":
         "Recovery frees the run that an intent names, and leaves the word that names it.";
     TruthUnlooked "truth-unlooked" "dsa-core/src/area/free_from.rs":

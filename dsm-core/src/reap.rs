@@ -31,7 +31,7 @@ use crate::control::segment::{SegmentSlot, State, Word};
 use crate::control::{Control, ControlLock, ELECTOR, lock_size, participant_state, process, slots};
 use crate::env::Environment;
 use crate::error::{ErrorKind, ProviderFailure};
-use crate::handle::{LockAddress, ObjectId};
+use crate::handle::{LockAddress, ObjectId, SegmentHandle};
 use crate::lock::kind::Hold;
 use crate::namespace::{Error, ProcessLocal};
 use crate::participant::ParticipantSlot;
@@ -262,13 +262,26 @@ fn with_lock<A: Actor>(
             work(at);
         }
     };
+    with_memory(actor, &slot, handle, work)
+}
+
+/// Calls `work` with the first byte and the length of a segment's memory, which is mapped for that if
+/// this process has not. Does nothing if the object is gone. What this process has attached is as before
+/// then, and no callback of a user's is called.
+pub(crate) fn with_memory<A: Actor>(
+    actor: &A,
+    slot: &SegmentSlot<'_>,
+    handle: SegmentHandle,
+    work: impl FnOnce(NonNull<u8>, usize),
+) -> Result<(), ProviderFailure> {
     if handle.is_main_region() {
-        if let Some((page, count)) = control.pages_of(&slot) {
+        let control = actor.control();
+        if let Some((page, count)) = control.pages_of(slot) {
             work(control.page_address(page), count * PAGE);
         }
         return Ok(());
     }
-    let record = actor.local().segments.get(address.slot() as usize);
+    let record = actor.local().segments.get(handle.slot() as usize);
     // Somebody who has the record is mapping or unmapping it: a mapping of our own does as well.
     let mapped = record.and_then(|record| record.mapped.try_lock());
     if let Some(mapped) = mapped.filter(|mapped| mapped.handle == handle.get()) {
@@ -279,7 +292,7 @@ fn with_lock<A: Actor>(
     }
     let mapping = match actor.provider().attach(handle, slot.id()) {
         Ok(mapping) => mapping,
-        // Removed from outside: nobody can map it any more to wait for the lock.
+        // Removed from outside: nobody can map it any more.
         Err(failure) if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Foreign) => {
             return Ok(());
         }

@@ -4,17 +4,16 @@
 //! it. Two things have to happen: the word is cleared, the object's truth says "free". Either order
 //! of two stores has a gap: clear first, and a kill in between leaves an object that nobody names;
 //! free first, and whoever recovers finds a word that names what may be somebody else's by then. So
-//! both are one change, carried by an *intent* in the control block: `freeing`, the object, and
-//! `freeing_dest`, the word that names it. They are written, and the change is carried out, under
+//! both are one change, carried by an intent (see `intent`), which is written, and carried out, under
 //! the page lock:
 //!
 //! ```text
-//!   object of a slab                          run of pages
-//!   freeing_dest = where; freeing = object    the same          <- commits a run
+//!   object of a slab                   run of pages
+//!   intent: the object, from the word  the same          <- commits a run
 //!   truth byte 1 or 2 -> 3   <- commits
-//!   the word = 0                              the word = 0
-//!   truth byte 3 -> 0                         page word = 0, bitmap, tree
-//!   freeing = 0                               freeing = 0
+//!   the word = 0                       the word = 0
+//!   truth byte 3 -> 0                  page word = 0, bitmap, tree
+//!   no intent                          no intent
 //! ```
 //!
 //! **Recovery** is part of the page lock's (`recover_pages`), so that it comes before anything else
@@ -37,9 +36,10 @@
 use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;
 use dsm_core::planted::{Bug, planted};
-use dsm_core::sync::{AtomicU8, AtomicU64, Ordering, compiler_fence};
+use dsm_core::sync::{AtomicU8, Ordering, compiler_fence};
 
 use super::Area;
+use super::intent::Place;
 use super::runs::Located;
 use crate::error::{Error, FreeError};
 use crate::layout::PAGE;
@@ -58,16 +58,15 @@ pub(crate) enum Freed<'m> {
 }
 
 impl<L: RawLock> Area<'_, L> {
-    /// Frees what `dest`, a word in this area, names, and clears it.
+    /// Frees what `dest` names, and clears it.
     pub(crate) fn free_named(
         &self,
         participant: &Participant<'_>,
         dest: &AtomicDsaPointer,
     ) -> Result<Freed<'_>, FreeError> {
-        let at = self.pointer_to(core::ptr::from_ref(dest).cast());
-        let at = at.ok_or(Error::ForeignDestination)?;
+        let at = self.place_of(dest)?;
         let (pointer, own) = {
-            let _pages = self.lock_pages(participant)?;
+            let _pages = self.lock_words(participant)?;
             // Not earlier: the lock's recovery may have cleared it.
             let pointer = dest.load(Ordering::Acquire);
             if !pointer.is_valid() {
@@ -82,7 +81,7 @@ impl<L: RawLock> Area<'_, L> {
                 Located::Slab(slab) => {
                     let index = slab.index_of(pointer).ok_or(wild)?;
                     let truth = slab.truth(index)?;
-                    self.intend(pointer, at);
+                    self.intend(pointer, Some(at), None);
                     let began = begin(truth);
                     if began {
                         dest.store(DsaPointer::INVALID, Ordering::Release);
@@ -100,7 +99,7 @@ impl<L: RawLock> Area<'_, L> {
                 }
                 Located::Large { pages, tables, page, .. } => {
                     let entry = self.entry(pointer.segment())?;
-                    self.intend(pointer, at);
+                    self.intend(pointer, Some(at), None);
                     dest.store(DsaPointer::INVALID, Ordering::Release);
                     compiler_fence();
                     let released = self.release_pages(entry, &tables, page, pages);
@@ -117,26 +116,9 @@ impl<L: RawLock> Area<'_, L> {
         Ok(Freed::Run)
     }
 
-    fn intend(&self, pointer: DsaPointer, at: DsaPointer) {
-        self.header.freeing_dest.store(at.raw(), Ordering::Relaxed);
-        compiler_fence();
-        self.header.freeing.store(pointer.raw(), Ordering::Relaxed);
-        compiler_fence();
-    }
-
-    fn forget_intent(&self) {
-        compiler_fence();
-        self.header.freeing.store(0, Ordering::Relaxed);
-        compiler_fence();
-    }
-
     /// Completes what a dead holder of the page lock was freeing; repeatable. The page lock is
-    /// held, and the tables of pages are made anew afterwards.
-    pub(super) fn recover_freeing(&self) -> Result<(), Error> {
-        let pointer = DsaPointer::from_raw(self.header.freeing.load(Ordering::Relaxed));
-        if !pointer.is_valid() {
-            return Ok(());
-        }
+    /// held, and the tables of pages are made anew if a run was freed.
+    pub(super) fn complete_free(&self, pointer: DsaPointer, from: Place) -> Result<(), Error> {
         match self.locate(pointer) {
             Ok(Located::Slab(slab)) => {
                 if let Some(index) = slab.index_of(pointer) {
@@ -145,14 +127,14 @@ impl<L: RawLock> Area<'_, L> {
                         truth.store(FREEING, Ordering::Release);
                     }
                     if truth.load(Ordering::Acquire) == FREEING {
-                        self.clear_named(pointer)?;
+                        self.clear_at(from, pointer)?;
                         complete(&slab, truth);
                     }
                 }
             }
             Ok(Located::Large { tables, page, .. }) => {
                 if !planted(Bug::WordKept) {
-                    self.clear_named(pointer)?;
+                    self.clear_at(from, pointer)?;
                 }
                 tables.clear_run(page)?;
             }
@@ -160,26 +142,7 @@ impl<L: RawLock> Area<'_, L> {
             Ok(Located::Unknown) | Err(Error::InvalidPointer(_)) => {}
             Err(e) => return Err(e),
         }
-        self.forget_intent();
         Ok(())
-    }
-
-    /// Clears the word that the intent says names `pointer`, if it does.
-    fn clear_named(&self, pointer: DsaPointer) -> Result<(), Error> {
-        let at = DsaPointer::from_raw(self.header.freeing_dest.load(Ordering::Relaxed));
-        match self.map(at.key()) {
-            Ok(memory) => {
-                let word: &AtomicU64 = memory.at(at.offset())?;
-                if word.load(Ordering::Acquire) == pointer.raw() {
-                    word.store(0, Ordering::Release);
-                }
-                compiler_fence();
-                Ok(())
-            }
-            // Gone with its segment.
-            Err(Error::InvalidPointer(_)) => Ok(()),
-            Err(e) => Err(e),
-        }
     }
 
     /// What is wrong with a pointer to a page that starts no run. The page lock is held.

@@ -14,6 +14,8 @@ mod create;
 mod directory;
 mod free_from;
 mod grow;
+mod intent;
+mod moving;
 mod recover;
 mod report;
 mod resolve;

@@ -2,14 +2,16 @@
 //!
 //! Three things, each repeatable, each started by whoever comes across it:
 //!
-//! * the page lock's dead holder: [`Area::recover_pages`] completes what was being freed (see
-//!   `free_from`), frees runs that were never finished and makes bitmaps and trees from the page
+//! * the page lock's dead holder: [`Area::recover_pages`] completes what was being done to an object and
+//!   the words that name it (see `intent`), frees runs that were never finished and makes bitmaps and trees from the page
 //!   words;
 //! * the area lock's dead holder: [`Area::recover_directory`] brings half-made and half-removed
 //!   segments to an end and recomputes the totals;
 //! * dead participants' slabs and unpublished objects: [`Area::adopt`], under the area lock. An
 //!   object with truth byte 2 in a dead owner's slab is freed, unless the slab's header says that
-//!   it was being published and its destination holds it: then only the byte was missing.
+//!   it was being published and its destination holds it: then only the byte was missing. Where that
+//!   can't be told now (a segment can't be mapped) the object, and with it its slab, stays the dead's for
+//!   somebody who looks later.
 //!
 //! The scan looks at page words and headers as they change. What it sees of them may be of different
 //! moments: the word of a slab of the living, made where the dead had one; beside it the dead's name,
@@ -73,7 +75,7 @@ impl<'p> Deaths<'p> {
 impl<L: RawLock> Area<'_, L> {
     /// Repairs the page tables of all segments. The page lock is held.
     pub(super) fn recover_pages(&self) -> Result<(), Error> {
-        self.recover_freeing()?;
+        self.recover_intent()?;
         for index in 0..self.entries() {
             let entry = self.entry(index)?;
             let Some(generation) = entry.live() else { continue };
@@ -236,7 +238,9 @@ impl<L: RawLock> Area<'_, L> {
             slab.header.owner.store(ORPHAN, Ordering::Release);
         }
         if !orphan {
-            self.settle_dead_slab(slab)?;
+            if !self.settle_dead_slab(slab)? {
+                return Ok(());
+            }
             slab.header.owner.store(ORPHAN, Ordering::Release);
         }
         if slab.is_empty()? {
@@ -255,24 +259,33 @@ impl<L: RawLock> Area<'_, L> {
         Ok(())
     }
 
-    /// Decides about the unpublished objects of a dead owner's slab.
-    fn settle_dead_slab(&self, slab: &Slab<'_>) -> Result<(), Error> {
+    /// Decides about the unpublished objects of a dead owner's slab. False if one could not be decided
+    /// about.
+    fn settle_dead_slab(&self, slab: &Slab<'_>) -> Result<bool, Error> {
+        let mut decided = true;
         let publishing = u32::from(slab.header.publishing.load(Ordering::Acquire));
         for index in 0..slab.count() {
             let truth = slab.truth(index)?;
             if truth.load(Ordering::Acquire) != UNPUBLISHED {
                 continue;
             }
-            let dest = slab.header.dest.load(Ordering::Acquire);
-            let published = publishing == index + 1
-                && !planted(Bug::PublicationIgnored)
-                && self.is_published(dest, slab.object(index));
+            let object = slab.object(index);
+            let published = match publishing == index + 1 && !planted(Bug::PublicationIgnored) {
+                true => self.is_published(slab.header.dest.load(Ordering::Acquire), object)?,
+                false => Some(false),
+            };
+            let Some(published) = published.filter(|_| !self.is_undecided(object)) else {
+                decided = false;
+                continue;
+            };
             // Fails if somebody who found it there has freed or settled it: as well.
             let to = if published { USED } else { FREE };
             let _ = truth.compare_exchange(UNPUBLISHED, to, Ordering::AcqRel, Ordering::Relaxed);
         }
-        slab.header.publishing.store(0, Ordering::Release);
-        Ok(())
+        if decided {
+            slab.header.publishing.store(0, Ordering::Release);
+        }
+        Ok(decided)
     }
 
     /// Decides about the unpublished run of `owner`, who is dead.
@@ -294,20 +307,32 @@ impl<L: RawLock> Area<'_, L> {
         if !run.is_still(tables.word(page)?, header, owner) {
             return Ok(());
         }
-        let publishing = header.publishing.load(Ordering::Acquire) == 1;
-        if publishing && self.is_published(header.dest.load(Ordering::Acquire), pointer) {
-            tables.publish_run(page, run.pages)?;
-            return Ok(());
+        let published = match header.publishing.load(Ordering::Acquire) {
+            1 => self.is_published(header.dest.load(Ordering::Acquire), pointer)?,
+            _ => Some(false),
+        };
+        match published.filter(|_| !self.is_undecided(pointer)) {
+            Some(true) => {
+                tables.publish_run(page, run.pages)?;
+                Ok(())
+            }
+            Some(false) => self.release_pages(entry, tables, page, run.pages),
+            None => Ok(()),
         }
-        self.release_pages(entry, tables, page, run.pages)
     }
 
-    /// Whether the destination `dest` holds `pointer`.
-    fn is_published(&self, dest: u64, pointer: DsaPointer) -> bool {
+    /// Whether the destination `dest` holds `pointer`; `None` if its segment can't be mapped now.
+    fn is_published(&self, dest: u64, pointer: DsaPointer) -> Result<Option<bool>, Error> {
         let dest = DsaPointer::from_raw(dest);
-        let Ok(memory) = self.map(dest.key()) else { return false };
+        let memory = match self.map(dest.key()) {
+            Ok(memory) => memory,
+            // Gone with its segment.
+            Err(Error::InvalidPointer(_)) => return Ok(Some(false)),
+            Err(Error::Namespace(_) | Error::Busy) => return Ok(None),
+            Err(e) => return Err(e),
+        };
         let word: Result<&AtomicU64, Corruption> = memory.at(dest.offset());
-        word.is_ok_and(|word| word.load(Ordering::Acquire) == pointer.raw())
+        Ok(Some(word.is_ok_and(|word| word.load(Ordering::Acquire) == pointer.raw())))
     }
 
     /// Whether somebody has left slabs of this class.

@@ -9,13 +9,14 @@
 //!
 //! What a process allocated bare and had not linked anywhere when it was killed is the
 //! application's to find. [`Heap::allocate_into`] closes that gap: the object is born with truth 2
-//! (unpublished), is stored where it is to be found, and becomes 1. Who frees first, or
-//! [`Heap::settle`]s, turns a 2 that a killed process left behind a published pointer.
+//! (unpublished), is stored where it is to be found, and becomes 1. Who finds it there and
+//! [`take`](Heap::take)s it, moves it or frees it turns a 2 that a killed process left.
 //!
 //! A thread takes slabs of one page first and whole units once a class is in use in earnest, so
 //! that a small area stays within its first 64 KiB.
 
 mod free;
+mod moving;
 mod publish;
 mod refill;
 

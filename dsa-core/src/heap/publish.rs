@@ -6,6 +6,12 @@
 //! have found the pointer and freed the object by then). Killed before the second, recovery frees
 //! the object; after it, it completes the third.
 //!
+//! A destination outside the area is looked for by the intent in the control block (see `area::intent`):
+//! then all of it is under the page lock, and the slab's header says nothing.
+//!
+//! Who finds the pointer in its destination, and wants to have it elsewhere, settles the object first:
+//! `area::moving`.
+//!
 //! A slab's objects are handed out by its owner alone, who is busy here: what was freed in between
 //! stays free. The pages of a run that was freed can be anybody's at once, with the very same word,
 //! unpublished; so a run is linked and published under the page lock, which freeing takes too.
@@ -16,7 +22,7 @@
 
 use dsm_core::lock::RawLock;
 use dsm_core::planted::{Bug, planted};
-use dsm_core::sync::Ordering;
+use dsm_core::sync::{Ordering, compiler_fence};
 
 use core::ptr::NonNull;
 
@@ -51,21 +57,23 @@ impl<L: RawLock> Heap<'_, L> {
         }
     }
 
-    /// Stores `pointer` into `dest`, which must lie in this area, and makes it an ordinary object:
-    /// whenever this process is killed, either `dest` holds the pointer and the object is
-    /// allocated, or it is not and the object is freed by recovery.
+    /// Stores `pointer` into `dest`, and makes it an ordinary object: whenever this process is killed,
+    /// either `dest` holds the pointer and the object is allocated, or it is not and the object is
+    /// freed by recovery. What `dest` held before is overwritten.
+    ///
+    /// `dest` may lie in this area, which is quickest, or in any other segment of the namespace that
+    /// this process has attached, which takes a lock.
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignDestination`] if `dest` is not in this area; [`Error::InvalidPointer`] if
+    /// [`Error::ForeignDestination`] if `dest` is in no such segment; [`Error::InvalidPointer`] if
     /// `pointer` is not an unpublished object of this heap.
     pub fn publish(&self, pointer: DsaPointer, dest: &AtomicDsaPointer) -> Result<(), Error> {
         let me = self.identify()?;
         let wild = Error::InvalidPointer(pointer);
-        let at = self
-            .area
-            .pointer_to(core::ptr::from_ref(dest).cast())
-            .ok_or(Error::ForeignDestination)?;
+        let Some(at) = self.area.pointer_to(core::ptr::from_ref(dest).cast()) else {
+            return self.publish_elsewhere(pointer, me, dest);
+        };
         match self.area.locate(pointer)? {
             Located::Slab(slab) => {
                 let index = slab.index_of(pointer).ok_or(wild)?;
@@ -76,11 +84,11 @@ impl<L: RawLock> Heap<'_, L> {
                     return Err(wild);
                 }
                 slab.header.publishing.store(0, Ordering::Relaxed);
-                dsm_core::sync::compiler_fence();
+                compiler_fence();
                 slab.header.dest.store(at.raw(), Ordering::Relaxed);
-                dsm_core::sync::compiler_fence();
+                compiler_fence();
                 slab.header.publishing.store(index as u16 + 1, Ordering::Relaxed);
-                dsm_core::sync::compiler_fence();
+                compiler_fence();
                 if planted(Bug::TruthBeforeLink) {
                     truth.store(USED, Ordering::Release);
                 }
@@ -96,9 +104,9 @@ impl<L: RawLock> Heap<'_, L> {
                 }
                 let _pages = self.area.lock_pages(self.participant)?;
                 header.dest.store(at.raw(), Ordering::Relaxed);
-                dsm_core::sync::compiler_fence();
+                compiler_fence();
                 header.publishing.store(1, Ordering::Relaxed);
-                dsm_core::sync::compiler_fence();
+                compiler_fence();
                 dest.store(pointer, Ordering::Release);
                 tables.publish_run(page, pages)?;
                 Ok(())
@@ -107,8 +115,47 @@ impl<L: RawLock> Heap<'_, L> {
         }
     }
 
+    /// As [`publish`](Self::publish), with a destination outside the area.
+    #[cold]
+    fn publish_elsewhere(
+        &self,
+        pointer: DsaPointer,
+        me: u64,
+        dest: &AtomicDsaPointer,
+    ) -> Result<(), Error> {
+        let wild = Error::InvalidPointer(pointer);
+        let place = self.area.place_of(dest)?;
+        let header = match self.area.locate(pointer)? {
+            Located::Slab(slab) => {
+                let truth = slab.truth(slab.index_of(pointer).ok_or(wild)?)?;
+                if truth.load(Ordering::Relaxed) != UNPUBLISHED {
+                    return Err(wild);
+                }
+                slab.header
+            }
+            Located::Large { published: false, header, .. } => header,
+            _ => return Err(wild),
+        };
+        if header.owner.load(Ordering::Relaxed) & !WATCHED != me {
+            return Err(wild);
+        }
+        let _pages = self.area.lock_words(self.participant)?;
+        // What it says is of another publication.
+        header.publishing.store(0, Ordering::Relaxed);
+        self.area.intend(pointer, None, Some(place));
+        dest.store(pointer, Ordering::Release);
+        compiler_fence();
+        // Fails if who found it there has freed it already.
+        let settled = self.area.settle_named(pointer);
+        self.area.forget_intent();
+        match settled {
+            Ok(()) | Err(Error::InvalidPointer(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Allocates, lets `init` fill in the memory, and publishes the object in `dest`, so that a
-    /// kill at any point leaks nothing. `dest` must lie in this area.
+    /// kill at any point leaks nothing.
     ///
     /// # Errors
     ///
@@ -143,29 +190,14 @@ impl<L: RawLock> Heap<'_, L> {
     }
 
     /// Makes an unpublished object an ordinary one, whoever allocated it: for those who linked it
-    /// by a record of their own, and for those who find it linked and want to move it elsewhere.
-    /// Does nothing to an object that is published.
+    /// by a record of their own. (Who finds it in a word and wants to have it elsewhere calls
+    /// [`take`](Self::take).) Does nothing to an object that is published.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidPointer`] if no allocated object starts there.
     pub fn settle(&self, pointer: DsaPointer) -> Result<(), Error> {
-        let wild = Error::InvalidPointer(pointer);
-        match self.area.locate(pointer)? {
-            Located::Slab(slab) => {
-                let index = slab.index_of(pointer).ok_or(wild)?;
-                let truth = slab.truth(index)?;
-                let won =
-                    truth.compare_exchange(UNPUBLISHED, USED, Ordering::AcqRel, Ordering::Relaxed);
-                if won.is_ok() || won == Err(USED) { Ok(()) } else { Err(wild) }
-            }
-            Located::Large { published: true, .. } => Ok(()),
-            Located::Large { pages, tables, page, .. } => {
-                tables.publish_run(page, pages)?;
-                Ok(())
-            }
-            Located::Unknown => Err(wild),
-        }
+        self.area.settle_named(pointer)
     }
 }
 

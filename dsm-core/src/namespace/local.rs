@@ -150,6 +150,8 @@ pub struct ProcessLocal<'a> {
     /// word of the caller's, who may store whatever he likes; this number never comes again.
     claims: core::sync::atomic::AtomicU64,
     pub(crate) segments: &'a [LocalSegment],
+    /// Records from here on were never used.
+    high: core::sync::atomic::AtomicUsize,
     kinds: Kinds,
 }
 
@@ -165,7 +167,22 @@ impl<'a> ProcessLocal<'a> {
     #[must_use]
     pub const fn new(token: &'a AtomicU64, segments: &'a mut [LocalSegment]) -> Self {
         let claims = core::sync::atomic::AtomicU64::new(0);
-        Self { token, claims, segments, kinds: Kinds::new() }
+        let high = core::sync::atomic::AtomicUsize::new(0);
+        Self { token, claims, segments, high, kinds: Kinds::new() }
+    }
+
+    /// Notes that the record of a slot is about to be used.
+    #[inline]
+    pub(crate) fn note_use(&self, slot: u32) {
+        let count = slot as usize + 1;
+        if self.high.load(Ordering::Relaxed) < count {
+            self.high.fetch_max(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The records that were ever used.
+    pub(crate) fn used(&self) -> &[LocalSegment] {
+        &self.segments[..self.high.load(Ordering::Relaxed).min(self.segments.len())]
     }
 
     /// Tells the process of a kind of lock that is not ours, so that it can clear dead readers of

@@ -1,13 +1,56 @@
-//! What can be learned about other participants.
+//! What can be learned about other participants, and about addresses; a look into a segment by who
+//! need not have it.
 
-use super::Namespace;
-use crate::control::{Control, process};
+use core::ptr::NonNull;
+
+use super::{Error, Namespace, acquire};
+use crate::control::{Control, process, slots};
 use crate::env::ProcessProof;
-use crate::handle::ParticipantId;
+use crate::handle::{ParticipantId, SegmentHandle};
 use crate::participant::ParticipantSlot;
+use crate::reap;
 use crate::sync::{AtomicU32, Ordering};
 
 impl Namespace<'_> {
+    /// In which segment an address of this process lies, and how far from its start; `None` if in none
+    /// that this process has attached. Linear in the number of segment slots that it has ever used.
+    #[must_use]
+    pub fn place_of(&self, address: *const u8) -> Option<(SegmentHandle, u64)> {
+        if !self.is_open() {
+            return None;
+        }
+        self.local.used().iter().find_map(|record| {
+            let mapped = acquire(&record.mapped, self.platform.env);
+            let handle = SegmentHandle::from_raw(mapped.handle)?;
+            let offset = address.addr().checked_sub(mapped.base.addr())?;
+            (offset < mapped.len).then_some((handle, offset as u64))
+        })
+    }
+
+    /// Calls `work` with the first byte and the length of a segment's memory, whether this process has
+    /// attached it or not; `None` if there is no such segment any more. What the process has attached
+    /// stays as it was. `work` runs under the control lock, so that the segment can't go meanwhile: it
+    /// must use the memory only, and keep nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Provider`] if the segment is there and can't be mapped now; [`Error::Forked`].
+    pub fn visit_segment<T>(
+        &self,
+        handle: SegmentHandle,
+        work: impl FnOnce(NonNull<u8>, usize) -> T,
+    ) -> Result<Option<T>, Error> {
+        let visited = self.with_control(|| {
+            let Some(slot) = slots::find(&self.control, handle) else { return Ok(None) };
+            let (size, mut result) = (slot.size(), None);
+            reap::with_memory(self, &slot, handle, |base, len| {
+                result = Some(work(base, len.min(size)));
+            })?;
+            Ok(result)
+        })?;
+        visited.map_err(Error::Provider)
+    }
+
     /// What a participant says it waits for, in terms of the crate that set it
     /// ([`ParticipantSlot::waits_for`]); 0 for nothing, or if its slot has another tenant by now.
     #[must_use]

@@ -154,6 +154,7 @@ impl Namespace<'_> {
         mapping: &Mapping,
         size: usize,
     ) -> Segment<'_> {
+        self.local.note_use(handle.slot());
         *record = Mapped {
             handle: handle.get(),
             base: mapping.base.as_ptr(),

@@ -43,7 +43,7 @@ struct Record {
 }
 
 /// Kinds of points, and of outcomes. An operation names those that it must pass.
-pub(crate) const KINDS: [&str; 47] = [
+pub(crate) const KINDS: [&str; 48] = [
     "before",
     "after",
     "poisoned",
@@ -88,6 +88,7 @@ pub(crate) const KINDS: [&str; 47] = [
     "reaped",
     "taken over",
     "given out again",
+    "taken by another",
     "half destroyed",
     "a thread ends",
     "a child is forked",

@@ -149,6 +149,9 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::PublicationIgnored => (images("allocate-into"), "objects, before"),
         Bug::IntentForgottenEarly => (images("table-grow-index-again"), "a truth byte"),
         Bug::IntentKept => (images("allocate-after-free-from"), "objects, before"),
+        Bug::TakenUnsettled => (images("allocate-into-and-taken"), "0 in hand"),
+        Bug::MoveIntentForgotten => (images("move-small"), "two words name"),
+        Bug::PublicationElsewhereIgnored => (images("allocate-into-a-segment"), "0 in hand"),
         Bug::WordKept => (images("free-from-large"), "objects, before"),
         Bug::TruthUnlooked => {
             (images("free-from-given-out-again"), "what was put there since is gone")

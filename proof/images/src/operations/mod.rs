@@ -7,6 +7,7 @@ mod entries;
 mod foreign;
 mod fork;
 mod lock;
+mod moving;
 mod namespace;
 mod objects;
 mod place;
@@ -30,6 +31,7 @@ pub(crate) fn all() -> Vec<&'static Operation> {
         area::ALL,
         place::ALL,
         publish::ALL,
+        moving::ALL,
         table::ALL,
         entries::ALL,
         untyped::ALL,

@@ -77,6 +77,11 @@ impl Objects {
         self
     }
 
+    /// Objects, and how many bytes of each were filled.
+    pub(super) fn known(&self) -> &[(DsaPointer, usize)] {
+        &self.known
+    }
+
     pub(super) fn last(&self) -> DsaPointer {
         self.known.last().expect("something was allocated").0
     }
