@@ -1,15 +1,17 @@
 //! Real processes on real shared memory, killed at random moments and replaced.
 //!
 //! Each worker has a range of cells in the area. It publishes objects into empty cells of its own
-//! (`allocate_into`), and takes objects out of anybody's cells, looks whether they are whole, and
-//! frees them. A kill between taking out and freeing loses one object, which nobody can know of;
-//! nothing else may be lost.
+//! (`allocate_into`), takes objects out of anybody's cells, looks whether they are whole, and
+//! frees them, or moves them to a cell of its own. A kill between taking out and freeing loses one
+//! object, which nobody can know of; nothing else may be lost.
 #![cfg(all(any(unix, windows), not(loom)))]
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dsa_core::{Area, AreaLocal, AtomicDsaPointer, DsaPointer, Flags, Heap, HeapLocal, Options};
+use dsa_core::{
+    Area, AreaLocal, AtomicDsaPointer, DsaPointer, Error, Flags, Heap, HeapLocal, Options,
+};
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 use dsm_core::namespace::{Namespace, NamespaceConfig};
@@ -97,9 +99,16 @@ fn work(
             let size = size(&mut state);
             heap.allocate_into(size, 8, Flags::empty(), own, |at| write(at, size)).unwrap();
         }
+        let any = cell(area, cells, rng(&mut state) % (CELLS * WORKERS));
+        if rng(&mut state) % 4 == 0 {
+            // SAFETY: the cells are used for nothing else.
+            match unsafe { heap.move_between(any, own) } {
+                Ok(_) | Err(Error::Occupied(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
         if rng(&mut state) % 3 != 0 {
-            let any = cell(area, cells, rng(&mut state) % (CELLS * WORKERS));
-            let object = any.swap(DsaPointer::INVALID, Ordering::AcqRel);
+            let object = heap.take(any).unwrap();
             if object.is_valid() {
                 assert!(is_whole(area, object), "{object:?} was changed");
                 // SAFETY: taken out of its cell: nobody else knows it.

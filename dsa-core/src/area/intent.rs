@@ -202,7 +202,12 @@ impl<L: RawLock> Area<'_, L> {
     /// [`Error::InvalidPointer`] if no allocated object starts there.
     pub(crate) fn settle_named(&self, object: DsaPointer) -> Result<(), Error> {
         let wild = Error::InvalidPointer(object);
-        match self.locate(object)? {
+        let located = self.locate(object).map_err(|e| match e {
+            // It may name the segment alone, which is gone.
+            Error::InvalidPointer(_) => wild,
+            e => e,
+        })?;
+        match located {
             Located::Slab(slab) => {
                 let truth = slab.truth(slab.index_of(object).ok_or(wild)?)?;
                 let settled =

@@ -6,6 +6,7 @@ mod confusion;
 mod faults;
 mod images;
 mod model;
+mod moving;
 mod peers;
 mod publish;
 mod races;
