@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsa_core::error::FreeError;
-use dsa_core::{AreaLocal, AtomicDsaPointer, DsaPointer, DsaPtr, Flags, Heap, Report, Stats};
+use dsa_core::{AreaLocal, DsaPointer, DsaPtr, Flags, Heap, Report, Stats};
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -34,6 +34,8 @@ use crate::process::Attachment;
 use crate::stable::Stable;
 use crate::thread;
 use crate::used::{Asked, Used};
+
+mod words;
 
 type CoreArea = dsa_core::Area<'static, RwLock>;
 
@@ -143,6 +145,11 @@ impl AreaObject {
     /// Uses it as what its name is asked for as; see [`Used::use_as`].
     pub(crate) fn use_as(&self, name: &str, asked: &Asked) -> Result<(), Error> {
         self.used.use_as(&self.home, name, asked)
+    }
+
+    /// Whether an address of this process lies in it, and it is no table's.
+    fn is_named_and_has(&self, address: *const u8) -> bool {
+        self.used.is::<Area>() && self.core().pointer_to(address).is_some()
     }
 
     #[inline]
@@ -313,28 +320,6 @@ impl Area {
         self.object.heap()?.settle(pointer.pointer()).map_err(|e| self.wrap(e))
     }
 
-    /// Allocates memory for a value, stores the value there, and its pointer in `destination`,
-    /// which must lie in this area: wherever this process is killed, either `destination` has the
-    /// pointer, or the memory is freed by whoever cleans up.
-    ///
-    /// # Errors
-    ///
-    /// As [`allocate`](Self::allocate), and [`Error::Area`] if `destination` lies elsewhere.
-    pub fn allocate_into<T: Object>(
-        &self,
-        value: T,
-        destination: &AtomicDsaPointer,
-    ) -> Result<DsaPtr<T>, Error> {
-        let init = |at: NonNull<u8>| {
-            // SAFETY: allocated just now for a `T`, and nobody else knows it.
-            unsafe { at.cast::<T>().write(value) };
-        };
-        let heap = self.object.heap()?;
-        heap.allocate_into(size_of::<T>(), align_of::<T>(), Flags::empty(), destination, init)
-            .map(DsaPointer::cast)
-            .map_err(|e| self.wrap(e))
-    }
-
     /// Frees an object, whoever allocated it.
     ///
     /// # Errors
@@ -348,10 +333,14 @@ impl Area {
     pub unsafe fn free<T>(&self, pointer: DsaPtr<T>) -> Result<(), Error> {
         let heap = self.object.heap()?;
         // SAFETY: the caller's promise.
-        unsafe { heap.free(pointer.pointer()) }.map_err(|e| match e {
+        unsafe { heap.free(pointer.pointer()) }.map_err(|e| self.wrap_free(e))
+    }
+
+    fn wrap_free(&self, error: FreeError) -> Error {
+        match error {
             FreeError::Refused(e) => self.wrap(e),
             e => Error::Free(e),
-        })
+        }
     }
 
     /// Copies a value out. Safe whatever the pointer is; what others write meanwhile may be seen

@@ -33,6 +33,16 @@ impl<T> Objects<T> {
         Ok(Some(object))
     }
 
+    /// Whether there is an object of which `test` says so.
+    pub(crate) fn any(&self, test: impl Fn(&T) -> bool) -> bool {
+        let all: Vec<_> = {
+            let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            map.values().filter_map(Weak::upgrade).collect()
+        };
+        // The lock is free: an object that goes with one of these detaches itself.
+        all.iter().any(|object| test(object))
+    }
+
     /// Enters an object that this process has just created, before anybody else can know its
     /// handle.
     pub(crate) fn add(&self, handle: u64, object: T) -> Arc<T> {

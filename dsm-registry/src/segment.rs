@@ -39,6 +39,11 @@ impl SegmentObject {
     pub(crate) fn handle(&self) -> u64 {
         self.segment.handle().get()
     }
+
+    /// Whether an address of this process lies in it.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.segment.base().addr().get()) < self.segment.len()
+    }
 }
 
 impl Drop for SegmentObject {

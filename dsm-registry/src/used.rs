@@ -54,6 +54,11 @@ impl Asked {
 pub(crate) struct Used(OnceLock<Asked>);
 
 impl Used {
+    /// Whether this process uses it as a handle `H`.
+    pub(crate) fn is<H: 'static>(&self) -> bool {
+        self.0.get().is_some_and(|used| used.types == TypeId::of::<H>())
+    }
+
     /// Uses the object that this belongs to as what it is asked for as.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod support;
 mod things;
 mod types;
 mod wakes;
+mod words;
 
 #[test]
 fn peer() {
@@ -33,5 +34,6 @@ fn peer() {
         things::ROLES,
         types::ROLES,
         wakes::ROLES,
+        words::ROLES,
     ]);
 }
