@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 /// Operations of a few hundred points at most: the rest takes an optimised build.
 const QUICK: &str = "open,register,leave,reap,segment,lock,allocate-s,allocate-f,allocate-r,\
-    allocate-after,allocate-into-s,free-l,free-r,free-from,adopt,heap,area-c,area-a,area-d,area-p,\
+    allocate-after,allocate-into-s,allocate-into-a,take,move,free-l,free-r,free-from,adopt,heap,area-c,area-a,area-d,area-p,\
     place-a,place-r,publish-s,settle,box,registry-segment-a,registry-r,table-insert,table-delete,\
     table-replace,table-change,table-repair,table-find,table-recover,entry-f,raw-i,thread,fork-l,\
     fork-g";
