@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use dsa_core::{AtomicDsaPointer, DsaPointer, Flags};
+use dsa_core::{AtomicDsaPointer, DsaPointer, Error, Flags};
 use dsm_core::sync::{Ordering, shuttle};
 
 use crate::found::mark;
@@ -55,11 +55,14 @@ pub(crate) const MODELS: &[Model] = &[
     },
     Model {
         name: "area-publish",
-        about: "two processes allocate into words, a third takes what it finds there, who lives frees \
-                from the words of the dead",
+        about: "two processes allocate into words and move what these name, a third takes what it finds \
+                there, who lives frees from the words of the dead",
         mortals: 2,
         share: 60,
         kinds: &[
+            "moves",
+            "finds the other word full",
+            "has it when the dead are looked for",
             "an unpublished object is left",
             "a published object is left",
             "the word is empty",
@@ -242,7 +245,15 @@ fn own_words(who: usize, kit: &Kit, words: &Words, sizes: [usize; 3]) {
             fill(kit, open, size);
         }
         fill(kit, own, size);
-        empty(kit, own);
+        // SAFETY: the words are used for nothing else.
+        match unsafe { kit.heap.move_between(own, open) } {
+            Ok(_) => mark("moves"),
+            Err(Error::Occupied(_)) => {
+                mark("finds the other word full");
+                empty(kit, own);
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
     fill(kit, own, sizes[0]);
 }
@@ -250,8 +261,12 @@ fn own_words(who: usize, kit: &Kit, words: &Words, sizes: [usize; 3]) {
 fn take(who: usize, kit: &Kit, words: &Words) {
     for round in 0..8 {
         let word = words.word(kit, 2 * (round % 2));
-        let pointer = word.swap(DsaPointer::INVALID, Ordering::AcqRel);
+        let pointer = kit.heap.take(word).expect("names an object, or nothing");
         if pointer.is_valid() {
+            if round == 4 {
+                mark("has it when the dead are looked for");
+                kit.heap.maintain().expect("maintains");
+            }
             kit.free(pointer);
             mark("takes");
         }
