@@ -50,7 +50,7 @@ kinds! {
         SegmentCreate = "create and pin a segment, unpin another's",
         SegmentAttach = "attach and detach a segment",
         AllocateInto = "allocate into a word",
-        FreeFrom = "free from a word",
+        FreeFrom = "free from a word, or move",
         AllocateBare = "allocate and free",
         FreeRemote = "free what another allocated",
         Trim = "trim an area",

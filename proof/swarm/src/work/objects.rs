@@ -1,12 +1,11 @@
-//! Objects of areas: of the cores' by `allocate_into` and `free_from`, by which none is ever lost; of
-//! the registry's by a swap of the word that names them, and bare, by which somebody who is killed takes
-//! one along. So the first area's books are exact, and of the second's objects at most one is lost by
+//! Objects of areas: of the cores' by `allocate_into`, `move_between` and `free_from`, by which none is
+//! ever lost; of the registry's by `take`, and bare, by which somebody who is killed takes one along. So the first area's books are exact, and of the second's objects at most one is lost by
 //! each death in the midst of one of these operations.
 
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::Acquire;
 
-use dsa_core::Flags;
+use dsa_core::{Error, Flags};
 use dsm_registry::DsaPointer;
 
 use crate::board::SEATS;
@@ -70,10 +69,20 @@ pub(super) fn allocate_unfinished(core: CoreThread, seat: usize, then: impl FnOn
     }
 }
 
-/// Frees from any cell, together with others who want the same.
+/// Frees from any cell, together with others who want the same, or moves from there to any other one of
+/// one's own: whoever fills that is this thread.
 pub(super) fn free_from(thread: &mut Thread) -> Result<(), String> {
     let core = thread.core;
     let cell = core.core.cell(thread.random.below((SEATS * CORE_CELLS) as u64) as usize)?;
+    if thread.random.one_in(2) {
+        let own = thread.random.below(CORE_CELLS as u64) as usize;
+        let own = core.core.cell(thread.tenant.seat * CORE_CELLS + own)?;
+        // SAFETY: cells are used for nothing else.
+        return match unsafe { core.heap.move_between(cell, own) } {
+            Ok(_) | Err(Error::Occupied(_)) => Ok(()),
+            Err(error) => Err(text(error)),
+        };
+    }
     // SAFETY: nobody uses an object of these cells.
     unsafe { core.heap.free_from(cell) }.map_err(text)
 }
@@ -98,7 +107,7 @@ pub(super) fn allocate(thread: &mut Thread) -> Result<(), String> {
 pub(super) fn free_remote(thread: &mut Thread) -> Result<(), String> {
     let world = thread.world();
     let cell = world.cell(thread.random.below((SEATS * CELLS) as u64) as usize)?;
-    let taken = cell.swap(DsaPointer::INVALID, AcqRel);
+    let taken = world.area.take::<u64>(cell).map_err(text)?.pointer();
     if taken.is_valid() { free_whole(world, taken) } else { Ok(()) }
 }
 
@@ -142,9 +151,10 @@ pub(in super::super) struct Objects {
 /// the killed may have had in hand.
 pub(in super::super) fn verify(world: &World, in_hand: u64) -> Result<Objects, String> {
     let core = world.core.join()?;
-    // What the dead had not published is found by recovery.
+    // What the dead had not published is found by recovery, and what they moved is in one place.
     core.heap.trim().map_err(text)?;
     let area = world.core.area;
+    area.check(core.participant).map_err(text)?;
     let (mut objects, mut used) = (1, area.size_of_object(world.core.cells()).map_err(text)?);
     for index in 0..SEATS * CORE_CELLS {
         let object = world.core.cell(index)?.load(Acquire);
@@ -195,7 +205,7 @@ pub(in super::super) fn use_up(world: &World) -> Result<(), String> {
     }
     core.part()?;
     for index in 0..SEATS * CELLS {
-        let object = world.cell(index)?.swap(DsaPointer::INVALID, AcqRel);
+        let object = world.area.take::<u64>(world.cell(index)?).map_err(text)?.pointer();
         if object.is_valid() {
             free_whole(world, object)?;
         }
