@@ -166,7 +166,7 @@ impl World {
         match what {
             What::Nothing => {
                 if let Ok(registry) = Registry::builder(&name).open() {
-                    registry.set_persistent(false);
+                    registry.set_persistent(false).unwrap();
                 }
             }
             What::Open(open) => drop(open),
