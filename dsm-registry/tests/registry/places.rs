@@ -1,12 +1,9 @@
 //! One place under several names, and one name for several places as time goes by.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
 
+use dsm_registry::Registry;
 use dsm_registry::system::Directory;
-use dsm_registry::{Error, LockError, Registry};
 
 use crate::support::BOUND;
 
@@ -18,6 +15,9 @@ fn open(directory: &Path) -> Registry {
 /// Lets `to` be another name of `from`, for the calling thread alone. False where that isn't permitted.
 #[cfg(target_os = "linux")]
 fn bind(from: &Path, to: &Path) -> bool {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
     let mount = |from: &Path, to: &Path, flags| {
         let (from, to) = (text(from), text(to));
@@ -36,6 +36,10 @@ fn bind(from: &Path, to: &Path) -> bool {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_directory_by_two_paths_is_one_place() {
+    use std::time::Duration;
+
+    use dsm_registry::{Error, LockError};
+
     let parent = tempfile::tempdir().unwrap();
     let (one, other) = (parent.path().join("one"), parent.path().join("other"));
     std::fs::create_dir(&one).unwrap();
