@@ -88,8 +88,8 @@ impl TicketLock {
     ///
     /// `token` must come from an acquisition of this lock, and not have been released.
     unsafe fn release(&self, me: &Participant<'_>, token: Token) {
-        if token.owner() != me.packed() {
-            return;
+        if !me.owns(token) {
+            return; // a fork child with its parent's guard, say
         }
         // SAFETY: the caller's promise.
         if let Some(record) = unsafe { me.release(token.held()) } {

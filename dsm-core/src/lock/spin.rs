@@ -118,6 +118,8 @@ impl<R: RelaxStrategy> SpinLock<R> {
                 }
                 relax::<R>();
             }
+            // Who was declared dead must not be seen in a lock any more.
+            participant.confirm()?;
             if let Patience::Until(deadline) = patience {
                 if participant.peers().env().now() >= deadline {
                     return Err(LockError::TimedOut);

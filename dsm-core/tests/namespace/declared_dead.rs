@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{assert_empty, config, join};
 use dsm_core::inspect::Inspector;
 use dsm_core::lock::rw::{RwLock, RwLockState};
+use dsm_core::lock::spin::SpinLock;
 use dsm_core::lock::{Acquired, LockError, LockRef, Patience, RawLock};
 use dsm_core::namespace::{Error, Namespace};
 use dsm_core::participant::{ParticipantLocal, Peers};
@@ -285,6 +286,53 @@ fn a_waiter_that_is_swept_gives_up() {
         assert_eq!(state(&shared, 0).readers, 0);
         drop(held);
         drop(lock(&shared, 0).exclusive(&holder, Patience::Try).unwrap());
+    }
+}
+
+/// The same where a waiter doesn't sleep.
+#[test]
+fn a_waiter_that_spins_and_is_swept_gives_up() {
+    for exclusive in [false, true] {
+        let scene = Scene::new();
+        let (mine, theirs) = (scene.survivor.local(), scene.other.local());
+        let ns = join(&scene.survivor, &mine);
+        let peers = join(&scene.other, &theirs);
+        let shared = with_locks(&peers);
+        let place = 128;
+        let spin = |segment: &Segment<'_>| at(segment, place).cast::<SpinLock>();
+        // SAFETY: within the segment, aligned, and used by nobody yet.
+        unsafe { SpinLock::init(spin(&shared), config().max_participants) };
+        let other = ParticipantLocal::new();
+        peers.register(&other).unwrap();
+        let holder = peers.participant(&other);
+        let address = shared.lock_address(place as u64);
+        // SAFETY: built above, and mapped to the end.
+        let lock = unsafe { LockRef::new(spin(&shared), address) };
+        let held = lock.exclusive(&holder, Patience::Try).unwrap();
+        let waits = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let seen = ns.attach_segment(shared.handle()).unwrap().unwrap();
+                let local = ParticipantLocal::new();
+                ns.register(&local).unwrap();
+                let thread = ns.participant(&local);
+                let end = Patience::Until(ns.env().now() + Duration::from_secs(10));
+                // SAFETY: built by the holder, and mapped to the end.
+                let lock = unsafe { LockRef::new(spin(&seen), seen.lock_address(place as u64)) };
+                waits.store(true, Ordering::Release);
+                let exclusively = || lock.exclusive(&thread, end).err();
+                if exclusive { exclusively() } else { lock.shared(&thread, end).err() }
+            });
+            while !waits.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            scene.lose();
+            assert_eq!(peers.reap().unwrap(), 2);
+            assert_eq!(waiting.join().unwrap(), Some(DEAD));
+        });
+        drop(held);
+        drop(lock.exclusive(&holder, Patience::Try).unwrap());
     }
 }
 

@@ -143,6 +143,9 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("ParticipantSlot", "new held"),
     ("ParticipantLocal", "new is_registered holds_any register clear"),
     ("Participant", "new peers local id packed slot held_within is_registered holds_any"),
+    ("Participant", "confirm is_current owns owns_as_of_now"),
+    ("DeathCount", "new never"),
+    ("Namespace", "confirm is_declared_dead"),
     ("Segment", "handle base len lock_address reserved on_detach cancel_on_detach namespace"),
     ("Toc", "attach free_space lookup"),
     ("TocEstimator", "new chunk keys bytes"),
@@ -176,6 +179,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
 /// Type, and functions that are one instruction on one word, or write bytes that are their caller's.
 const ONE_STORE: &[(&str, &str)] = &[
     ("Namespace", "set_persistent"),
+    ("DeathCount", "raise"),
     ("Registry", "set_persistent"),
     ("Area", "copy_in write"),
     ("AtomicDsaPointer", "store swap compare_exchange"),

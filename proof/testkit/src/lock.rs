@@ -187,7 +187,7 @@ unsafe impl<const KIND: u8> RawLock for BitLock<KIND> {
     }
 
     unsafe fn release_exclusive(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() == participant.packed() {
+        if participant.owns(token) {
             // SAFETY: the caller's token.
             let record = unsafe { participant.release_alone(token.held()) };
             // SAFETY: the caller holds the lock.
@@ -218,7 +218,7 @@ unsafe impl<const KIND: u8> RawLock for BitLock<KIND> {
     }
 
     unsafe fn release_shared(at: NonNull<Self>, participant: &Participant<'_>, token: Token) {
-        if token.owner() != participant.packed() {
+        if !participant.owns(token) {
             return;
         }
         // SAFETY: the caller's token.
