@@ -324,7 +324,9 @@ fn take(
         }
         Step::Trim { by } => drop(side(by).heap.trim()),
         Step::Maintain { by } => drop(side(by).heap.maintain()),
-        Step::Limit { kilobytes } => sides[0].area.set_size_limit(u64::from(kilobytes) << 10).expect("lives"),
+        Step::Limit { kilobytes } => {
+            sides[0].area.set_size_limit(u64::from(kilobytes) << 10).expect("lives")
+        }
         Step::Refuse { after } => machine.fail_allocation(u32::from(after), ErrorKind::NoSpace),
         Step::Kill | Step::Leave => {}
     }
