@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{ObjectId, SegmentHandle};
-use dsm_core::provider::{Mapping, ObjectInfo, RangeOwner, Root, SegmentProvider};
+use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider};
 use platform_common::blanks::Blanks;
 use platform_common::refusal::check_range;
 
@@ -304,7 +304,11 @@ unsafe impl Root for Memfd {
     }
 
     fn peek(&self) -> Result<Mapping, Error> {
-        root::peek(&*self.control)
+        // An empty one is what there is before anybody opens the namespace: nothing.
+        root::peek(&*self.control).map_err(|e| match e.kind() {
+            ErrorKind::Unfinished => e.with_kind(ErrorKind::NotFound),
+            _ => e,
+        })
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {

@@ -22,7 +22,7 @@
 //! | [`limits`] | what is scarce, and how scarce |
 //! | [`world`] | what a call works on |
 //! | [`calls`] | the calls |
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -150,6 +150,49 @@ fn an_area_of_short_segments_takes_few_slots() {
     // Of 64 MiB, in segments of 4 at most, each of which has room for three objects.
     assert!((16..40).contains(&segments), "{segments} segments");
     child.finish();
+}
+
+/// A killed initialiser has most of a small `/dev/shm`: the next one gets it, without anybody's asking
+/// for a sweep.
+#[test]
+fn the_dead_make_room() {
+    const ENTRY: &str = "the_dead_make_room";
+    let initialise = |name: &str, init: fn(&mut [u8]) -> Result<(), dsm_registry::BoxError>| {
+        let registry = dsm_registry::Registry::open(name).unwrap();
+        registry.segment_bytes("most", 10 << 20, init).map(|bytes| bytes.len())
+    };
+    let name = testkit::name("room");
+    let Some(part) = testkit::process::part() else {
+        let mut child = testkit::process::Peer::start(ENTRY, "survivor", &[&name]);
+        let said = child.hear();
+        if said != "as long as before" {
+            let _ = writeln!(std::io::stderr(), "{said}");
+            assert!(said.starts_with("skipped"), "{said}");
+        }
+        return child.finish();
+    };
+    if part.role == "victim" {
+        let amid = |_: &mut [u8]| {
+            testkit::process::say("initialises");
+            loop {
+                std::thread::park();
+            }
+        };
+        initialise(part.argument(0), amid).unwrap();
+        return;
+    }
+    if let Err(why) = Limit::Space.prepare() {
+        return part.say(&format!("skipped: {why}"));
+    }
+    // It sees the same small file system.
+    let mut victim = testkit::process::Peer::start(ENTRY, "victim", &[part.argument(0)]);
+    victim.expect("initialises");
+    let registry = dsm_registry::Registry::open(part.argument(0)).unwrap();
+    let full = registry.segment_bytes("other", 10 << 20, |_| Ok(())).unwrap_err();
+    assert!(full.to_string().contains("free of 16 MiB"), "{full}");
+    victim.kill_and_collect();
+    assert_eq!(initialise(part.argument(0), |_| Ok(())).unwrap(), 10 << 20);
+    part.say("as long as before");
 }
 
 #[test]
