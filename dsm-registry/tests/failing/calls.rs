@@ -135,6 +135,10 @@ pub(crate) const CALLS: &[Call] = &[
         let thread = thread.map_err(|_| "a thread could not be started".to_owned())?;
         said(thread.join().expect("no panic"))
     }),
+    call("cores-create-huge", World::cores, |world| {
+        // Of addresses, not of memory.
+        said(world.joined().first.create_object(1 << 30, 4096))
+    }),
     call("cores-create", World::cores, |world| {
         said(world.joined().first.create_object(2 << 20, 2 << 20))
     }),

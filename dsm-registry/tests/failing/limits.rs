@@ -8,14 +8,16 @@ pub(crate) enum Limit {
     Descriptors,
     /// Addresses: so many bytes more than are in use.
     Addresses,
+    /// The same, with one descriptor left: what can't be mapped must be removed without another.
+    Both,
     /// Bytes of a file.
     FileSize,
     /// Pages that are free at `/dev/shm`, which is a small file system of this process's own.
     Space,
 }
 
-pub(crate) const ALL: [Limit; 4] =
-    [Limit::Descriptors, Limit::Addresses, Limit::FileSize, Limit::Space];
+pub(crate) const ALL: [Limit; 5] =
+    [Limit::Descriptors, Limit::Addresses, Limit::Both, Limit::FileSize, Limit::Space];
 
 const PAGE: u64 = 4096;
 /// Pages of the small file system.
@@ -26,7 +28,9 @@ const HEAP: usize = 32 << 20;
 
 /// A limit that is set; lifted when dropped.
 pub(crate) struct Scarce {
-    resource: Option<(libc::__rlimit_resource_t, libc::rlimit)>,
+    resources: Vec<(libc::__rlimit_resource_t, libc::rlimit)>,
+    /// Whether the small file system was filled.
+    filled: bool,
 }
 
 impl Limit {
@@ -34,6 +38,7 @@ impl Limit {
         match self {
             Self::Descriptors => "descriptors",
             Self::Addresses => "addresses",
+            Self::Both => "both",
             Self::FileSize => "file-size",
             Self::Space => "space",
         }
@@ -47,7 +52,7 @@ impl Limit {
         let kibibytes = |all: &[u64]| all.iter().map(|n| n << 10).collect();
         match self {
             Self::Descriptors => (3..=40).collect(),
-            Self::Addresses => {
+            Self::Addresses | Self::Both => {
                 kibibytes(&[0, 4, 16, 36, 64, 100, 128, 256, 400, 512, 1024, 3000, 8192, 1 << 18])
             }
             Self::FileSize => {
@@ -62,7 +67,7 @@ impl Limit {
     /// Once in a process, before anything else.
     pub(crate) fn prepare(self) -> Result<(), String> {
         match self {
-            Self::Addresses => {
+            Self::Addresses | Self::Both => {
                 warm_up_the_heap();
                 Ok(())
             }
@@ -72,16 +77,18 @@ impl Limit {
     }
 
     pub(crate) fn set(self, level: u64) -> Scarce {
-        let resource = match self {
-            Self::Descriptors => Some((libc::RLIMIT_NOFILE, level)),
-            Self::Addresses => Some((libc::RLIMIT_AS, addresses() + level)),
-            Self::FileSize => Some((libc::RLIMIT_FSIZE, level)),
+        let addresses = (libc::RLIMIT_AS, addresses() + level);
+        let wanted = match self {
+            Self::Descriptors => vec![(libc::RLIMIT_NOFILE, level)],
+            Self::Addresses => vec![addresses],
+            Self::Both => vec![(libc::RLIMIT_NOFILE, first_free_descriptor() + 1), addresses],
+            Self::FileSize => vec![(libc::RLIMIT_FSIZE, level)],
             Self::Space => {
                 fill_but(level);
-                None
+                Vec::new()
             }
         };
-        let resource = resource.map(|(resource, level)| {
+        let set = |(resource, level)| {
             let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             // SAFETY: writable.
             assert_eq!(unsafe { libc::getrlimit(resource, &raw mut before) }, 0);
@@ -89,16 +96,22 @@ impl Limit {
             // SAFETY: the process's own limit.
             assert_eq!(unsafe { libc::setrlimit(resource, &raw const scarce) }, 0);
             (resource, before)
-        });
-        Scarce { resource }
+        };
+        let filled = self == Self::Space;
+        Scarce { resources: wanted.into_iter().map(set).collect(), filled }
     }
 
     /// What an error should say and does not.
     pub(crate) fn missing_from(self, text: &str, level: u64) -> Vec<String> {
         let says = |words: &str| text.contains(words);
+        if self == Self::Both {
+            let either = [Self::Addresses, Self::Descriptors].map(|l| l.missing_from(text, level));
+            let [one, other] = either;
+            return if other.is_empty() { other } else { one };
+        }
         let wanted = match self {
             Self::Descriptors => vec![("too many open", says("too many open"))],
-            Self::Addresses => vec![
+            Self::Addresses | Self::Both => vec![
                 ("that the process cannot map more", says("cannot map more") || says("thread")),
                 ("a size", text.contains(|c: char| c.is_ascii_digit()) || says("thread")),
             ],
@@ -122,14 +135,20 @@ impl Limit {
 
 impl Drop for Scarce {
     fn drop(&mut self) {
-        match &self.resource {
-            Some((resource, before)) => {
-                // SAFETY: as above.
-                assert_eq!(unsafe { libc::setrlimit(*resource, before) }, 0);
-            }
-            None => std::fs::remove_file(BALLAST).expect("it is there"),
+        for (resource, before) in &self.resources {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::setrlimit(*resource, before) }, 0);
+        }
+        if self.filled {
+            std::fs::remove_file(BALLAST).expect("it is there");
         }
     }
+}
+
+/// The number that the next descriptor gets.
+fn first_free_descriptor() -> u64 {
+    let next = std::fs::File::open("/dev/null").expect("it is there");
+    u64::try_from(next.as_raw_fd()).expect("a descriptor")
 }
 
 /// Bytes of addresses that the process uses.

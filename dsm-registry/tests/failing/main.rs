@@ -115,8 +115,11 @@ fn walk_along(limit: Limit) {
     let only = std::env::var("DSM_WALK").ok();
     // A thread that gets a stack, and no second one for signals, ends the process: so the standard
     // library does it.
-    let apart: &[&str] =
-        if limit == Limit::Addresses { &["reaper", "another-thread"] } else { &[] };
+    let apart: &[&str] = if [Limit::Addresses, Limit::Both].contains(&limit) {
+        &["reaper", "another-thread"]
+    } else {
+        &[]
+    };
     let chosen = CALLS.iter().filter(|call| !apart.contains(&call.name));
     for call in chosen.filter(|call| only.as_ref().is_none_or(|only| only == call.name)) {
         match walk(call, limit) {
@@ -203,6 +206,11 @@ fn descriptors_run_out() {
 #[test]
 fn addresses_run_out() {
     walk_along(Limit::Addresses);
+}
+
+#[test]
+fn addresses_run_out_beside_the_last_descriptor() {
+    walk_along(Limit::Both);
 }
 
 #[test]
