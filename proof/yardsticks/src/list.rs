@@ -47,10 +47,11 @@ pub(crate) fn all() -> Vec<Yardstick> {
 }
 
 /// Tools that explore at random and had no bug of their own to catch.
-fn again() -> [(Bug, (Probe, &'static str)); 8] {
+fn again() -> [(Bug, (Probe, &'static str)); 10] {
     let swarm = (Probe::Swarm { seconds: 6 }, "process");
     let lock = (Probe::Play { model: "lock-writers", iterations: 500 }, "FAILED");
     let names = (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED");
+    let words = (Probe::Play { model: "area-publish-runs", iterations: 4000 }, "DoubleFree");
     let segments = (Probe::Play { model: "namespace-segments", iterations: 500 }, "FAILED");
     let declared = (Probe::Play { model: "lock-declared-dead", iterations: 100 }, "FAILED");
     [
@@ -59,6 +60,8 @@ fn again() -> [(Bug, (Probe, &'static str)); 8] {
         (Bug::EnteredTakenForClaimed, swarm),
         (Bug::PoisonForgotten, swarm),
         (Bug::LostWake, lock),
+        (Bug::TakenUnsettled, words),
+        (Bug::MoveIntentForgotten, words),
         (Bug::AttachUnchecked, segments),
         (Bug::FreesUnlooked, segments),
         (Bug::PinBeforeHandle, names),
