@@ -37,6 +37,8 @@ enum Step {
     Settle { by: bool, which: u8 },
     Into { by: bool, size: Size, root: u8 },
     From { by: bool, root: u8 },
+    Take { by: bool, root: u8 },
+    Move { by: bool, from: u8, to: u8 },
     Free { by: bool, which: u8 },
     FreeMany { by: bool, count: u8 },
     FreeAgain { by: bool },
@@ -297,6 +299,39 @@ fn take(
             // SAFETY: what it names, if anything, was in the model, and is not used after.
             unsafe { side(by).heap.free_from(dest) }.expect("it is allocated");
             assert!(!dest.load(Ordering::Relaxed).is_valid());
+        }
+        Step::Take { by, root } => {
+            let root = usize::from(root) % ROOTS;
+            let word = side(by).root(home, root);
+            let raw = std::mem::take(&mut model.roots[root]);
+            if raw == 0 {
+                // As above.
+                word.store(DsaPointer::INVALID, Ordering::Relaxed);
+            }
+            assert_eq!(side(by).heap.take(word), Ok(DsaPointer::from_raw(raw)));
+            assert!(!word.load(Ordering::Relaxed).is_valid());
+        }
+        Step::Move { by, from, to } => {
+            let (from, to) = (usize::from(from) % ROOTS, usize::from(to) % ROOTS);
+            for root in [from, to].into_iter().filter(|root| model.roots[*root] == 0) {
+                // As above.
+                side(!by).root(home, root).store(DsaPointer::INVALID, Ordering::Relaxed);
+            }
+            let words = [from, to].map(|root| side(by).root(home, root));
+            let [object, there] = [from, to].map(|root| DsaPointer::from_raw(model.roots[root]));
+            // SAFETY: roots are used for nothing else.
+            let moved = unsafe { side(by).heap.move_between(words[0], words[1]) };
+            if object.is_valid() && there.is_valid() {
+                assert_eq!(moved, Err(Error::Occupied(there)));
+            } else {
+                assert_eq!(moved, Ok(object));
+                if object.is_valid() {
+                    (model.roots[from], model.roots[to]) = (0, object.raw());
+                }
+            }
+            for (word, root) in words.into_iter().zip([from, to]) {
+                assert_eq!(word.load(Ordering::Relaxed).raw(), model.roots[root]);
+            }
         }
         Step::Free { by, which } => {
             if let Some(raw) = model.pick(which) {

@@ -432,3 +432,46 @@ fn after_a_fork_nothing_shared_is_touched() {
     assert_eq!(other.attached_processes(handle), Some(2), "the parent still has it");
     drop(seen);
 }
+
+/// In the main region, and as objects.
+#[test]
+fn who_has_not_attached_a_segment_can_look_into_it() {
+    let config = NamespaceConfig { main_region: 64 << 10, ..config() };
+    let machine = HeapMachine::new();
+    let (one, two) = (machine.process(), machine.process());
+    let (a, b) = (one.local(), two.local());
+    let (ns, other) = (join_as(&one, &a, &config).0, join_as(&two, &b, &config).0);
+    let segments = [ns.create_segment(5000, 5000).unwrap(), ns.create_object(5000, 5000).unwrap()];
+    for segment in segments {
+        let handle = segment.handle();
+        // SAFETY: inside the segment.
+        let last = unsafe { segment.base().add(4999) };
+        // SAFETY: as above; nobody else uses the byte at this moment.
+        unsafe { last.write(7) };
+        assert_eq!(ns.place_of(last.as_ptr()), Some((handle, 4999)));
+        let beyond = segment.base().as_ptr().wrapping_add(5000);
+        assert_ne!(ns.place_of(beyond).map(|(found, _)| found), Some(handle));
+        let look = |base: std::ptr::NonNull<u8>, len: usize| {
+            // SAFETY: the last byte, which is mapped.
+            let at = unsafe { base.add(len - 1) };
+            // SAFETY: as above.
+            unsafe { at.read() }
+        };
+        assert_eq!(ns.visit_segment(handle, look), Ok(Some(7)));
+        assert_eq!(other.visit_segment(handle, look), Ok(Some(7)));
+        assert_eq!(ns.attached_processes(handle), Some(1));
+        assert!(other.find_mapping(handle).is_none());
+        if !handle.is_main_region() {
+            machine.fail_next_attach();
+            assert!(matches!(other.visit_segment(handle, look), Err(Error::Provider(_))));
+        }
+        let at = last.as_ptr();
+        drop(segment);
+        assert_eq!(other.visit_segment(handle, look), Ok(None));
+        assert_eq!(ns.place_of(at), None);
+    }
+    ns.reset_after_fork();
+    let made_up = SegmentHandle::from_raw(1 << 20).unwrap();
+    assert_eq!(ns.visit_segment(made_up, |_, _| ()), Err(Error::Forked));
+    other.leave(&two).unwrap();
+}
