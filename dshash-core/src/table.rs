@@ -104,13 +104,13 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
         Self::create_named(store, heap, params, None)
     }
 
-    /// Creates a table and stores the pointer of its handle in `destination`, a word in the same
-    /// area: whenever the creator is killed, either `destination` names a complete table or nothing
-    /// is left. Nothing is left behind on error either.
+    /// Creates a table and stores the pointer of its handle in `destination`, a word in any segment of
+    /// the namespace that this process has attached: whenever the creator is killed, either
+    /// `destination` names a complete table or nothing is left. Nothing is left behind on error either.
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create), and [`Error::Memory`] for a `destination` outside the area.
+    /// As [`create`](Self::create), and [`Error::Memory`] for a `destination` elsewhere.
     #[doc(alias = "dshash_create")]
     pub fn create_into(
         store: S,
