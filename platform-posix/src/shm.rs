@@ -3,9 +3,7 @@
 #[cfg(target_os = "linux")]
 use std::ffi::CString;
 use std::ffi::c_int;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use dsm_core::handle::ObjectId;
