@@ -88,7 +88,8 @@ impl<'h, L: RawLock> Heap<'h, L> {
     /// number.
     pub(crate) fn identify(&self) -> Result<u64, Error> {
         self.participant.confirm().inspect_err(|_| self.local.wipe())?;
-        if self.knows_its_hints() {
+        // Whoever was declared dead since then: it was not this participant.
+        if self.has_its_hints() {
             return Ok(self.local.me.get());
         }
         self.local.wipe();
@@ -108,13 +109,18 @@ impl<'h, L: RawLock> Heap<'h, L> {
     }
 
     /// Whether the hints are this participant's and of this attachment: another heap may have been
-    /// given the same `HeapLocal` since, and its area, to whose memory they point, may be gone. Nor are
-    /// they of use to who isn't registered, or has to look whether it was declared dead.
+    /// given the same `HeapLocal` since, and its area, to whose memory they point, may be gone.
+    #[inline(always)]
+    fn has_its_hints(&self) -> bool {
+        self.local.participant.get() == self.participant.packed()
+            && self.local.instance.get() == self.area.instance()
+    }
+
+    /// Whether it has, and may use them: who isn't registered may not, nor who has to look whether it
+    /// was declared dead.
     #[inline(always)]
     fn knows_its_hints(&self) -> bool {
-        self.local.participant.get() == self.participant.packed()
-            && self.participant.is_current()
-            && self.local.instance.get() == self.area.instance()
+        self.has_its_hints() && self.participant.is_current()
     }
 
     /// The area.

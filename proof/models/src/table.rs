@@ -148,6 +148,12 @@ impl Scene {
         self.versions[who].borrow_mut().insert(key, (after, after));
     }
 
+    /// The key that an actor is changing, if it is.
+    fn unfinished(&self, who: usize) -> Option<u64> {
+        let versions = self.versions[who].borrow();
+        versions.iter().find(|(_, (before, after))| before != after).map(|(key, _)| *key)
+    }
+
     fn now(&self, who: usize, key: u64) -> Option<u64> {
         self.versions[who].borrow().get(&key).and_then(|(_, now)| *now)
     }
@@ -164,6 +170,9 @@ fn step(who: usize, user: &User, scene: &Scene, round: u64) {
         Manner::Shrink => [4, 4, 4, 4, 4, 4, 4, 5, 10][shuttle::random(9) as usize],
     };
     let session = &user.session;
+    // What a dead one was changing may be poisoned, as long as nobody changes it.
+    let left = (0..ACTORS).any(|who| shuttle::is_dead(who) && scene.unfinished(who).is_some());
+    let choice = if left && shuttle::random(2) == 0 { 5 } else { choice };
     match choice {
         0..=2 => scene.change(who, key, Some(next), || {
             let old = session.insert(&key, value(key, next)).expect("inserts");
@@ -202,7 +211,9 @@ fn read(who: usize, user: &User, scene: &Scene) {
     if shuttle::random(2) == 0 {
         owner = (0..ACTORS - scene.setting.readers).find(|o| shuttle::is_dead(*o)).unwrap_or(owner);
     }
-    let key = scene.key(owner, shuttle::random(scene.setting.keys));
+    // Rather what a dead one was changing: that may be poisoned.
+    let key = scene.unfinished(owner).filter(|_| shuttle::is_dead(owner));
+    let key = key.unwrap_or_else(|| scene.key(owner, shuttle::random(scene.setting.keys)));
     let known = scene.versions[owner].borrow().get(&key).copied();
     match user.session.get(&key) {
         Ok(Some(found)) => {
