@@ -1,7 +1,9 @@
-//! Types that shared memory can't tell apart: within a process each object is of one Rust type.
+//! Types that shared memory can't tell apart: within a process each object is of one Rust type. They
+//! are of four bytes, whose alignment is the same on all machines.
 
+use std::any::type_name;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::{Part, Roles, Space};
 use dsm_registry::{
@@ -32,8 +34,8 @@ macro_rules! with_local_atomic {
     ($call:ident($registry:expr)) => {{
         #[derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
         #[repr(transparent)]
-        struct S(AtomicU64);
-        $call::<S, AtomicU64>($registry, |this| &this.0)
+        struct S(AtomicU32);
+        $call::<S, AtomicU32>($registry, |this| &this.0)
     }};
 }
 
@@ -72,9 +74,9 @@ fn two_local_types_of_one_name_are_not_one_segment() {
     let registry = space.open();
     let name = "registry::types::two_local_types_of_one_name_are_not_one_segment::S";
     let (words, word) = with_local_atomic!(segment_of(&registry)).unwrap();
-    let plain = with_local!(u64, segment_of(&registry));
+    let plain = with_local!(u32, segment_of(&registry));
     let Err(error) = plain.map(|(plain, number)| {
-        // A `&u64` that doesn't change, to bytes that do.
+        // A `&u32` that doesn't change, to bytes that do.
         let (before, number) = (*number(&plain), number(&plain));
         word(&words).fetch_add(1, Ordering::Relaxed);
         assert_eq!(*number, before);
@@ -84,7 +86,7 @@ fn two_local_types_of_one_name_are_not_one_segment() {
     refused(error, name, name);
     // Also by way of another handle of this process.
     let other = space.open();
-    refused(with_local!(u64, segment_of(&other)).map(drop).unwrap_err(), name, name);
+    refused(with_local!(u32, segment_of(&other)).map(drop).unwrap_err(), name, name);
     assert_eq!(word(&words).load(Ordering::Relaxed), 0);
 }
 
@@ -93,14 +95,14 @@ fn two_local_types_of_one_name_are_not_one_table() {
     let space = Space::new("local-table");
     let registry = space.open();
     let name = "registry::types::two_local_types_of_one_name_are_not_one_table::S";
-    let first = with_local!(u64, values_of(&registry)).unwrap();
-    refused(with_local!(i64, values_of(&registry)).unwrap_err(), name, name);
+    let first = with_local!(u32, values_of(&registry)).unwrap();
+    refused(with_local!(i32, values_of(&registry)).unwrap_err(), name, name);
     refused(with_local_atomic!(values_of(&registry)).unwrap_err(), name, name);
-    let second = with_local!(u64, keys_of(&registry)).unwrap();
-    let error = with_local!(i64, keys_of(&registry)).unwrap_err().to_string();
+    let second = with_local!(u32, keys_of(&registry)).unwrap();
+    let error = with_local!(i32, keys_of(&registry)).unwrap_err().to_string();
     assert_eq!(error.matches(&format!("from {name}")).count(), 2, "{error}");
     // Where the alignment differs, shared memory knows better.
-    let error = with_local!([u32; 2], keys_of(&registry)).unwrap_err();
+    let error = with_local!([u16; 2], keys_of(&registry)).unwrap_err();
     assert!(matches!(&error, Error::Mismatch(m) if !m.in_this_process), "{error}");
     drop((first, second));
 }
@@ -117,16 +119,16 @@ fn tags() -> HashOptions {
 fn one_tag_for_two_types_does_not_make_them_one() {
     let space = Space::new("one-tag");
     let registry = space.open();
-    let first = registry.segment_with::<AtomicU64>("x", tag(), |_| Ok(())).unwrap();
-    let second = registry.segment_with::<u64>("x", tag(), |_| panic!("it is there"));
-    refused(second.unwrap_err(), "core::sync::atomic::AtomicU64", "u64");
-    registry.segment_with::<AtomicU64>("x", tag(), |_| panic!("it is there")).unwrap();
+    let first = registry.segment_with::<AtomicU32>("x", tag(), |_| Ok(())).unwrap();
+    let second = registry.segment_with::<u32>("x", tag(), |_| panic!("it is there"));
+    refused(second.unwrap_err(), type_name::<AtomicU32>(), "u32");
+    registry.segment_with::<AtomicU32>("x", tag(), |_| panic!("it is there")).unwrap();
 
-    let table = registry.hash_with::<u64, AtomicU64>("t", tags()).unwrap();
-    let other = registry.hash_with::<u64, u64>("t", tags());
-    refused(other.unwrap_err(), "core::sync::atomic::AtomicU64", "u64");
-    assert!(registry.hash_with::<i64, AtomicU64>("t", tags()).is_err());
-    registry.hash_with::<u64, AtomicU64>("t", tags()).unwrap();
+    let table = registry.hash_with::<u32, AtomicU32>("t", tags()).unwrap();
+    let other = registry.hash_with::<u32, u32>("t", tags());
+    refused(other.unwrap_err(), type_name::<AtomicU32>(), "u32");
+    assert!(registry.hash_with::<i32, AtomicU32>("t", tags()).is_err());
+    registry.hash_with::<u32, AtomicU32>("t", tags()).unwrap();
     drop((first, table));
 }
 
@@ -134,20 +136,20 @@ fn one_tag_for_two_types_does_not_make_them_one() {
 fn a_name_that_was_removed_can_be_of_another_type() {
     let space = Space::new("another-type");
     let registry = space.open();
-    let first = registry.segment_with::<AtomicU64>("x", tag(), |_| Ok(())).unwrap();
+    let first = registry.segment_with::<AtomicU32>("x", tag(), |_| Ok(())).unwrap();
     registry.remove("x").unwrap();
-    let second = registry.segment_with::<u64>("x", tag(), |at| at.write(7)).unwrap();
+    let second = registry.segment_with::<u32>("x", tag(), |at| at.write(7)).unwrap();
     first.store(5, Ordering::Relaxed);
     assert_eq!((first.load(Ordering::Relaxed), *second), (5, 7));
     refused(
-        registry.segment_with::<AtomicU64>("x", tag(), |_| Ok(())).unwrap_err(),
-        "u64",
-        "core::sync::atomic::AtomicU64",
+        registry.segment_with::<AtomicU32>("x", tag(), |_| Ok(())).unwrap_err(),
+        "u32",
+        type_name::<AtomicU32>(),
     );
 
-    let first = registry.hash_with::<u64, AtomicU64>("t", tags()).unwrap();
+    let first = registry.hash_with::<u32, AtomicU32>("t", tags()).unwrap();
     registry.remove("t").unwrap();
-    let second = registry.hash_with::<u64, u64>("t", tags()).unwrap();
+    let second = registry.hash_with::<u32, u32>("t", tags()).unwrap();
     assert_eq!(second.insert(&1, 2).unwrap(), None);
     assert!(first.find(&1).unwrap().is_none());
 }
@@ -157,15 +159,15 @@ fn after_its_last_handle_a_name_can_be_looked_up_as_another_type() {
     let space = Space::new("last-handle");
     let open = || space.builder().persistent(true).open().unwrap();
     let registry = open();
-    let segment = registry.segment_with::<u64>("x", tag(), |at| at.write(7)).unwrap();
+    let segment = registry.segment_with::<u32>("x", tag(), |at| at.write(7)).unwrap();
     // A handle alone keeps what it is, without the registry that it came from.
     drop(registry);
     let registry = open();
-    assert!(registry.segment_with::<i64>("x", tag(), |_| Ok(())).is_err());
+    assert!(registry.segment_with::<i32>("x", tag(), |_| Ok(())).is_err());
     assert_eq!(*segment, 7);
     drop((registry, segment));
     let registry = open();
-    assert_eq!(*registry.segment_with::<i64>("x", tag(), |_| Ok(())).unwrap(), 7);
+    assert_eq!(*registry.segment_with::<i32>("x", tag(), |_| Ok(())).unwrap(), 7);
     registry.set_persistent(false).unwrap();
 }
 
@@ -179,10 +181,10 @@ fn of_threads_that_ask_for_two_types_one_kind_gets_it() {
         let ask = |signed: bool| {
             start.wait();
             if signed {
-                let got = registry.hash_with::<u64, i64>(&name, tags());
+                let got = registry.hash_with::<u32, i32>(&name, tags());
                 got.map(|handle| Box::new(handle) as Box<dyn std::any::Any + Send>)
             } else {
-                let got = registry.hash_with::<u64, u64>(&name, tags());
+                let got = registry.hash_with::<u32, u32>(&name, tags());
                 got.map(|handle| Box::new(handle) as Box<dyn std::any::Any + Send>)
             }
         };
@@ -204,8 +206,8 @@ fn of_threads_that_ask_for_two_types_one_kind_gets_it() {
 /// Uses the segment and the table as other types than the parent does.
 fn as_signed(part: &Part) {
     let registry = part.open();
-    let segment = registry.segment_with::<i64>("x", tag(), |_| Ok(())).unwrap();
-    let table = registry.hash_with::<i64, i64>("t", tags()).unwrap();
+    let segment = registry.segment_with::<i32>("x", tag(), |_| Ok(())).unwrap();
+    let table = registry.hash_with::<i32, i32>("t", tags()).unwrap();
     part.say(&format!("{} {}", *segment, table.get(&-1).unwrap().unwrap()));
     part.hang();
 }
@@ -214,9 +216,9 @@ fn as_signed(part: &Part) {
 fn between_processes_tags_decide() {
     let space = Space::new("between");
     let registry = space.open();
-    let _segment = registry.segment_with::<u64>("x", tag(), |at| at.write(u64::MAX)).unwrap();
-    let table = registry.hash_with::<u64, u64>("t", tags()).unwrap();
-    table.insert(&u64::MAX, 5).unwrap();
+    let _segment = registry.segment_with::<u32>("x", tag(), |at| at.write(u32::MAX)).unwrap();
+    let table = registry.hash_with::<u32, u32>("t", tags()).unwrap();
+    table.insert(&u32::MAX, 5).unwrap();
     let mut peer = space.peer("as signed");
     peer.expect("-1 5");
     peer.kill_and_collect();
