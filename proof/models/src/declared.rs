@@ -128,7 +128,7 @@ impl Actor {
     fn work(self) {
         for round in 0..ROUNDS {
             let me = self.member.thread();
-            if (self.who + round) % 2 == 0 {
+            if (self.who + round).is_multiple_of(2) {
                 self.write(me);
                 self.read(me);
             } else {
