@@ -5,12 +5,12 @@
 //! others sweep it, take its locks over, and give its slot to somebody else. It must not go on
 //! then, nor may its guards let go of what they don't hold any more.
 //!
-//! One word of the control header, the [`DeathCount`], moves with every death. Each participant
-//! has a copy of it in its local half and compares the two in each call that takes or gives back a
+//! One word of the control header, the [`DeathCount`], moves with every death. Each participant has
+//! a copy of it in its local half and compares the two in each call that takes or gives back a
 //! lock, allocates or frees. Nothing has moved in nearly all of them, and the comparison is all it
 //! costs. Where it has, the participant looks up its own slot and its process's
-//! ([`Participant::confirm`]): if both are still its own it takes the new count and goes on, else it
-//! forgets its registration, as a fork child does. Every later call is then
+//! ([`Participant::confirm`]): if both are still its own it takes the new count and goes on, else
+//! it forgets its registration, as a fork child does. Every later call is then
 //! [`LockError::DeclaredDead`], and its guards give nothing back.
 //!
 //! # Order
@@ -22,13 +22,13 @@
 //! 3. **Act**: take a lock over, clear a reader's bit, free the slot, adopt what it owned.
 //!
 //! So whoever is acted upon finds the count moved in its next call, and the mark behind it. Whoever
-//! comes across a mark and acts raises the count first, too: the one who made the mark may have been
-//! killed right after it. Raising it once too often costs everybody one look at their slots.
+//! comes across a mark and acts raises the count first, too: the one who made the mark may have
+//! been killed right after it. Raising it once too often costs everybody one look at their slots.
 //!
 //! # What this can't do
 //!
-//! The call that a process is in at the moment when it is swept goes on to its end, like one that is
-//! interrupted between any two instructions. A word that is stored by it then, is stored.
+//! The call that a process is in at the moment when it is swept goes on to its end, like one that
+//! is interrupted between any two instructions. A word that is stored by it then, is stored.
 //!
 //! [`Participant::confirm`]: crate::participant::Participant::confirm
 //! [`LockError::DeclaredDead`]: crate::lock::LockError::DeclaredDead
@@ -38,8 +38,8 @@ use crate::sync::Ordering;
 
 #[cfg(not(loom))]
 use crate::sync::AtomicU64;
-/// Without scheduling points: every call would have one more, and three times as much be explored. What
-/// the count is for is explored by shuttle.
+/// Without scheduling points: every call would have one more, and three times as much be explored.
+/// What the count is for is explored by shuttle.
 #[cfg(loom)]
 use core::sync::atomic::AtomicU64;
 

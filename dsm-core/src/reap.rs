@@ -21,8 +21,8 @@
 //! A segment that must be mapped to clear a reader's bit is mapped under the control lock; if it
 //! cannot be, its participant and process stay marked for another time. No step calls user code.
 //!
-//! Where a lock lies is read from shared memory, which a peer may have damaged, and so is the size of
-//! its segment. What is touched lies within the mapping as this process knows it.
+//! Where a lock lies is read from shared memory, which a peer may have damaged, and so is the size
+//! of its segment. What is touched lies within the mapping as this process knows it.
 
 use core::ptr::NonNull;
 
@@ -233,9 +233,9 @@ fn wake_sleepers(at: NonNull<ControlLock>, max_participants: u32, env: &dyn Envi
 }
 
 /// Calls `work` with the place of the lock at `address`, of `len` bytes and aligned to 64, mapping
-/// its segment if this process has not. Does nothing if the process did not have the segment attached:
-/// then the lock is gone, since a process stays attached as long as a thread of it has a record of a
-/// lock there (see `namespace::release`).
+/// its segment if this process has not. Does nothing if the process did not have the segment
+/// attached: then the lock is gone, since a process stays attached as long as a thread of it has a
+/// record of a lock there (see `namespace::release`).
 fn with_lock<A: Actor>(
     actor: &A,
     address: LockAddress,
@@ -265,9 +265,9 @@ fn with_lock<A: Actor>(
     with_memory(actor, &slot, handle, work)
 }
 
-/// Calls `work` with the first byte and the length of a segment's memory, which is mapped for that if
-/// this process has not. Does nothing if the object is gone. What this process has attached is as before
-/// then, and no callback of a user's is called.
+/// Calls `work` with the first byte and the length of a segment's memory, which is mapped for that
+/// if this process has not. Does nothing if the object is gone. What this process has attached is
+/// as before then, and no callback of a user's is called.
 pub(crate) fn with_memory<A: Actor>(
     actor: &A,
     slot: &SegmentSlot<'_>,

@@ -1,10 +1,10 @@
 //! Instructions of an operation, counted by valgrind's tool callgrind.
 //!
-//! A figure takes two processes, which do the same work in two lengths: what the longer one executed
-//! more, divided by the operations it did more. What happens but once is the same in both and cancels;
-//! moreover valgrind counts only what a stopwatch of [`measure`](crate::measure) times. The processor is
-//! one that valgrind simulates, so that a figure does not depend on what else the machine does, or how
-//! fast it is. What the kernel does in a system call is not seen.
+//! A figure takes two processes, which do the same work in two lengths: what the longer one
+//! executed more, divided by the operations it did more. What happens but once is the same in both
+//! and cancels; moreover valgrind counts only what a stopwatch of [`measure`](crate::measure)
+//! times. The processor is one that valgrind simulates, so that a figure does not depend on what
+//! else the machine does, or how fast it is. What the kernel does in a system call is not seen.
 //!
 //! Figures are comparable where the compiler, the libraries and the features of the simulated
 //! processor are the same: [`Environment`]. [`record`] has those that are kept in the repository.

@@ -1,9 +1,9 @@
 //! One object, the words that name it, and what is being done to both: the intent.
 //!
 //! Some changes are of an object *and* of words that name it, and must be whole or absent. Whoever
-//! makes one holds the page lock, and writes into the control block before: the object, the word that
-//! is to name it no longer (`from`), the word that is to name it (`to`). One of the two may be missing,
-//! which says what is being done:
+//! makes one holds the page lock, and writes into the control block before: the object, the word
+//! that is to name it no longer (`from`), the word that is to name it (`to`). One of the two may be
+//! missing, which says what is being done:
 //!
 //! | from | to | what | file | what tells recovery how far it got |
 //! |---|---|---|---|---|
@@ -11,8 +11,8 @@
 //! | a word | a word | the object is moved | `moving` | whether `to` names it |
 //! | | a word | the object is published | `heap::publish` | whether `to` names it |
 //!
-//! The word `object` is stored last and cleared first, so that what it names is described whole. All
-//! three kinds complete the same way whoever does it, and as often as is liked.
+//! The word `object` is stored last and cleared first, so that what it names is described whole.
+//! All three kinds complete the same way whoever does it, and as often as is liked.
 //!
 //! **Where words lie.** A word may be in any segment of the namespace: of this area, of another one (a
 //! value of a table is in one), or in a segment of the application's. So a place is a segment's handle,
@@ -82,12 +82,13 @@ impl<L: RawLock> Area<'_, L> {
         own.or_else(any).ok_or(Error::ForeignDestination)
     }
 
-    /// Takes the page lock, to look at words and objects: whatever a dead holder was doing to some is
-    /// done.
+    /// Takes the page lock, to look at words and objects: whatever a dead holder was doing to some
+    /// is done.
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`]; [`Error::Namespace`] if what a dead holder was doing can't be completed now.
+    /// [`Error::Lock`]; [`Error::Namespace`] if what a dead holder was doing can't be completed
+    /// now.
     pub(crate) fn lock_words<'p>(
         &'p self,
         participant: &'p Participant<'p>,
@@ -126,8 +127,8 @@ impl<L: RawLock> Area<'_, L> {
         self.header.intent.object.load(Ordering::Acquire) == object.raw()
     }
 
-    /// As [`complete_intent`](Self::complete_intent), in a dead holder's stead: where a word's segment
-    /// can't be mapped now the intent stays.
+    /// As [`complete_intent`](Self::complete_intent), in a dead holder's stead: where a word's
+    /// segment can't be mapped now the intent stays.
     pub(super) fn recover_intent(&self) -> Result<(), Error> {
         match self.complete_intent() {
             Err(Error::Namespace(_)) => Ok(()),

@@ -1,13 +1,13 @@
-//! Taking an object out of a word, and moving it from one word to another: what those owe who find an
-//! object where somebody else has published it.
+//! Taking an object out of a word, and moving it from one word to another: what those owe who find
+//! an object where somebody else has published it.
 //!
-//! A producer that publishes stores the pointer first and says in the object's truth after that that it
-//! is published (see `heap::publish`). Killed in between, it leaves an unpublished object that a word
-//! names: whoever looks for the property of the dead settles the object *because the word names it*, and
-//! would free it otherwise. So who takes the pointer out of the word settles the object before the word
-//! is cleared, never after; by hand (`swap`) nobody can, and the object would have a second owner as
-//! soon as it is given out again. All that change words (these two, and `free_from`) hold the page lock
-//! meanwhile, so that no two of them get one object.
+//! A producer that publishes stores the pointer first and says in the object's truth after that
+//! that it is published (see `heap::publish`). Killed in between, it leaves an unpublished object
+//! that a word names: whoever looks for the property of the dead settles the object *because the
+//! word names it*, and would free it otherwise. So who takes the pointer out of the word settles
+//! the object before the word is cleared, never after; by hand (`swap`) nobody can, and the object
+//! would have a second owner as soon as it is given out again. All that change words (these two,
+//! and `free_from`) hold the page lock meanwhile, so that no two of them get one object.
 //!
 //! ```text
 //!   take                      move                                    killed after it

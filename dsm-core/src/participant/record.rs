@@ -103,8 +103,8 @@ impl Participant<'_> {
     ///
     /// [`LockError::WouldDeadlock`] if the lock is held already and not shared beside shared,
     /// [`LockError::TooManyLocks`] (of which the control lock may be one more),
-    /// [`LockError::NotRegistered`], [`LockError::DeclaredDead`], [`LockError::TooManyKinds`]. Nothing
-    /// has changed then.
+    /// [`LockError::NotRegistered`], [`LockError::DeclaredDead`], [`LockError::TooManyKinds`].
+    /// Nothing has changed then.
     ///
     /// # Safety
     ///
@@ -148,8 +148,8 @@ impl Participant<'_> {
     }
 
     /// As [`hold`](Self::hold) for a participant that holds no lock so far: record 0 is the one.
-    /// `None`, with nothing changed, if it holds one, is not registered, or has to look first whether
-    /// it was declared dead.
+    /// `None`, with nothing changed, if it holds one, is not registered, or has to look first
+    /// whether it was declared dead.
     ///
     /// # Safety
     ///
@@ -258,8 +258,8 @@ impl Participant<'_> {
         Ok(None)
     }
 
-    /// Takes back one count of a record that was kept. If that was the last one, returns the record:
-    /// the caller lets go of the lock's word, and drops it after that.
+    /// Takes back one count of a record that was kept. If that was the last one, returns the
+    /// record: the caller lets go of the lock's word, and drops it after that.
     ///
     /// # Safety
     ///
