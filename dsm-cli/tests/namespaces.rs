@@ -20,12 +20,16 @@ fn json(arguments: &[&str]) -> serde_json::Value {
 /// What `dsm ls` says of all namespaces. Its status tells whether each could be looked at, and so of
 /// those that other tests damage at this moment. It lists nothing if one can't even be opened.
 fn list() -> serde_json::Value {
+    of_all(&["ls", "--json"])
+}
+
+fn of_all(arguments: &[&str]) -> serde_json::Value {
     for _ in 0..1000 {
-        if let Ok(list) = serde_json::from_slice(&dsm(&["ls", "--json"]).stdout) {
+        if let Ok(list) = serde_json::from_slice(&dsm(arguments).stdout) {
             return list;
         }
     }
-    panic!("{}", text(&dsm(&["ls", "--json"]).stderr));
+    panic!("{}", text(&dsm(arguments).stderr));
 }
 
 /// A command that must fail: its complaint.
@@ -142,8 +146,7 @@ fn the_dead_are_reaped_and_the_living_left_alone() {
 
     for _ in 0..2 {
         // Looking changes nothing, so that one can look again.
-        let output = dsm(&["reap", "--dry-run", "--json"]);
-        let estates = serde_json::from_slice(&output.stdout).unwrap();
+        let estates = of_all(&["reap", "--dry-run", "--json"]);
         let estate = row(&estates, &name).unwrap();
         assert_eq!(estate["dead"], serde_json::json!([pid]));
         assert_eq!(
