@@ -81,8 +81,11 @@ pub enum Error {
     ForeignDestination,
     /// An object was to be moved to a word that names another one: this.
     Occupied(DsaPointer),
-    /// Another process or a thread of this one is attaching a segment and takes very long.
+    /// Another thread of this process is attaching a segment and takes very long: ten seconds. Nothing
+    /// is wrong with the area; the same call may succeed later.
     Busy,
+    /// The [`AreaLocal`](crate::AreaLocal) has an area already.
+    LocalInUse,
     /// A lock of the area could not be taken.
     Lock(LockError),
     /// The namespace refused: out of memory, out of slots, or whatever the platform says.
@@ -150,7 +153,13 @@ impl fmt::Display for Error {
             Self::Occupied(pointer) => {
                 write!(f, "the word that is to name the object names {pointer}; take that first")
             }
-            Self::Busy => f.write_str("another thread is attaching a segment and takes long"),
+            Self::Busy => f.write_str(
+                "another thread of this process is attaching a segment and takes over ten seconds; \
+                 try again",
+            ),
+            Self::LocalInUse => {
+                f.write_str("the `AreaLocal` has an area already; each area needs one of its own")
+            }
             Self::Lock(e) => e.fmt(f),
             Self::Namespace(e) => e.fmt(f),
             Self::Corrupt(e) => e.fmt(f),

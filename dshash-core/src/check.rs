@@ -19,7 +19,7 @@ use crate::layout::{
 use crate::partition::{Caller, Partition, in_window};
 use crate::store::Store;
 use crate::table::{Key, Session, Table, Value};
-use crate::view::{Core, Found};
+use crate::view::{Anywhere, Core, Found};
 use crate::walk::Cursor;
 
 /// What a table, or a partition of it, consists of.
@@ -379,7 +379,8 @@ impl<S: Store> Partition<'_, S> {
         if hash::partition(kept, self.core.bits) != self.partition() {
             return Err(Error::Corrupt("an entry of another partition"));
         }
-        let word = self.core.directory_entry::<false>(self.line(), kept)?.load(Ordering::Relaxed);
+        let word =
+            self.core.directory_entry::<Anywhere>(self.line(), kept)?.load(Ordering::Relaxed);
         let window = WINDOW.min(segment_mask(word) + 1);
         for distance in 0..window {
             let pointer = in_window(word, kept, distance);

@@ -93,11 +93,14 @@ impl<S: Store> Core<S> {
     ) -> Result<Self, Error> {
         let peers = caller.participant.peers();
         let participants = peers.max_participants();
-        let (pointer, base) = (allocated.raw(), store.resolve(allocated, shape.total));
-        let usable = expressible(pointer, shape.total) && store.lock_address(allocated).is_some();
-        let (Some(base), true) = (base, usable) else {
+        let pointer = allocated.raw();
+        let lost = Error::Corrupt("memory that was allocated just now");
+        let base = store
+            .resolve(allocated, shape.total)
+            .map_err(|unresolved| unresolved.instead_of(lost))?;
+        if !expressible(pointer, shape.total) {
             return Err(MemoryError::SegmentTooLarge.into());
-        };
+        }
         let header = Header {
             magic: AtomicU64::new(MAGIC),
             state: AtomicU32::new(STATE_READY),

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::layout::{Chunk, Fresh, LIVE, OP_REBUILD, UNIT, op_word, reference};
 use crate::partition::Partition;
 use crate::store::Store;
-use crate::view::{Core, Entry};
+use crate::view::{Anywhere, Astray, Core, Entry, Follow};
 
 /// Bytes of the first chunk of a partition without first entries.
 const FIRST_CHUNK: usize = 512;
@@ -38,7 +38,7 @@ const LARGEST_CHUNK: usize = 64 << 10;
 impl<S: Store> Core<S> {
     /// The head of the chunk at a pointer.
     pub(crate) fn chunk(&self, pointer: u64) -> Result<&Chunk, Error> {
-        let at = self.resolve(pointer, size_of::<Chunk>()).ok_or(Error::Corrupt("a chunk"))?;
+        let at = Anywhere::resolve(&self.store, pointer, size_of::<Chunk>(), Astray::Chunk)?;
         // SAFETY: readable, aligned to 16, all atomics.
         Ok(unsafe { at.cast().as_ref() })
     }

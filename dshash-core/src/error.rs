@@ -44,7 +44,7 @@ pub enum Error {
     WouldDeadlock,
     /// The partition's lock could not be had.
     Lock(LockError),
-    /// No memory for it.
+    /// No memory for it, or a segment of the table could not be mapped: see what the area says.
     Memory(MemoryError),
     /// The entry's value was being changed when the one who changed it died: repair it, or
     /// delete the entry.

@@ -33,7 +33,7 @@ use crate::partition::{NewEntry, Partition, Place, in_window};
 use crate::probe::Tags;
 use crate::step::step;
 use crate::store::Store;
-use crate::view::{Core, Entry};
+use crate::view::{Anywhere, AtHand, Core, Entry};
 
 /// Overflow buckets that an insert looks through for a free slot before it hangs in another.
 const OVERFLOW_LOOK: usize = 4;
@@ -65,11 +65,11 @@ impl<'s, S: Store> Partition<'s, S> {
         if !self.has_entry() {
             return None;
         }
-        let word = self.core.directory_entry::<true>(self.line(), kept).ok()?;
+        let word = self.core.directory_entry::<AtHand>(self.line(), kept).ok()?;
         let pointer = Core::<S>::home_of(word.load(Ordering::Relaxed), kept);
-        let bucket = self.core.bucket_by::<true>(pointer).ok()?;
+        let bucket = self.core.bucket_by::<AtHand>(pointer).ok()?;
         let slot = Tags::of(bucket).free().first()?;
-        let new = self.next_entry::<true>().ok()?;
+        let new = self.next_entry::<AtHand>().ok()?;
         Some((Place { bucket, pointer, slot, distance: 0 }, new))
     }
 
@@ -87,7 +87,8 @@ impl<'s, S: Store> Partition<'s, S> {
     }
 
     fn search_window(&self, kept: u32) -> Result<Option<Place<'s>>, Error> {
-        let word = self.core.directory_entry::<false>(self.line(), kept)?.load(Ordering::Relaxed);
+        let word =
+            self.core.directory_entry::<Anywhere>(self.line(), kept)?.load(Ordering::Relaxed);
         for distance in 0..WINDOW.min(segment_mask(word) + 1) {
             let pointer = in_window(word, kept, distance);
             let bucket = self.core.bucket(pointer)?;

@@ -13,7 +13,7 @@ use crate::layout::POISON;
 use crate::locked::{Fill, Locked};
 use crate::partition::{Caller, Wait};
 use crate::store::{Allocator, Store};
-use crate::view::{Core, Entry, Found};
+use crate::view::{Anywhere, AtHand, Core, Entry, Found};
 
 /// An entry that nobody else can see.
 pub(crate) struct Exclusive<'s, S: Store> {
@@ -152,7 +152,7 @@ impl<S: Store> Core<S> {
         if line.seq.is_open() || !home.is_current(line) {
             return None;
         }
-        match self.find_from::<true>(home, line, hash, usize::MAX, is_it) {
+        match self.find_from::<AtHand>(home, line, hash, usize::MAX, is_it) {
             Ok(Some(Found { entry, .. })) if !entry.is_poisoned() => {
                 Some(Some(Shared { _lock: lock, entry }))
             }
@@ -176,8 +176,8 @@ impl<S: Store> Core<S> {
         let partition = self.partition_of(hash);
         let lock = self.shared(caller, partition)?;
         let line = self.line(partition);
-        let home = self.home::<false>(line, hash)?;
-        let found = self.find_from::<false>(home, line, hash, usize::MAX, is_it)?;
+        let home = self.home::<Anywhere>(line, hash)?;
+        let found = self.find_from::<Anywhere>(home, line, hash, usize::MAX, is_it)?;
         let Some(Found { entry, .. }) = found else { return Ok(()) };
         if entry.is_poisoned() {
             return Err(Error::Poisoned);

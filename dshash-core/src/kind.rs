@@ -1,5 +1,7 @@
 //! What a table is made for.
 
+use core::num::NonZeroU32;
+
 use crate::error::{Error, Parameter};
 use crate::layout::{ENTRY_HEADER, UNIT};
 
@@ -25,6 +27,13 @@ impl Kind {
     /// From one entry to the next.
     pub(crate) const fn stride(&self) -> usize {
         (self.data_offset() + self.entry_size).next_multiple_of(UNIT)
+    }
+
+    /// [`stride`](Self::stride) as tables keep it.
+    pub(crate) fn stride_word(&self) -> Result<NonZeroU32, Error> {
+        let (size, most) = (self.entry_size as u64, (MAX_ENTRY - UNIT) as u64);
+        let word = u32::try_from(self.stride()).ok().and_then(NonZeroU32::new);
+        word.ok_or(Error::Parameter(Parameter::EntrySize, size, most))
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {

@@ -44,5 +44,5 @@ pub use guard::{ExclusiveGuard, SharedGuard};
 pub use layout::{MAX_PARTITIONS, MAX_SEGMENT_SIZE};
 pub use peek::Peeked;
 pub use scan::{Scan, ScanEntry, ScanEntryMut, ScanMut};
-pub use store::{Allocator, Store};
+pub use store::{Allocator, Store, Unresolved};
 pub use table::{DEFAULT_PARTITIONS, Key, Params, Session, Snapshot, Table, TableHandle, Value};

@@ -31,7 +31,7 @@
 //! made of whole words and passed by value; whoever calls something out of line while a `Locked` is
 //! there hands it over by value, and gets it back through a reference to a place of its own.
 
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::Deref;
 
 use dsm_core::lock::{Acquired, HeldMode, LockError, Patience, RawLock, SharedGuard, Token};
@@ -45,7 +45,7 @@ use crate::layout::{LIVE, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, op
 use crate::partition::{Caller, NewEntry, Partition, Place, Wait};
 use crate::step::step;
 use crate::store::{Allocator, Store};
-use crate::view::{Astray, Core, Entry, Found};
+use crate::view::{Anywhere, AtHand, Core, Entry, Found};
 
 /// A partition held alone. All fields are whole words: narrow ones would make every move of a guard
 /// wait for the stores before it.
@@ -79,9 +79,21 @@ pub(crate) enum Fill {
     Later,
 }
 
-/// What the slow form of an operation gave out through a reference: something, if it succeeded.
-fn outcome<T>(given: Option<T>) -> Result<T, Error> {
-    given.ok_or(Error::Corrupt("an operation that succeeded"))
+/// What the slow form of an operation gives out: it lies in a place of the caller's, so that what the
+/// inlined form returns need not be in memory.
+struct Given<'o, T>(&'o mut MaybeUninit<T>);
+
+impl<'o, T> Given<'o, T> {
+    fn new(place: &'o mut MaybeUninit<T>, value: T) -> Self {
+        place.write(value);
+        Self(place)
+    }
+
+    #[inline(always)]
+    fn take(self) -> T {
+        // SAFETY: `new`, which alone makes these, has written a value, and it is taken once.
+        unsafe { self.0.assume_init_read() }
+    }
 }
 
 /// A partition taken for a key, and the key's entry if there is one.
@@ -113,11 +125,9 @@ impl<S: Store> Core<S> {
         if let Some(taken) = self.take_at_once(caller, hash, refuse_poison, &mut is_it) {
             return Ok(taken);
         }
-        // Written through a reference, so that the result above need not be in memory.
-        let mut taken = None;
+        let mut place = MaybeUninit::uninit();
         let Caller { heap, wait, .. } = caller;
-        self.take_slowly(heap, wait, hash, refuse_poison, &mut is_it, &mut taken)?;
-        outcome(taken)
+        self.take_slowly(heap, wait, hash, refuse_poison, &mut is_it, &mut place).map(Given::take)
     }
 
     /// As [`take`](Self::take), if nothing is in the way: otherwise holds nothing and knows no
@@ -142,7 +152,7 @@ impl<S: Store> Core<S> {
             unsafe { S::Lock::exclusive_at_once(partition.lock, address, caller.participant) }?;
         let locked = Locked { partition, token, state: 0 };
         if !line.seq.is_open() && home.is_current(line) {
-            match self.find_from::<true>(home, line, hash, usize::MAX, is_it) {
+            match self.find_from::<AtHand>(home, line, hash, usize::MAX, is_it) {
                 Ok(Some(found)) if refuse_poison && found.entry.is_poisoned() => {}
                 Ok(found) => return Some((locked, found)),
                 Err(_) => {}
@@ -155,25 +165,24 @@ impl<S: Store> Core<S> {
     /// As [`take`](Self::take), whatever it takes.
     #[cold]
     #[inline(never)]
-    fn take_slowly<'s>(
+    fn take_slowly<'o, 's>(
         &'s self,
         heap: &'s dyn Allocator,
         wait: Wait,
         hash: u64,
         refuse_poison: bool,
         is_it: &mut impl FnMut(Entry<'_>) -> bool,
-        taken: &mut Option<Taken<'s, S>>,
-    ) -> Result<(), Error> {
+        place: &'o mut MaybeUninit<Taken<'s, S>>,
+    ) -> Result<Given<'o, Taken<'s, S>>, Error> {
         let caller = Caller { participant: heap.participant(), heap, wait };
         let locked = self.exclusive(caller, self.partition_of(hash))?;
         let line = locked.line();
-        let home = self.home::<false>(line, hash)?;
-        let found = self.find_from::<false>(home, line, hash, usize::MAX, is_it)?;
+        let home = self.home::<Anywhere>(line, hash)?;
+        let found = self.find_from::<Anywhere>(home, line, hash, usize::MAX, is_it)?;
         if refuse_poison && found.is_some_and(|found| found.entry.is_poisoned()) {
             return Err(Error::Poisoned);
         }
-        *taken = Some((locked, found));
-        Ok(())
+        Ok(Given::new(place, (locked, found)))
     }
 
     #[cold]
@@ -342,27 +351,25 @@ impl<'s, S: Store> Locked<'s, S> {
             return Ok((self, found));
         }
         // Moved there and back again, so that what is not moved need not be in memory.
-        let mut inserted = None;
-        self.insert_slowly(hash, fill, write, &mut inserted)?;
-        outcome(inserted)
+        let mut inserted = MaybeUninit::uninit();
+        self.insert_slowly(hash, fill, write, &mut inserted).map(Given::take)
     }
 
     /// As [`insert`](Self::insert), where room must be looked for or made.
     #[cold]
     #[inline(never)]
-    fn insert_slowly(
+    fn insert_slowly<'o>(
         mut self,
         hash: u64,
         fill: Fill,
         write: impl FnOnce(Entry<'s>),
-        inserted: &mut Option<(Self, Found<'s>)>,
-    ) -> Result<(), Error> {
+        inserted: &'o mut MaybeUninit<(Self, Found<'s>)>,
+    ) -> Result<Given<'o, (Self, Found<'s>)>, Error> {
         self.reserve_entry()?;
         let place = self.reserve_slot(hash::kept(hash))?;
-        let new = self.next_entry::<false>()?;
+        let new = self.next_entry::<Anywhere>()?;
         let found = self.insert_at::<true>(place, new, hash, fill, write)?;
-        *inserted = Some((self, found));
-        Ok(())
+        Ok(Given::new(inserted, (self, found)))
     }
 
     /// `FAR`: the place may be another than one in the home bucket, which is where it can fail.
@@ -374,7 +381,7 @@ impl<'s, S: Store> Locked<'s, S> {
         hash: u64,
         fill: Fill,
         write: impl FnOnce(Entry<'s>),
-    ) -> Result<Found<'s>, Astray> {
+    ) -> Result<Found<'s>, Error> {
         let Place { bucket, pointer, slot, distance } = place;
         let NewEntry { reference, entry, is_free, fresh } = new;
         let (line, record) = (self.line(), self.record());
@@ -446,7 +453,7 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// Deletes an entry and leaves the index as it is, as a walk through it needs. Returns the
     /// kept half of the entry's hash. The change is still open.
-    pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Astray> {
+    pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Error> {
         self.state |= FAILED;
         let kept = self.delete_at::<true>(found)?;
         self.state &= !FAILED;
@@ -455,7 +462,7 @@ impl<'s, S: Store> Locked<'s, S> {
 
     /// `FAR`: the entry may lie elsewhere than in its home bucket, which is where it can fail.
     #[inline(always)]
-    fn delete_at<const FAR: bool>(&mut self, found: &Found<'s>) -> Result<u32, Astray> {
+    fn delete_at<const FAR: bool>(&mut self, found: &Found<'s>) -> Result<u32, Error> {
         self.begin();
         let (line, record) = (self.line(), self.record());
         let (bucket, slot) = (found.bucket, (found.place & 63) as usize);

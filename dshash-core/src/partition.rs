@@ -13,7 +13,7 @@ use crate::hash;
 use crate::layout::{Bucket, Fresh, Line, POISON, Record, WINDOW, segment_mask, segment_pointer};
 use crate::step::step;
 use crate::store::{Allocator, Store};
-use crate::view::{Astray, Core, Entry, Found};
+use crate::view::{Anywhere, AtHand, Core, Entry, Follow, Found};
 
 /// Who calls, and with what patience.
 #[derive(Clone, Copy)]
@@ -175,8 +175,9 @@ impl<'s, S: Store> Partition<'s, S> {
     }
 
     /// Notes that an entry went past the buckets before the one it got.
-    pub(crate) fn pass(&self, kept: u32, distance: usize) -> Result<(), Astray> {
-        let word = self.core.directory_entry::<false>(self.line(), kept)?.load(Ordering::Relaxed);
+    pub(crate) fn pass(&self, kept: u32, distance: usize) -> Result<(), Error> {
+        let word =
+            self.core.directory_entry::<Anywhere>(self.line(), kept)?.load(Ordering::Relaxed);
         let home = self.core.bucket(Core::<S>::home_of(word, kept))?;
         if distance >= WINDOW {
             home.set_chained();
@@ -193,7 +194,7 @@ impl<'s, S: Store> Partition<'s, S> {
     #[inline(always)]
     pub(crate) fn lies_at_home(&self, found: &Found<'_>) -> bool {
         let kept = found.entry.word().load(Ordering::Relaxed) as u32;
-        match self.core.directory_entry::<true>(self.line(), kept) {
+        match self.core.directory_entry::<AtHand>(self.line(), kept) {
             Ok(word) => Core::<S>::home_of(word.load(Ordering::Relaxed), kept) == found.place & !63,
             Err(_) => false,
         }
@@ -201,8 +202,9 @@ impl<'s, S: Store> Partition<'s, S> {
 
     /// Takes `pass` back for an entry that lay in the bucket at `pointer`. A count that once
     /// reached its maximum stays there: too many only costs a look at one bucket more.
-    pub(crate) fn unpass(&self, kept: u32, pointer: u64) -> Result<(), Astray> {
-        let word = self.core.directory_entry::<false>(self.line(), kept)?.load(Ordering::Relaxed);
+    pub(crate) fn unpass(&self, kept: u32, pointer: u64) -> Result<(), Error> {
+        let word =
+            self.core.directory_entry::<Anywhere>(self.line(), kept)?.load(Ordering::Relaxed);
         let window = WINDOW.min(segment_mask(word) + 1);
         let Some(distance) = (0..window).find(|i| in_window(word, kept, *i) == pointer) else {
             return Ok(());
@@ -219,11 +221,11 @@ impl<'s, S: Store> Partition<'s, S> {
 
     /// The next entry to take; there must be one.
     #[inline(always)]
-    pub(crate) fn next_entry<const AT_HAND: bool>(&self) -> Result<NewEntry<'s>, Astray> {
+    pub(crate) fn next_entry<F: Follow>(&self) -> Result<NewEntry<'s>, F::Failure> {
         let free = self.line().free.load(Ordering::Relaxed);
         let fresh = Fresh::load(&self.line().fresh);
         let reference = if free != 0 { free } else { fresh.first() };
-        let entry = self.core.entry_by::<AT_HAND>(reference)?;
+        let entry = self.core.entry_by::<F>(reference)?;
         Ok(NewEntry { reference, entry, is_free: free != 0, fresh })
     }
 }

@@ -86,7 +86,7 @@ impl<K: Key, V: Value + IntoBytes, S: Store> Table<K, V, S> {
                 *cursor = next;
                 return match seen {
                     Ok(entry) => Ok(entry.map(|entry| Peeked { settled, ..entry })),
-                    Err(astray) if settled => Err(astray.into()),
+                    Err(error) if settled => Err(error),
                     Err(_) => Ok(None),
                 };
             }

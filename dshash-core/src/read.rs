@@ -20,7 +20,7 @@ use {
     crate::layout::POISON,
     crate::racy_copy,
     crate::table::Table,
-    crate::view::{Core, Found},
+    crate::view::{AtHand, Core, Found},
     dsm_core::sync::{Ordering, spin_loop},
 };
 
@@ -139,8 +139,8 @@ impl<K: Key, V: Snapshot, S: Store> Session<'_, K, V, S> {
             // SAFETY: an entry's memory, aligned to 16, is readable for its whole stride.
             unsafe { racy_copy::equal(entry.base(), offset, key.as_bytes()) }
         };
-        let home = core.home::<true>(line, hash).ok()?;
-        let found = core.find_from::<true>(home, line, hash, OVERFLOW_LOOK, &mut is_it).ok()?;
+        let home = core.home::<AtHand>(line, hash).ok()?;
+        let found = core.find_from::<AtHand>(home, line, hash, OVERFLOW_LOOK, &mut is_it).ok()?;
         let Some(Found { entry, .. }) = found else {
             return line.seq.is_still(look).then_some(None);
         };
@@ -173,7 +173,7 @@ impl<S: Store> Core<S> {
             let tags = crate::probe::Tags::of(bucket);
             if let Some(slot) = tags.matching(crate::hash::tag(*hash)).first() {
                 let reference = bucket.refs[slot].load(Ordering::Relaxed);
-                if let Ok(entry) = self.entry(reference) {
+                if let Ok(entry) = self.entry_by::<AtHand>(reference) {
                     crate::grow::prefetch(entry.base().as_ptr());
                 }
             }
@@ -183,7 +183,7 @@ impl<S: Store> Core<S> {
     fn home_bucket(&self, hash: u64) -> Option<&crate::layout::Bucket> {
         let line = self.line(self.partition_of(hash));
         let kept = crate::hash::kept(hash);
-        let word = self.directory_entry::<false>(line, kept).ok()?.load(Ordering::Acquire);
-        self.bucket(Self::home_of(word, kept)).ok()
+        let word = self.directory_entry::<AtHand>(line, kept).ok()?.load(Ordering::Acquire);
+        self.bucket_by::<AtHand>(Self::home_of(word, kept)).ok()
     }
 }

@@ -17,6 +17,25 @@ use dsm_core::sync::Ordering;
 
 use crate::error::MemoryError;
 
+/// Why a store has no address for a pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unresolved {
+    /// The pointer leads to nothing: it is invalid, its segment is gone, or the bytes leave it.
+    Nowhere,
+    /// The segment is there, and could not be mapped now: why. The same call may succeed later.
+    Unmapped(dsa_core::Error),
+}
+
+impl From<dsa_core::Error> for Unresolved {
+    #[cold]
+    fn from(error: dsa_core::Error) -> Self {
+        match error {
+            dsa_core::Error::InvalidPointer(_) => Self::Nowhere,
+            error => Self::Unmapped(error),
+        }
+    }
+}
+
 /// Memory that tables live in.
 ///
 /// # Safety
@@ -28,16 +47,19 @@ pub unsafe trait Store {
     /// The kind of lock used in this area's namespace.
     type Lock: RawLock;
 
-    /// The address of `len` bytes at `pointer`, or `None` if they are not all in a segment of
-    /// the area that this process has, or can get, mapped. Takes any bits.
-    fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>>;
+    /// The address of `len` bytes at `pointer`, whose segment is mapped if it is not. Takes any bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Unresolved`].
+    fn resolve(&self, pointer: DsaPointer, len: usize) -> Result<NonNull<u8>, Unresolved>;
 
-    /// As [`resolve`](Self::resolve), but `None` also where the segment would have to be mapped
-    /// first. Never waits and calls nothing of the platform: what can't be seen at once is looked
+    /// As [`resolve`](Self::resolve), but `None` where that is an error, and where the segment would
+    /// have to be mapped first. Never waits and calls nothing of the platform: what can't be seen at once is looked
     /// at again the long way.
     #[inline(always)]
     fn resolve_at_hand(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
-        self.resolve(pointer, len)
+        self.resolve(pointer, len).ok()
     }
 
     /// How a lock at `pointer` is named in its namespace.
@@ -124,8 +146,8 @@ unsafe impl<L: RawLock> Store for &Area<'_, L> {
     type Lock = L;
 
     #[inline(always)]
-    fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
-        self.resolve_range(pointer, len)
+    fn resolve(&self, pointer: DsaPointer, len: usize) -> Result<NonNull<u8>, Unresolved> {
+        Ok(self.try_resolve_range(pointer, len)?)
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ use sim::{HeapMachine, HeapProcess};
 
 use crate::error::MemoryError;
 use crate::layout::MAX_SEGMENT_SIZE;
-use crate::store::{Allocator, Store};
+use crate::store::{Allocator, Store, Unresolved};
 
 /// Where the pretended area's first segment begins, and its last one: with generations.
 const FIRST: u64 = 5 << 50;
@@ -230,10 +230,10 @@ unsafe impl Store for TestStore<'_> {
     type Lock = RwLock;
 
     #[inline]
-    fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
-        let offset = offset_of(pointer, len, self.segment.len())?;
+    fn resolve(&self, pointer: DsaPointer, len: usize) -> Result<NonNull<u8>, Unresolved> {
+        let offset = offset_of(pointer, len, self.segment.len()).ok_or(Unresolved::Nowhere)?;
         // SAFETY: inside the segment.
-        Some(unsafe { self.segment.base().add(offset) })
+        Ok(unsafe { self.segment.base().add(offset) })
     }
 
     fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {

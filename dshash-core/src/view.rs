@@ -17,7 +17,7 @@ use dsm_core::lock::{HeldMode, LockRef, RawLock};
 use dsm_core::participant::Participant;
 use dsm_core::sync::{AtomicU64, Ordering};
 
-use crate::error::{Error, Parameter};
+use crate::error::{Error, MemoryError, Parameter};
 use crate::grow::prefetch;
 use crate::hash::{self, Secrets};
 use crate::kind::Kind;
@@ -26,11 +26,10 @@ use crate::layout::{
     Shape, WINDOW, depth_of, pointer_of, segment_mask, segment_pointer,
 };
 use crate::probe::Tags;
-use crate::store::Store;
+use crate::store::{Store, Unresolved};
 
 /// A pointer led nowhere: for a reader with the lock a damaged table, for one without a hint that
-/// it was overtaken. Says what it should have led to, in one byte: every step of a lookup makes
-/// one of these and almost none uses it.
+/// it was overtaken. Says what it should have led to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Astray {
     Directory,
@@ -39,6 +38,7 @@ pub(crate) enum Astray {
     OverflowBucket,
     EndOfOverflow,
     Entry,
+    Chunk,
 }
 
 impl From<Astray> for Error {
@@ -51,7 +51,87 @@ impl From<Astray> for Error {
             Astray::OverflowBucket => "an overflow bucket",
             Astray::EndOfOverflow => "the end of the overflow",
             Astray::Entry => "a reference",
+            Astray::Chunk => "a chunk",
         })
+    }
+}
+
+/// How a lookup follows pointers, and what it says of one that it can't follow: an error, or just that
+/// it is to be done again the long way.
+pub(crate) trait Follow {
+    type Failure;
+
+    /// The address of some bytes.
+    fn resolve<S: Store>(
+        store: &S,
+        pointer: u64,
+        len: usize,
+        to: Astray,
+    ) -> Result<NonNull<u8>, Self::Failure>;
+
+    /// What the pointer led to is not what it should have led to.
+    fn astray(to: Astray) -> Self::Failure;
+}
+
+/// By what is mapped, without a call of the platform.
+pub(crate) struct AtHand;
+
+/// It is not at hand, or not there, or was overtaken: no reason is known, and it takes no space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotAtHand;
+
+impl Follow for AtHand {
+    type Failure = NotAtHand;
+
+    #[inline(always)]
+    fn resolve<S: Store>(
+        store: &S,
+        pointer: u64,
+        len: usize,
+        _: Astray,
+    ) -> Result<NonNull<u8>, NotAtHand> {
+        store.resolve_at_hand(DsaPointer::from_raw(pointer), len).ok_or(NotAtHand)
+    }
+
+    #[inline(always)]
+    fn astray(_: Astray) -> NotAtHand {
+        NotAtHand
+    }
+}
+
+/// Wherever they lead: segments are mapped as needed. The partition is locked, so that a pointer that
+/// leads nowhere is damage; a segment that can't be mapped is none.
+pub(crate) struct Anywhere;
+
+impl Follow for Anywhere {
+    type Failure = Error;
+
+    #[inline(always)]
+    fn resolve<S: Store>(
+        store: &S,
+        pointer: u64,
+        len: usize,
+        to: Astray,
+    ) -> Result<NonNull<u8>, Error> {
+        store
+            .resolve(DsaPointer::from_raw(pointer), len)
+            .map_err(|unresolved| unresolved.instead_of(to.into()))
+    }
+
+    #[cold]
+    fn astray(to: Astray) -> Error {
+        to.into()
+    }
+}
+
+impl Unresolved {
+    /// The error for a pointer that is `wrong` if it leads nowhere.
+    #[cold]
+    pub(crate) fn instead_of(self, wrong: Error) -> Error {
+        match self {
+            Self::Nowhere => wrong,
+            Self::Unmapped(error) => MemoryError::Area(error).into(),
+        }
     }
 }
 
@@ -113,7 +193,9 @@ impl<S: Store> Core<S> {
     /// `pointer` must be that of a table in `store` that is not destroyed while the core lives.
     pub(crate) unsafe fn attach(store: S, pointer: u64, kind: Kind) -> Result<Self, Error> {
         let handle = DsaPointer::from_raw(pointer);
-        let base = store.resolve(handle, size_of::<Header>()).ok_or(Error::NotATable)?;
+        let base = store
+            .resolve(handle, size_of::<Header>())
+            .map_err(|unresolved| unresolved.instead_of(Error::NotATable))?;
         if base.addr().get() % align_of::<Header>() != 0 {
             return Err(Error::NotATable);
         }
@@ -155,14 +237,15 @@ impl<S: Store> Core<S> {
         }
         let shape = Shape::new(partitions, lock_size as usize, kind.stride());
         let seed = header.seed.load(Ordering::Relaxed);
-        let base = store.resolve(handle, shape.total).ok_or(Error::Corrupt("size of the table"))?;
+        let base = store
+            .resolve(handle, shape.total)
+            .map_err(|unresolved| unresolved.instead_of(Error::Corrupt("size of the table")))?;
         let first_lock = store
             .lock_address(DsaPointer::from_raw(pointer + shape.lock(0) as u64))
-            .ok_or(Error::Corrupt("address of the locks"))?;
+            .ok_or(Error::NotATable)?;
         // SAFETY: inside the allocation.
         let first_line = unsafe { base.add(shape.line(0)) };
-        let stride = u32::try_from(kind.stride()).ok().and_then(NonZeroU32::new);
-        let stride = stride.ok_or(Error::Corrupt("size of an entry"))?;
+        let stride = kind.stride_word()?;
         Ok(Self {
             store,
             base,
@@ -252,80 +335,61 @@ impl<S: Store> Core<S> {
         hash::partition(hash::kept(hash), self.bits)
     }
 
-    /// The address of some bytes; with `AT_HAND` only if it is known without a call of the platform.
     #[inline(always)]
-    fn resolve_by<const AT_HAND: bool>(&self, pointer: u64, len: usize) -> Option<NonNull<u8>> {
-        let pointer = DsaPointer::from_raw(pointer);
-        if AT_HAND {
-            self.store.resolve_at_hand(pointer, len)
-        } else {
-            self.store.resolve(pointer, len)
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn resolve(&self, pointer: u64, len: usize) -> Option<NonNull<u8>> {
-        self.resolve_by::<false>(pointer, len)
-    }
-
-    #[inline(always)]
-    pub(crate) fn bucket_by<const AT_HAND: bool>(&self, pointer: u64) -> Result<&Bucket, Astray> {
-        let at = self.resolve_by::<AT_HAND>(pointer, size_of::<Bucket>()).ok_or(Astray::Bucket)?;
+    pub(crate) fn bucket_by<F: Follow>(&self, pointer: u64) -> Result<&Bucket, F::Failure> {
+        let at = F::resolve(&self.store, pointer, size_of::<Bucket>(), Astray::Bucket)?;
         // SAFETY: readable by the store's promise, aligned because the segment is; all atomics.
         Ok(unsafe { at.cast().as_ref() })
     }
 
     /// The bucket at a pointer aligned to its size.
     #[inline(always)]
-    pub(crate) fn bucket(&self, pointer: u64) -> Result<&Bucket, Astray> {
-        self.bucket_by::<false>(pointer)
+    pub(crate) fn bucket(&self, pointer: u64) -> Result<&Bucket, Error> {
+        self.bucket_by::<Anywhere>(pointer)
     }
 
     #[inline(always)]
-    fn word_by<const AT_HAND: bool>(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
-        let at = self.resolve_by::<AT_HAND>(pointer, 8).ok_or(Astray::Directory)?;
+    fn word_by<F: Follow>(&self, pointer: u64) -> Result<&AtomicU64, F::Failure> {
+        let at = F::resolve(&self.store, pointer, 8, Astray::Directory)?;
         // SAFETY: readable by the store's promise, aligned as directories are; an atomic.
         Ok(unsafe { at.cast().as_ref() })
     }
 
     /// A word of a directory.
-    pub(crate) fn word(&self, pointer: u64) -> Result<&AtomicU64, Astray> {
-        self.word_by::<false>(pointer)
+    pub(crate) fn word(&self, pointer: u64) -> Result<&AtomicU64, Error> {
+        self.word_by::<Anywhere>(pointer)
     }
 
     #[inline(always)]
-    pub(crate) fn entry_by<const AT_HAND: bool>(
-        &self,
-        reference: u32,
-    ) -> Result<Entry<'_>, Astray> {
+    pub(crate) fn entry_by<F: Follow>(&self, reference: u32) -> Result<Entry<'_>, F::Failure> {
         let pointer = self.header().pointer(reference);
-        let base = self.resolve_by::<AT_HAND>(pointer, self.stride()).ok_or(Astray::Entry)?;
+        let base = F::resolve(&self.store, pointer, self.stride(), Astray::Entry)?;
         Ok(Entry { base, _memory: PhantomData })
     }
 
     /// The entry a reference leads to.
     #[inline(always)]
-    pub(crate) fn entry(&self, reference: u32) -> Result<Entry<'_>, Astray> {
-        self.entry_by::<false>(reference)
+    pub(crate) fn entry(&self, reference: u32) -> Result<Entry<'_>, Error> {
+        self.entry_by::<Anywhere>(reference)
     }
 
     /// The directory word for a hash.
     #[inline(always)]
-    pub(crate) fn directory_entry<'t, const AT_HAND: bool>(
+    pub(crate) fn directory_entry<'t, F: Follow>(
         &'t self,
         line: &'t Line,
         kept: u32,
-    ) -> Result<&'t AtomicU64, Astray> {
-        self.directory_word::<AT_HAND>(line, line.directory.load(Ordering::Acquire), kept)
+    ) -> Result<&'t AtomicU64, F::Failure> {
+        self.directory_word::<F>(line, line.directory.load(Ordering::Acquire), kept)
     }
 
     #[inline(always)]
-    fn directory_word<'t, const AT_HAND: bool>(
+    fn directory_word<'t, F: Follow>(
         &'t self,
         line: &'t Line,
         directory: u64,
         kept: u32,
-    ) -> Result<&'t AtomicU64, Astray> {
+    ) -> Result<&'t AtomicU64, F::Failure> {
         let depth = depth_of(directory);
         if depth <= 1 {
             // Where the pointer leads then, too.
@@ -333,7 +397,7 @@ impl<S: Store> Core<S> {
             return Ok(&line.inline[first_bit & depth as usize]);
         }
         let index = hash::directory_index(kept, self.bits, depth);
-        self.word_by::<AT_HAND>(pointer_of(directory) + 8 * index as u64)
+        self.word_by::<F>(pointer_of(directory) + 8 * index as u64)
     }
 
     /// Pointer of the home bucket under a directory word.
@@ -344,24 +408,28 @@ impl<S: Store> Core<S> {
 
     /// Where the home bucket is, by the directory as it is now.
     #[inline(always)]
-    pub(crate) fn home<'t, const AT_HAND: bool>(
+    pub(crate) fn home<'t, F: Follow>(
         &'t self,
         line: &'t Line,
         hash: u64,
-    ) -> Result<Home<'t>, Astray> {
+    ) -> Result<Home<'t>, F::Failure> {
         let kept = hash::kept(hash);
         let directory = line.directory.load(Ordering::Acquire);
-        let at = self.directory_word::<AT_HAND>(line, directory, kept)?;
+        let at = self.directory_word::<F>(line, directory, kept)?;
         let word = at.load(Ordering::Acquire);
         let pointer = Self::home_of(word, kept);
-        Ok(Home { directory, at, word, pointer, bucket: self.bucket_by::<AT_HAND>(pointer)? })
+        Ok(Home { directory, at, word, pointer, bucket: self.bucket_by::<F>(pointer)? })
     }
 
     /// Looks up the home bucket before the lock is there, as a reader without it would, and has it
     /// fetched: the memory is on its way while the lock is taken.
     #[inline(always)]
-    pub(crate) fn home_ahead<'t>(&'t self, line: &'t Line, hash: u64) -> Result<Home<'t>, Astray> {
-        let home = self.home::<true>(line, hash)?;
+    pub(crate) fn home_ahead<'t>(
+        &'t self,
+        line: &'t Line,
+        hash: u64,
+    ) -> Result<Home<'t>, NotAtHand> {
+        let home = self.home::<AtHand>(line, hash)?;
         prefetch(core::ptr::from_ref(home.bucket).cast());
         Ok(home)
     }
@@ -370,39 +438,39 @@ impl<S: Store> Core<S> {
     /// to be the present one (or, without the lock, was a moment ago). Visits at most `overflow`
     /// overflow buckets.
     #[inline(always)]
-    pub(crate) fn find_from<'t, const AT_HAND: bool>(
+    pub(crate) fn find_from<'t, F: Follow>(
         &'t self,
         home: Home<'t>,
         line: &Line,
         hash: u64,
         overflow: usize,
         is_it: &mut impl FnMut(Entry<'_>) -> bool,
-    ) -> Result<Option<Found<'t>>, Astray> {
+    ) -> Result<Option<Found<'t>>, F::Failure> {
         let Home { word, pointer, bucket, .. } = home;
         let (tags, tag) = (Tags::of(bucket), hash::tag(hash));
-        if let Some(found) = self.find_in::<AT_HAND>(bucket, pointer, tags, tag, is_it)? {
+        if let Some(found) = self.find_in::<F>(bucket, pointer, tags, tag, is_it)? {
             return Ok(Some(found));
         }
         if !tags.may_continue() {
             return Ok(None);
         }
         let mut found = None;
-        self.find_far::<AT_HAND>(line, word, hash, overflow, is_it, &mut found)?;
+        self.find_far::<F>(line, word, hash, overflow, is_it, &mut found)?;
         Ok(found)
     }
 
     #[inline(always)]
-    fn find_in<'t, const AT_HAND: bool>(
+    fn find_in<'t, F: Follow>(
         &'t self,
         bucket: &'t Bucket,
         pointer: u64,
         tags: Tags,
         tag: u8,
         is_it: &mut impl FnMut(Entry<'_>) -> bool,
-    ) -> Result<Option<Found<'t>>, Astray> {
+    ) -> Result<Option<Found<'t>>, F::Failure> {
         for slot in tags.matching(tag) {
             let reference = bucket.refs[slot].load(Ordering::Acquire);
-            let entry = self.entry_by::<AT_HAND>(reference)?;
+            let entry = self.entry_by::<F>(reference)?;
             if is_it(entry) {
                 return Ok(Some(Found { place: pointer | slot as u64, bucket, reference, entry }));
             }
@@ -414,7 +482,7 @@ impl<S: Store> Core<S> {
     /// so that what is found in the home bucket, as most is, need not be in memory.
     #[cold]
     #[inline(never)]
-    fn find_far<'t, const AT_HAND: bool>(
+    fn find_far<'t, F: Follow>(
         &'t self,
         line: &Line,
         word: u64,
@@ -422,16 +490,16 @@ impl<S: Store> Core<S> {
         overflow: usize,
         is_it: &mut impl FnMut(Entry<'_>) -> bool,
         found: &mut Option<Found<'t>>,
-    ) -> Result<(), Astray> {
+    ) -> Result<(), F::Failure> {
         let (mask, tag) = (segment_mask(word), hash::tag(hash));
         let home = hash::home(hash::kept(hash), mask);
         for distance in 0..WINDOW.min(mask + 1) {
             let pointer = segment_pointer(word) + 64 * ((home + distance) & mask) as u64;
-            let bucket = self.bucket_by::<AT_HAND>(pointer)?;
+            let bucket = self.bucket_by::<F>(pointer)?;
             let tags = Tags::of(bucket);
             // The home bucket has been searched.
             if distance > 0 {
-                *found = self.find_in::<AT_HAND>(bucket, pointer, tags, tag, is_it)?;
+                *found = self.find_in::<F>(bucket, pointer, tags, tag, is_it)?;
                 if found.is_some() {
                     return Ok(());
                 }
@@ -440,7 +508,7 @@ impl<S: Store> Core<S> {
                 break;
             }
         }
-        let home = self.bucket_by::<AT_HAND>(segment_pointer(word) + 64 * home as u64)?;
+        let home = self.bucket_by::<F>(segment_pointer(word) + 64 * home as u64)?;
         if !home.is_chained() {
             return Ok(());
         }
@@ -451,16 +519,16 @@ impl<S: Store> Core<S> {
             }
             let pointer = self.header().pointer(next);
             if pointer % 64 != 0 {
-                return Err(Astray::OverflowBucket);
+                return Err(F::astray(Astray::OverflowBucket));
             }
-            let bucket = self.bucket_by::<AT_HAND>(pointer)?;
-            *found = self.find_in::<AT_HAND>(bucket, pointer, Tags::of(bucket), tag, is_it)?;
+            let bucket = self.bucket_by::<F>(pointer)?;
+            *found = self.find_in::<F>(bucket, pointer, Tags::of(bucket), tag, is_it)?;
             if found.is_some() {
                 return Ok(());
             }
             next = bucket.next();
         }
-        if next == 0 { Ok(()) } else { Err(Astray::EndOfOverflow) }
+        if next == 0 { Ok(()) } else { Err(F::astray(Astray::EndOfOverflow)) }
     }
 }
 

@@ -31,7 +31,7 @@ impl<S: Store> Core<S> {
         &'t self,
         line: &Line,
         cursor: &mut Cursor,
-    ) -> Result<Option<Found<'t>>, Astray> {
+    ) -> Result<Option<Found<'t>>, Error> {
         let directory = line.directory.load(Ordering::Relaxed);
         let depth = depth_of(directory);
         while cursor.directory < 1 << depth {
@@ -56,7 +56,7 @@ impl<S: Store> Core<S> {
         while cursor.overflow != 0 && cursor.overflow != u32::MAX {
             let pointer = self.header().pointer(cursor.overflow);
             if pointer % 64 != 0 {
-                return Err(Astray::OverflowBucket);
+                return Err(Astray::OverflowBucket.into());
             }
             if let Some(found) = self.in_bucket(pointer, &mut cursor.slot)? {
                 return Ok(Some(found));
@@ -71,11 +71,7 @@ impl<S: Store> Core<S> {
         Ok(None)
     }
 
-    fn in_bucket<'t>(
-        &'t self,
-        pointer: u64,
-        slot: &mut usize,
-    ) -> Result<Option<Found<'t>>, Astray> {
+    fn in_bucket<'t>(&'t self, pointer: u64, slot: &mut usize) -> Result<Option<Found<'t>>, Error> {
         let bucket = self.bucket(pointer)?;
         while *slot < SLOTS {
             let at = *slot;
@@ -177,7 +173,7 @@ impl<S: Store> Current<'_, '_, S> {
 
     pub(crate) fn delete(self) -> Result<(), Error> {
         self.locked.confirm()?;
-        Ok(self.locked.delete_in_place(&self.found).map(drop)?)
+        self.locked.delete_in_place(&self.found).map(drop)
     }
 }
 

@@ -249,7 +249,7 @@ impl Area {
 
     /// Where an object that was allocated just now lies.
     fn fresh(&self, pointer: DsaPointer) -> Result<NonNull<u8>, Error> {
-        self.object.core().resolve(pointer).ok_or_else(|| self.object.home.damaged("an area"))
+        self.object.core().try_resolve_range(pointer, 1).map_err(|e| self.wrap(e))
     }
 
     /// Allocates memory for a value and stores it there. Until its pointer is stored somewhere

@@ -125,7 +125,8 @@ impl Names {
             Table::create(area.core_static(), heap, &params).map_err(|e| home.table_error(e))?;
         let layout = std::alloc::Layout::new::<Header>();
         let pointer = heap.allocate_layout(layout).map_err(|e| home.area_error(e))?;
-        let at = area.core().resolve(pointer).ok_or_else(|| home.damaged("a new area"))?;
+        let at = area.core().try_resolve_range(pointer, size_of::<Header>());
+        let at = at.map_err(|e| home.area_error(e))?;
         let header = at.cast::<Header>();
         // SAFETY: allocated just now for a header, and nobody else knows it.
         unsafe { header.write(Header::new(table.handle().0.raw())) };
@@ -145,11 +146,15 @@ impl Names {
         let area = unfinished.area();
         let pointer =
             DsaPointer::from_raw(home.namespace().root(ROOT_HEADER).load(Ordering::Acquire));
-        let at = area.core().resolve_range(pointer, size_of::<Header>());
-        let header = at
-            .map(NonNull::cast::<Header>)
-            .filter(|header| header.is_aligned())
-            .ok_or_else(|| home.damaged("the header's place"))?;
+        let at = match area.core().try_resolve_range(pointer, size_of::<Header>()) {
+            Ok(at) => at.cast::<Header>(),
+            Err(dsa_core::Error::InvalidPointer(_)) => {
+                return Err(home.damaged("the header's place"));
+            }
+            Err(e) => return Err(home.area_error(e)),
+        };
+        let aligned = Some(at).filter(|at| at.is_aligned());
+        let header = aligned.ok_or_else(|| home.damaged("the header's place"))?;
         // SAFETY: inside the mapped area, aligned; any bytes are a header.
         let (magic, table) = unsafe { (*header.as_ptr()).parts() };
         if magic != MAGIC {

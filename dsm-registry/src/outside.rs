@@ -9,7 +9,7 @@
 use std::ptr::NonNull;
 
 use dsa_core::DsaPointer;
-use dshash_core::{Params, Peeked, Store, Table, TableHandle};
+use dshash_core::{Params, Peeked, Store, Table, TableHandle, Unresolved};
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::{LockAddress, SegmentHandle};
 use dsm_core::inspect::{Inspector, SegmentInfo};
@@ -77,12 +77,15 @@ impl Outside<'_> {
 unsafe impl Store for &Outside<'_> {
     type Lock = RwLock;
 
-    fn resolve(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
+    fn resolve(&self, pointer: DsaPointer, len: usize) -> Result<NonNull<u8>, Unresolved> {
         let known = |segment: &&Mapped| segment.key != 0 && segment.key == pointer.key();
-        let segment = self.segments.iter().find(known)?;
-        let end = usize::try_from(pointer.offset()).ok()?.checked_add(len)?;
+        let segment = self.segments.iter().find(known).ok_or(Unresolved::Nowhere)?;
+        let offset = usize::try_from(pointer.offset()).map_err(|_| Unresolved::Nowhere)?;
+        if offset.checked_add(len).is_none_or(|end| end > segment.len) {
+            return Err(Unresolved::Nowhere);
+        }
         // SAFETY: the offset lies inside the mapping.
-        (end <= segment.len).then(|| unsafe { segment.base.add(pointer.offset() as usize) })
+        Ok(unsafe { segment.base.add(offset) })
     }
 
     fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
@@ -114,6 +117,7 @@ pub(crate) fn names(
     }
     let at = (&outside)
         .resolve(DsaPointer::from_raw(inspector.root(ROOT_HEADER)), size_of::<Header>())
+        .ok()
         .map(NonNull::cast::<Header>)
         .filter(|at| at.is_aligned());
     let Some(header) = at else {

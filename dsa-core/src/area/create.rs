@@ -70,7 +70,7 @@ impl<'n, L: RawLock> Area<'n, L> {
     /// # Errors
     ///
     /// [`Error::InvalidOptions`]; [`Error::Namespace`] if there is no memory or no slot;
-    /// [`Error::Busy`] if `local` has an area already. Nothing is left behind.
+    /// [`Error::LocalInUse`]. Nothing is left behind.
     #[doc(alias = "dsa_create")]
     #[doc(alias = "dsa_create_ext")]
     pub fn create(
@@ -97,7 +97,7 @@ impl<'n, L: RawLock> Area<'n, L> {
     ///
     /// [`Error::CouldNotAttach`] once the last process has left it; [`Error::NotAnArea`],
     /// [`Error::Version`], [`Error::Fingerprint`], [`Error::LockKind`] for something else;
-    /// [`Error::Busy`].
+    /// [`Error::LocalInUse`].
     #[doc(alias = "dsa_attach")]
     pub fn attach(
         namespace: &'n Namespace<'n>,
@@ -344,7 +344,7 @@ impl<'n, L: RawLock> Area<'n, L> {
             return Err(Error::NotAnArea);
         }
         if !local.take() {
-            return Err(Error::Busy);
+            return Err(Error::LocalInUse);
         }
         let guard = match local.lock(namespace.platform().env) {
             Ok(guard) => guard,

@@ -299,9 +299,11 @@ impl<L: RawLock> Area<'_, L> {
         let to = end.next_multiple_of(STEP).min(geometry.pages);
         let handle =
             if index == 0 { self.parent.get() } else { entry.handle.load(Ordering::Acquire) };
-        let segment = SegmentHandle::from_raw(handle)
-            .and_then(|handle| self.namespace.find_mapping(handle))
-            .ok_or(Corruption::new("a segment without a handle", index as u64))?;
+        let without = Corruption::new("a segment without a handle", index as u64);
+        let handle = SegmentHandle::from_raw(handle).ok_or(without)?;
+        // It is attached, which this makes no difference to; or a fork child is told so.
+        let gone = Error::InvalidPointer(DsaPointer::compose(self.local.key(index), 0));
+        let segment = self.namespace.attach_segment(handle)?.ok_or(gone)?;
         // With little memory left a whole step may be too much where a page is not.
         let to = match self.back_range(&segment, geometry, from, to) {
             Ok(()) => to,

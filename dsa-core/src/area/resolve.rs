@@ -6,11 +6,13 @@ use dsm_core::handle::{LockAddress, SegmentHandle};
 use dsm_core::lock::RawLock;
 
 use super::Area;
+use crate::error::Error;
 use crate::pointer::{DsaPointer, DsaPtr};
 
 impl<L: RawLock> Area<'_, L> {
-    /// The address of `pointer` in this process; `None` if it is invalid or its segment is gone.
-    /// Attaches the segment when needed. Constant time otherwise: one entry of a table.
+    /// The address of `pointer` in this process; `None` if it is invalid, or its segment is gone or
+    /// can't be attached ([`try_resolve_range`](Self::try_resolve_range) says which). Attaches the
+    /// segment when needed. Constant time otherwise: one entry of a table.
     ///
     /// The memory behind it may be freed, or handed out anew, by anyone at any time unless the
     /// caller knows better: using it is `unsafe`.
@@ -20,7 +22,7 @@ impl<L: RawLock> Area<'_, L> {
     pub fn resolve(&self, pointer: DsaPointer) -> Option<NonNull<u8>> {
         match self.local.address(pointer, 1) {
             Some(at) => Some(at),
-            None => self.resolve_range_unmapped(pointer, 1),
+            None => self.resolve_unmapped(pointer, 1).ok(),
         }
     }
 
@@ -32,7 +34,26 @@ impl<L: RawLock> Area<'_, L> {
     pub fn resolve_range(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
         match self.local.address(pointer, bytes) {
             Some(at) => Some(at),
-            None => self.resolve_range_unmapped(pointer, bytes),
+            None => self.resolve_unmapped(pointer, bytes).ok(),
+        }
+    }
+
+    /// As [`resolve_range`](Self::resolve_range), and says why there is no address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidPointer`] if the pointer is invalid, its segment is gone, or the range leaves
+    /// it. Any other error means that the segment could not be attached now, and the same call may
+    /// succeed later: [`Error::Namespace`] with what the platform said, [`Error::Busy`].
+    #[inline]
+    pub fn try_resolve_range(
+        &self,
+        pointer: DsaPointer,
+        bytes: usize,
+    ) -> Result<NonNull<u8>, Error> {
+        match self.local.address(pointer, bytes) {
+            Some(at) => Ok(at),
+            None => self.resolve_unmapped(pointer, bytes),
         }
     }
 
@@ -46,19 +67,26 @@ impl<L: RawLock> Area<'_, L> {
 
     #[cold]
     #[inline(never)]
-    fn resolve_range_unmapped(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {
+    fn resolve_unmapped(&self, pointer: DsaPointer, bytes: usize) -> Result<NonNull<u8>, Error> {
+        let nowhere = Error::InvalidPointer(pointer);
         if !pointer.is_valid() {
-            return None;
+            return Err(nowhere);
         }
-        let memory = self.map(pointer.key()).ok()?;
+        let memory = self.map(pointer.key()).map_err(|e| match e {
+            // It may name the segment alone, which is gone.
+            Error::InvalidPointer(_) => nowhere,
+            e => e,
+        })?;
         let (bytes, offset) = (bytes as u64, pointer.offset());
-        (offset < memory.len() && bytes <= memory.len() - offset).then(|| {
-            // SAFETY: the offset is inside the mapping.
-            unsafe { memory.base().add(offset as usize) }
-        })
+        if offset >= memory.len() || bytes > memory.len() - offset {
+            return Err(nowhere);
+        }
+        // SAFETY: the offset is inside the mapping.
+        Ok(unsafe { memory.base().add(offset as usize) })
     }
 
-    /// How a lock at `pointer` is named in the namespace; `None` if its segment is gone.
+    /// How a lock at `pointer` is named in the namespace; `None` if its segment is gone or can't be
+    /// attached.
     #[must_use]
     pub fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
         self.resolve(pointer)?;
@@ -69,7 +97,7 @@ impl<L: RawLock> Area<'_, L> {
     }
 
     /// A reference to what `pointer` points to; `None` if it is invalid, misaligned, leaves its
-    /// segment, or the segment is gone.
+    /// segment, or the segment is gone or can't be attached.
     ///
     /// # Safety
     ///

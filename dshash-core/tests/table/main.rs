@@ -5,6 +5,8 @@ mod model;
 mod raw;
 mod support;
 mod threads;
+#[cfg(any(unix, windows))]
+mod unmapped;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

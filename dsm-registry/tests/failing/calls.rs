@@ -3,7 +3,7 @@
 use dsm_core::namespace::{Discard, Namespace, Platform};
 use dsm_registry::{AreaOptions, AtomicDsaPointer, Error, HashOptions, Registry};
 
-use crate::world::{What, World};
+use crate::world::{FOUND, What, World};
 
 /// What a call says: its error's text.
 type Said = Result<(), String>;
@@ -128,6 +128,57 @@ pub(crate) const CALLS: &[Call] = &[
         table.trim().map_err(|e| e.to_string())
     }),
     call("clear", World::open, |world| said(world.opened().table.clear())),
+    call("found-look", World::found, |world| {
+        let table = &world.opened().table;
+        (0..FOUND).try_for_each(|key| said(table.get(&key)))?;
+        (0..FOUND).try_for_each(|key| said(table.find(&key)))
+    }),
+    call("found-look-at-many", World::found, |world| {
+        let (keys, mut first) = ((0..FOUND).collect::<Vec<_>>(), Ok(()));
+        let table = &world.opened().table;
+        let looked = table.get_many(&keys, |_, value| {
+            if first.is_ok() {
+                first = said(value);
+            }
+        });
+        said(looked).and(first)
+    }),
+    call("found-walk", World::found, |world| {
+        let entries = world.opened().table.iter().map_err(|e| e.to_string())?;
+        let entries: Result<Vec<_>, _> = entries.collect();
+        said(entries)
+    }),
+    call("found-change", World::found, |world| {
+        let table = &world.opened().table;
+        (0..FOUND).try_for_each(|key| said(table.find_mut(&key)))?;
+        (0..FOUND).try_for_each(|key| said(table.entry(&key)))
+    }),
+    call("found-insert", World::found, |world| {
+        let table = &world.opened().table;
+        (FOUND..2 * FOUND).try_for_each(|key| said(table.insert(&key, [key; 8])))
+    }),
+    call("found-remove", World::found, |world| {
+        let table = &world.opened().table;
+        (0..FOUND).try_for_each(|key| said(table.remove(&key)))
+    }),
+    call("found-clear", World::found, |world| said(world.opened().table.clear())),
+    call("found-trim", World::found, |world| said(world.opened().table.trim())),
+    call("found-check", World::found, |world| said(world.opened().table.check())),
+    call("found-stats", World::found, |world| said(world.opened().table.stats())),
+    call("found-read", World::found, |world| {
+        let open = world.opened();
+        let value = open.area.read(open.object).map_err(|e| e.to_string())?;
+        said(open.area.write(open.object, &(value + 1)))
+    }),
+    call("found-allocate", World::found, |world| {
+        let area = &world.opened().area;
+        said((0..2000).try_for_each(|_| area.allocate([1_u64; 30]).map(drop)))
+    }),
+    call("found-free", World::found, |world| {
+        let open = world.opened();
+        // SAFETY: nobody uses it.
+        said(unsafe { open.area.free(open.large) })
+    }),
     call("another-thread", World::open, |world| {
         let table = world.opened().table.clone();
         let thread = std::thread::Builder::new().stack_size(1 << 20);

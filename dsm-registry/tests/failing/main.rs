@@ -6,7 +6,8 @@
 //! Then
 //!
 //! - no signal has ended the process, and no panic;
-//! - a call that failed says which limit it met, and the sizes, where the limit is of bytes;
+//! - a call that failed says which limit it met, and the sizes, where the limit is of bytes; none says
+//!   that anything is damaged;
 //! - it has left nothing: no object that the namespace doesn't know, no name, no descriptor, no
 //!   mapping;
 //! - the same call succeeds now, and so do others;
@@ -66,6 +67,7 @@ fn one_level(call: &Call, limit: Limit, level: u64, name: &str) -> String {
         Err(text) => {
             let missing = limit.missing_from(&text, level);
             assert!(missing.is_empty(), "{text:?} does not say {missing:?}");
+            assert!(!text.contains("damaged"), "nothing is: {text:?}");
             world.assert_unchanged(&before);
             (call.run)(&mut world).unwrap_or_else(|e| panic!("without a limit: {e}"));
             text

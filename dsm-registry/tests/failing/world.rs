@@ -11,6 +11,9 @@ use testkit::system::System;
 /// A value of a table: large enough that some thousands need segments of their own.
 pub(crate) type Value = [u64; 8];
 
+/// Entries of the table that others have made: more than fit into a few segments.
+pub(crate) const FOUND: u64 = 5000;
+
 /// A namespace as a process has it open, with something of everything in it.
 pub(crate) struct Open {
     pub(crate) registry: Registry,
@@ -81,6 +84,28 @@ impl World {
         world
     }
 
+    /// As [`open`](Self::open), of what others have made: its memory is there, and most of it not yet
+    /// mapped here.
+    pub(crate) fn found(name: &str) -> Self {
+        let mut world = Self::nothing(name);
+        let maker = Registry::builder(name).persistent(true).open().unwrap();
+        let area = maker.area("area").unwrap();
+        let table = maker.hash::<u64, Value>("table").unwrap();
+        for key in 0..FOUND {
+            table.insert(&key, [key; 8]).unwrap();
+        }
+        maker.segment::<u64>("segment", |value| value.write(1)).unwrap();
+        let large = area.allocate_unwritten().unwrap();
+        let objects: Vec<_> = (0..2000_u64).map(|n| area.allocate([n; 30]).unwrap()).collect();
+        let object = objects.last().unwrap().cast();
+        drop((maker, area, table));
+        let registry = Registry::open(name).unwrap();
+        registry.set_persistent(false).unwrap();
+        let (area, table) = (registry.area("area").unwrap(), registry.hash("table").unwrap());
+        world.what = What::Open(Box::new(Open { registry, area, table, object, large }));
+        world
+    }
+
     /// Nobody is in it, and it is there.
     pub(crate) fn persistent(name: &str) -> Self {
         let world = Self { kept: true, ..Self::nothing(name) };
@@ -116,8 +141,10 @@ impl World {
 
     pub(crate) fn census(&self) -> Census {
         let mut names = Vec::new();
-        if let What::Open(open) = &self.what {
-            names.extend(open.registry.list().unwrap().into_iter().map(|listing| listing.name));
+        if matches!(self.what, What::Open(_)) {
+            // From outside: who lists from within maps everything.
+            let seen = Registry::inspect(&self.name).unwrap();
+            names.extend(seen.names().unwrap().into_iter().map(|listing| listing.name));
         }
         Census { objects: self.objects(), names, descriptors: count_descriptors() }
     }

@@ -154,6 +154,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
         "Area",
         "total_size_of dump resolve resolve_range lock_address resolve_mapped as_ref as_mut pointer_to read",
     ),
+    ("Area", "try_resolve_range"),
     ("Heap", "area participant"),
     ("HeapLocal", "new wipe"),
     ("AreaLocal", "new init"),
