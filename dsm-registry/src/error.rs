@@ -286,6 +286,38 @@ pub enum Error {
         /// Other processes that have it attached.
         processes: u32,
     },
+    /// The namespace's control object was removed from outside (`rm`) while this process had it open.
+    /// What is attached goes on working, among the processes that have it; whoever opens the name
+    /// now gets another namespace.
+    ///
+    /// Drop what was had from this handle, and open the namespace again.
+    #[error(
+        "the control object of namespace {namespace:?} was removed from {place} while this process had it \
+         open: processes that open the name now are in another namespace of that name, and share \
+         nothing with this one; drop all handles and open it again, in each process that had it before"
+    )]
+    NamespaceUnlinked {
+        /// The namespace.
+        namespace: Box<str>,
+        /// Where it was.
+        place: Box<str>,
+    },
+    /// The memory that a name stands for was removed from outside (`rm`), or replaced by something else.
+    /// Handles that are there already stay good.
+    #[error(
+        "{} was removed from {place}, or replaced, while the namespace was in use; {}",
+        memory_of(.name, .namespace),
+        instead_of(.name)
+    )]
+    MemoryRemoved {
+        /// The namespace.
+        namespace: Box<str>,
+        /// The name; `None` for what the call didn't ask for by name, such as a further segment of a
+        /// table.
+        name: Option<Box<str>>,
+        /// Where it was.
+        place: Box<str>,
+    },
     /// The process has forked since the handle was made.
     #[error(
         "this handle was made before this process was forked off: open the namespace anew in the \
@@ -367,6 +399,16 @@ impl Error {
 }
 
 impl Error {
+    /// The same; of memory that was removed, with the name that it belongs to.
+    pub(crate) fn of_memory(self, name: &str) -> Self {
+        match self {
+            Self::MemoryRemoved { namespace, place, .. } => {
+                Self::MemoryRemoved { namespace, name: Some(name.into()), place }
+            }
+            error => error,
+        }
+    }
+
     pub(crate) fn out_of_range(range: OutOfRange) -> Self {
         Self::InvalidOption { what: range.option, reason: format!("it {range:#}") }
     }
@@ -379,6 +421,27 @@ impl From<LockError> for Error {
             LockError::NotRegistered => Self::Forked,
             LockError::DeclaredDead => Self::DeclaredDead,
             error => Self::Lock(error),
+        }
+    }
+}
+
+/// For [`Error::MemoryRemoved`]: what was removed.
+fn memory_of(name: &Option<Box<str>>, namespace: &str) -> String {
+    match name {
+        Some(name) => format!("the memory of {name:?}"),
+        None => format!("some memory of namespace {namespace:?}"),
+    }
+}
+
+/// For [`Error::MemoryRemoved`]: what to do.
+fn instead_of(name: &Option<Box<str>>) -> &'static str {
+    match name {
+        Some(_) => {
+            "remove the name (`Registry::remove_forced`): the next to ask for it creates it anew"
+        }
+        None => {
+            "remove the name that it belonged to (`Registry::remove_forced`), or end all its \
+             processes and remove the namespace, by `dsm rm` or `Registry::destroy`"
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Listing {
 
 impl Registry {
     /// All names, sorted. Sizes of areas and tables are summed up in shared memory: linear in what
-    /// is in use.
+    /// is in use. An area or table whose memory somebody has removed from outside has the size 0.
     ///
     /// # Errors
     ///
@@ -74,10 +74,17 @@ impl Registry {
             if initialising.is_none() {
                 let area = home
                     .areas()
-                    .get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle))?;
-                let Some(area) = area else { return Ok(None) };
-                let stats = area.core().stats().map_err(|e| home.area_error(e))?;
-                (size, used) = (stats.total, stats.used);
+                    .get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle));
+                let stats = area.and_then(|area| {
+                    area.map(|area| area.core().stats().map_err(|e| home.area_error(e))).transpose()
+                });
+                match stats.map_err(|e| e.of_memory(&name)) {
+                    Ok(Some(stats)) => (size, used) = (stats.total, stats.used),
+                    Ok(None) => return Ok(None),
+                    // What is left of it is a name, to be removed.
+                    Err(Error::MemoryRemoved { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         let kind = description.kind;
@@ -165,11 +172,13 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// What shared memory says.
+    /// [`Error::NamespaceUnlinked`], after the sweep; what shared memory says.
     pub fn reap(&self) -> Result<u32, Error> {
         let home = &self.shared.home;
         home.check_fork()?;
-        home.reap().map_err(|e| home.error("the reaping of the dead", e))
+        let freed = home.reap().map_err(|e| home.error("the reaping of the dead", e))?;
+        home.confirm_name()?;
+        Ok(freed)
     }
 
     /// Decides anew whether the namespace outlives its last process.

@@ -102,6 +102,8 @@ pub(crate) trait Link: Send + Sync {
         config: &NamespaceConfig,
         local: &'a ProcessLocal<'a>,
     ) -> Result<(Namespace<'a>, Opened), Error>;
+    /// See [`Namespace::is_named`].
+    fn is_named(&self, namespace: &Namespace<'_>) -> Result<bool, Error>;
     /// See [`Namespace::leave`].
     fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error>;
     /// See [`Namespace::discard`].
@@ -172,6 +174,10 @@ where
         local: &'a ProcessLocal<'a>,
     ) -> Result<(Namespace<'a>, Opened), Error> {
         Namespace::open(&self.root, self.platform(), config, local)
+    }
+
+    fn is_named(&self, namespace: &Namespace<'_>) -> Result<bool, Error> {
+        namespace.is_named(&self.root)
     }
 
     fn discard(&self, patience: Duration, which: Discard) -> Result<bool, Error> {

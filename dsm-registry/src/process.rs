@@ -21,6 +21,11 @@
 //! a map. So a child has an `ATTACHED` of its own ([`PerProcess`]), looks whose an attachment is before it
 //! takes any lock of it, and leaks its parent's maps instead of dropping them.
 //!
+//! **Removed behind our back** (`rm /dev/shm/...`). A process whose control object has lost its name goes on
+//! with what it has, beside a second namespace that others have under that name. It can't join the two,
+//! but it says so ([`Error::NamespaceUnlinked`]) where it is about to share something new: when the
+//! namespace is opened again, when a name is looked up that it doesn't know yet, and when it reaps.
+//!
 //! **Declared dead.** A process that others have declared dead finds every call through an old
 //! handle [`Error::DeclaredDead`], and `open` attaches anew beside what is left of it.
 
@@ -86,10 +91,14 @@ pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry
     };
     let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shared) = open.shared.upgrade().filter(|shared| shared.home.is_usable()) {
+        shared.home.confirm_name()?;
         return Ok(Registry { shared });
     }
     let attachment = match open.attachment.upgrade().filter(|home| home.is_usable()) {
-        Some(attachment) => attachment,
+        Some(attachment) => {
+            attachment.confirm_name()?;
+            attachment
+        }
         None => Attachment::open(way, settings)?,
     };
     let shared = Arc::new(Shared::new(Arc::clone(&attachment)));
@@ -351,6 +360,21 @@ impl Attachment {
         if self.is_ours() { Ok(()) } else { Err(Error::Forked) }
     }
 
+    /// Makes sure that the namespace is still the one of its name: others that open it would get another
+    /// one otherwise, and not what this process has. What can't be seen now is taken to be as it was.
+    pub(crate) fn confirm_name(&self) -> Result<(), Error> {
+        self.check_fork()?;
+        // Who was declared dead is told that: its namespace may have gone as it should.
+        self.namespace().confirm().map_err(|e| self.error("a look at its name", e))?;
+        match self.parts.base.link.is_named(self.namespace()) {
+            Ok(false) => {
+                let (namespace, place) = (self.name.clone(), self.place.clone());
+                Err(Error::NamespaceUnlinked { namespace, place })
+            }
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
     /// The calling thread's participant.
     #[inline]
     pub(crate) fn participant(&self) -> Result<&Participant<'static>, Error> {
@@ -404,6 +428,12 @@ impl Attachment {
 
     #[cold]
     pub(crate) fn error(&self, what: &str, error: namespace::Error) -> Error {
+        if let namespace::Error::Provider(failure) = error {
+            // The namespace lists it.
+            if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Foreign) {
+                return self.memory_removed();
+            }
+        }
         Error::from_namespace(&self.name, &self.place, &|| what.to_owned(), error)
     }
 
@@ -431,6 +461,13 @@ impl Attachment {
     #[cold]
     pub(crate) fn no_memory(&self, what: &str) -> Error {
         self.error(what, out_of_memory().into())
+    }
+
+    /// Memory that the namespace knows of is not there.
+    #[cold]
+    pub(crate) fn memory_removed(&self) -> Error {
+        let (namespace, place) = (self.name.clone(), self.place.clone());
+        Error::MemoryRemoved { namespace, name: None, place }
     }
 
     #[cold]

@@ -304,6 +304,7 @@ impl Registry {
     ) -> Result<Object, Error> {
         let home = &self.shared.home;
         let key = name::key(name)?;
+        home.confirm_name()?;
         let mut missing = None;
         loop {
             let changes = home.header().changes.load(Ordering::Acquire);
@@ -313,7 +314,7 @@ impl Registry {
                     Some(object) => object,
                     // Removed since it was seen; if not, somebody unpinned what is not his.
                     None if missing == Some(seen.handle) => {
-                        return Err(home.damaged("a name stands for memory that is gone"));
+                        return Err(home.memory_removed().of_memory(name));
                     }
                     None => {
                         missing = Some(seen.handle);
@@ -341,7 +342,7 @@ impl Registry {
         let Some(handle) = SegmentHandle::from_raw(seen.handle) else { return Ok(None) };
         let object = home.segments().get_or_attach(seen.handle, || {
             let segment = home.namespace_static().attach_segment(handle);
-            let segment = segment.map_err(|e| home.error("a segment", e))?;
+            let segment = segment.map_err(|e| home.error("a segment", e).of_memory(name))?;
             Ok(segment.map(|segment| SegmentObject::new(segment, Arc::clone(home))))
         })?;
         object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
@@ -356,7 +357,8 @@ impl Registry {
     ) -> Result<Option<Arc<AreaObject>>, Error> {
         let home = &self.shared.home;
         let object =
-            home.areas().get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle))?;
+            home.areas().get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle));
+        let object = object.map_err(|e| e.of_memory(name))?;
         object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
         Ok(object)
     }

@@ -506,7 +506,7 @@ pub(crate) enum Found<'a> {
     Unpublished,
 }
 
-pub(crate) use setup::{initialise, validate};
+pub(crate) use setup::{initialise, recorded_id, validate};
 
 /// The part of a mapping that is looked at.
 pub(crate) fn fits(mapping: &Mapping, bytes: usize) -> bool {

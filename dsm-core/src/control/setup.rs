@@ -101,6 +101,21 @@ unsafe fn build_words(base: NonNull<u8>, offset: usize, count: usize) {
     }
 }
 
+/// The identity that a mapped object has recorded, if it is a control object of this layout.
+///
+/// # Safety
+///
+/// `mapping` must be valid for reads.
+pub(crate) unsafe fn recorded_id(mapping: &Mapping) -> Option<ObjectId> {
+    if !fits(mapping, size_of::<Header>()) {
+        return None;
+    }
+    // SAFETY: the object is long enough, and any bytes are a header.
+    let header = unsafe { mapping.base.cast::<Header>().as_ref() };
+    let ours = header.magic.load(Acquire) == MAGIC && header.version.load(Relaxed) == VERSION;
+    ours.then(|| header.id())
+}
+
 /// Judges a mapped control object.
 ///
 /// # Errors

@@ -4,14 +4,42 @@
 use core::ptr::NonNull;
 
 use super::{Error, Namespace, acquire};
-use crate::control::{Control, process, slots};
+use crate::control::{Control, process, recorded_id, same_object, slots};
 use crate::env::ProcessProof;
+use crate::error::ErrorKind;
 use crate::handle::{ParticipantId, SegmentHandle};
 use crate::participant::ParticipantSlot;
+use crate::provider::{ProviderError, Root};
 use crate::reap;
 use crate::sync::{AtomicU32, Ordering};
 
 impl Namespace<'_> {
+    /// Whether its name still means the control object that this process has open. Somebody may have
+    /// removed that (`rm`): then whoever opens the name gets another namespace, and who is in this one
+    /// stays among those who have it. Maps what the name means for a moment; takes no lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Provider`] if that can't be seen now; [`Error::Forked`].
+    pub fn is_named<R: Root>(&self, root: &R) -> Result<bool, Error> {
+        if !self.is_open() {
+            return Err(Error::Forked);
+        }
+        let mapping = match root.peek() {
+            Ok(mapping) => mapping,
+            // Ours has a size.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Unfinished) => {
+                return Ok(false);
+            }
+            Err(e) => return Err(Error::Provider(e.failure())),
+        };
+        // SAFETY: mapped just now.
+        let recorded = unsafe { recorded_id(&mapping) };
+        // SAFETY: mapped by this root above, and used no more.
+        unsafe { root.unmap(mapping) };
+        Ok(recorded.is_some_and(|id| same_object(id, self.control.header.id())))
+    }
+
     /// In which segment an address of this process lies, and how far from its start; `None` if in none
     /// that this process has attached. Linear in the number of segment slots that it has ever used.
     #[must_use]

@@ -164,6 +164,24 @@ fn an_unfinished_object_is_built_anew() {
 }
 
 #[test]
+fn who_asks_is_told_that_its_name_means_something_else() {
+    let machine = HeapMachine::new();
+    let (first, second) = (machine.process(), machine.process());
+    let (local, other) = (first.local(), second.local());
+    let ns = join(&first, &local);
+    assert_eq!(ns.is_named(&first), Ok(true));
+    machine.unlink_control();
+    assert_eq!(ns.is_named(&first), Ok(false), "nothing");
+    let theirs = join(&second, &other);
+    assert_eq!(ns.is_named(&first), Ok(false), "another namespace");
+    assert_eq!(theirs.is_named(&second), Ok(true));
+    machine.replace_control(b"no", false);
+    assert_eq!(theirs.is_named(&second), Ok(false), "something shorter than any");
+    ns.reset_after_fork();
+    assert_eq!(ns.is_named(&first), Err(Error::Forked));
+}
+
+#[test]
 fn a_name_taken_by_another_object_is_left_alone_by_who_leaves() {
     let machine = HeapMachine::new();
     let process = machine.process();

@@ -13,6 +13,8 @@ mod posix;
 mod process;
 #[cfg(target_os = "linux")]
 mod reaper;
+#[cfg(target_os = "linux")]
+mod removed;
 mod support;
 mod things;
 mod types;
@@ -31,6 +33,8 @@ fn peer() {
         posix::ROLES,
         #[cfg(target_os = "linux")]
         reaper::ROLES,
+        #[cfg(target_os = "linux")]
+        removed::ROLES,
         things::ROLES,
         types::ROLES,
         wakes::ROLES,

@@ -145,7 +145,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("Participant", "new peers local id packed slot held_within is_registered holds_any"),
     ("Participant", "confirm is_current owns owns_as_of_now"),
     ("DeathCount", "new never"),
-    ("Namespace", "confirm is_declared_dead"),
+    ("Namespace", "confirm is_declared_dead is_named"),
     ("Segment", "handle base len lock_address reserved on_detach cancel_on_detach namespace"),
     ("Toc", "attach free_space lookup"),
     ("TocEstimator", "new chunk keys bytes"),
