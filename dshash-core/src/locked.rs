@@ -31,6 +31,7 @@
 //! made of whole words and passed by value; whoever calls something out of line while a `Locked` is
 //! there hands it over by value, and gets it back through a reference to a place of its own.
 
+use core::convert::Infallible;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::Deref;
 
@@ -347,7 +348,8 @@ impl<'s, S: Store> Locked<'s, S> {
     ) -> Result<(Self, Found<'s>), Error> {
         self.begin();
         if let Some((place, new)) = self.free_place(hash::kept(hash)) {
-            let found = self.insert_at::<false>(place, new, hash, fill, write)?;
+            // In the home bucket: there is nothing to pass.
+            let Ok(found) = self.insert_at::<Infallible>(place, new, hash, fill, write, |_| Ok(()));
             return Ok((self, found));
         }
         // Moved there and back again, so that what is not moved need not be in memory.
@@ -368,21 +370,25 @@ impl<'s, S: Store> Locked<'s, S> {
         self.reserve_entry()?;
         let place = self.reserve_slot(hash::kept(hash))?;
         let new = self.next_entry::<Anywhere>()?;
-        let found = self.insert_at::<true>(place, new, hash, fill, write)?;
+        let (kept, distance) = (hash::kept(hash), place.distance);
+        let found = self.insert_at(place, new, hash, fill, write, |partition| {
+            if distance == 0 { Ok(()) } else { partition.pass(kept, distance) }
+        })?;
         Ok(Given::new(inserted, (self, found)))
     }
 
-    /// `FAR`: the place may be another than one in the home bucket, which is where it can fail.
+    /// `pass` notes which buckets the entry went past: the one thing that can fail.
     #[inline(always)]
-    fn insert_at<const FAR: bool>(
+    fn insert_at<E>(
         &mut self,
         place: Place<'s>,
         new: NewEntry<'s>,
         hash: u64,
         fill: Fill,
         write: impl FnOnce(Entry<'s>),
-    ) -> Result<Found<'s>, Error> {
-        let Place { bucket, pointer, slot, distance } = place;
+        pass: impl FnOnce(&Partition<'s, S>) -> Result<(), E>,
+    ) -> Result<Found<'s>, E> {
+        let Place { bucket, pointer, slot, .. } = place;
         let NewEntry { reference, entry, is_free, fresh } = new;
         let (line, record) = (self.line(), self.record());
         let place = pointer | slot as u64;
@@ -400,9 +406,7 @@ impl<'s, S: Store> Locked<'s, S> {
         step();
         entry.word().store(LIVE | u64::from(hash::kept(hash)), Ordering::Relaxed);
         write(entry);
-        if FAR && distance != 0 {
-            self.pass(hash::kept(hash), distance)?;
-        }
+        pass(&self.partition)?;
         if planted(Bug::TagAfterReference) {
             bucket.refs[slot].store(reference, Ordering::Release);
         }
@@ -423,7 +427,7 @@ impl<'s, S: Store> Locked<'s, S> {
         if !self.lies_at_home(found) {
             return self.delete_slowly(found);
         }
-        let kept = self.delete_at::<false>(found)?;
+        let Ok(kept) = self.delete_at::<Infallible>(found, |_, _| Ok(()));
         if self.may_shrink() {
             return self.shrink_slowly(kept);
         }
@@ -455,14 +459,19 @@ impl<'s, S: Store> Locked<'s, S> {
     /// kept half of the entry's hash. The change is still open.
     pub(crate) fn delete_in_place(&mut self, found: &Found<'s>) -> Result<u32, Error> {
         self.state |= FAILED;
-        let kept = self.delete_at::<true>(found)?;
+        let unpass = |partition: &Partition<'s, S>, kept| partition.unpass(kept, found.place & !63);
+        let kept = self.delete_at(found, unpass)?;
         self.state &= !FAILED;
         Ok(kept)
     }
 
-    /// `FAR`: the entry may lie elsewhere than in its home bucket, which is where it can fail.
+    /// `unpass` takes back which buckets the entry went past: the one thing that can fail.
     #[inline(always)]
-    fn delete_at<const FAR: bool>(&mut self, found: &Found<'s>) -> Result<u32, Error> {
+    fn delete_at<E>(
+        &mut self,
+        found: &Found<'s>,
+        unpass: impl FnOnce(&Partition<'s, S>, u32) -> Result<(), E>,
+    ) -> Result<u32, E> {
         self.begin();
         let (line, record) = (self.line(), self.record());
         let (bucket, slot) = (found.bucket, (found.place & 63) as usize);
@@ -478,9 +487,7 @@ impl<'s, S: Store> Locked<'s, S> {
         bucket.refs[slot].store(0, Ordering::Release);
         step();
         bucket.set_tag(slot, 0);
-        if FAR {
-            self.unpass(kept, found.place & !63)?;
-        }
+        unpass(&self.partition, kept)?;
         if !planted(Bug::FreedBeforeUnlinked) {
             self.push_free(found.reference, found.entry);
         }
