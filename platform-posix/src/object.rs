@@ -13,6 +13,10 @@
 //! leaves an object whose handle was recorded in the control segment beforehand, so that the
 //! reaper finds and destroys it. Hints precede the backing because that is when pages are chosen.
 //!
+//! Backing goes in pieces, with signals held off during each ([`sys::back`]). A new object gives back what it
+//! got if a later piece fails; a range of one that is in use can't, as nobody knows what was there before, and
+//! is refused beforehand if it can't fit.
+//!
 //! # Removal
 //!
 //! Nothing is unlinked by name without a look at what the name means: device and inode are compared,
@@ -286,7 +290,7 @@ pub(crate) fn furnish(
     let base = sys::map(fd, size, true).map_err(|e| subject.fail(e, "mmap", size))?;
     options.advise(base, size);
     #[cfg(target_os = "linux")]
-    if let Err(e) = sys::back(fd, 0, reserved as u64) {
+    if let Err(e) = sys::back_new(fd, reserved as u64) {
         // SAFETY: mapped above, and nobody has seen it.
         unsafe { sys::unmap(base, size) };
         return Err(subject.fail(e, "posix_fallocate", reserved));
@@ -331,6 +335,7 @@ pub(crate) fn back_mapped(
     }
     #[cfg(target_os = "linux")]
     {
+        room_for(subject, range.len())?;
         sys::back(subject.fd, range.start as u64, range.len() as u64)
             .map_err(|e| subject.fail(e, "posix_fallocate", range.len()))?;
         if AHEAD.contains(&range.len()) && !subject.place.on_disk() {
@@ -341,6 +346,21 @@ pub(crate) fn back_mapped(
     }
     // Elsewhere an object was backed as a whole when it was created.
     Ok(())
+}
+
+/// Refuses what does not fit even if all that is backed of the object lies in the range: otherwise it
+/// would be backed, piece by piece, as far as there is memory, which nobody else would have then.
+#[cfg(target_os = "linux")]
+fn room_for(subject: &Subject<'_>, len: usize) -> Result<(), Error> {
+    if len as u64 <= sys::PIECE || subject.place.on_disk() {
+        return Ok(());
+    }
+    let (available, total) = sys::space(subject.fd);
+    let missing = (len as u64).saturating_sub(subject.stat.backed);
+    if total == 0 || missing <= available {
+        return Ok(());
+    }
+    Err(subject.fail(Errno(libc::ENOSPC), "posix_fallocate", len))
 }
 
 /// What a mapping remembers of its object's identity.

@@ -11,7 +11,7 @@
 //! | killed | leaves | and then |
 //! |---|---|---|
 //! | after creating | an object of size 0, perhaps with too few permissions | the next holder sees size 0: it initialises, and its `create` sets the permissions |
-//! | while backing it | size 0 still: the size is set by the call that backs it, at its end | as above |
+//! | while backing it | size 0 still: the size is set by the last call that backs it, at its end | as above |
 //! | after backing, before it is initialised | zeros | the cores see no magic number, and initialise again |
 //! | after removing the name | nothing | |
 //!
@@ -245,7 +245,7 @@ impl PosixElection<'_> {
         if old != 0 {
             sys::punch(fd, 0, old).map_err(|e| self.fail(e, "fallocate"))?;
         }
-        sys::back(fd, 0, size as u64).map_err(|e| {
+        sys::back_new(fd, size as u64).map_err(|e| {
             let error = self.fail(e, "posix_fallocate");
             let error = error.with_space(size as u64, self.control.place(), || sys::space(fd));
             // Of size 0 again, should the file system have extended it first.

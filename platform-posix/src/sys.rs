@@ -213,18 +213,63 @@ impl Drop for SignalsBlocked {
     }
 }
 
+/// Bytes that are backed at a time, while signals wait: of memory that is some five milliseconds' work.
+/// A multiple of every page size but the hugest, whose pages are longer than this.
+pub(crate) const PIECE: u64 = 8 << 20;
+
 /// Backs `len` bytes from `start` with memory, and extends the file to their end.
 ///
 /// `posix_fallocate` on tmpfs gives up and undoes all its work on any pending signal (on all but
 /// recent kernels), so that a process with an interval timer would never finish: signals wait
-/// meanwhile. Its error is its return value. On failure nothing of the range is backed that was not before.
+/// meanwhile. They would wait for most of a second if a gibibyte were backed at once, so it is done
+/// in pieces of [`PIECE`] bytes, and signals are let through in between.
+///
+/// The last piece sets the size of the file. On failure the pieces before stay backed, and the size
+/// is what it was.
 #[cfg(target_os = "linux")]
 pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
+    let end = start.checked_add(len).ok_or(Errno(libc::EFBIG))?;
+    let mut at = start;
+    while end - at > PIECE {
+        back_piece(fd, at, PIECE)?;
+        at += PIECE;
+    }
     if len == 0 {
         return Ok(());
     }
+    let (start, len) = (offset(at)?, offset(end - at)?);
+    let _blocked = SignalsBlocked::new();
+    extend(fd, start, len)
+}
+
+/// As [`back`], of a file that has nothing in it: on failure it has not either.
+#[cfg(target_os = "linux")]
+pub(crate) fn back_new(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
+    back(fd, 0, len).inspect_err(|_| {
+        // What can't be given back goes with the file.
+        let _ = punch(fd, 0, len);
+    })
+}
+
+/// Backs a piece that another one follows: leaves the file's size alone where the file system can.
+#[cfg(target_os = "linux")]
+fn back_piece(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
     let (start, len) = (offset(start)?, offset(len)?);
     let _blocked = SignalsBlocked::new();
+    let keep = libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the descriptor is open.
+    let backed =
+        restart(|| Errno::check(unsafe { wide::fallocate(fd.as_raw_fd(), keep, start, len) }));
+    match backed {
+        // The C library knows another way.
+        Err(Errno(libc::EOPNOTSUPP)) => extend(fd, start, len),
+        other => other.map(drop),
+    }
+}
+
+/// `posix_fallocate`, whose error is its return value.
+#[cfg(target_os = "linux")]
+fn extend(fd: BorrowedFd<'_>, start: wide::off_t, len: wide::off_t) -> Result<(), Errno> {
     // SAFETY: the descriptor is open.
     restart(|| match unsafe { wide::posix_fallocate(fd.as_raw_fd(), start, len) } {
         0 => Ok(()),
@@ -232,10 +277,10 @@ pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno
     })
 }
 
-/// Backs a *new* file with storage by writing zeros.
+/// Backs a *new* file with storage by writing zeros. Signals are let through after each [`PIECE`].
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn write_zeros(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
-    let _blocked = SignalsBlocked::new();
+    let mut blocked = SignalsBlocked::new();
     let zeros = vec![0u8; 1 << 16];
     let mut done = 0;
     while done < len {
@@ -250,8 +295,13 @@ pub(crate) fn write_zeros(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
             // A short write without an error means that the device is full.
             return Err(Errno(libc::ENOSPC));
         }
+        if done / PIECE != (done + wrote) / PIECE {
+            drop(blocked);
+            blocked = SignalsBlocked::new();
+        }
         done += wrote;
     }
+    drop(blocked);
     Ok(())
 }
 

@@ -46,6 +46,35 @@ fn a_segment_that_does_not_fit_leaves_nothing() {
     });
 }
 
+/// Backed in several pieces, of which the last does not fit.
+#[test]
+fn what_was_backed_of_something_too_large_is_given_back() {
+    with_tiny_shm("20m", || {
+        let shm = Shm::new("full").unwrap();
+        let refused = |result: Result<(), Error>, asked: usize| {
+            let failure = result.unwrap_err().failure();
+            assert_eq!((failure.kind, failure.requested), (ErrorKind::NoSpace, asked as u64));
+            assert_eq!((failure.available, failure.total), (20 << 20, 20 << 20));
+        };
+        let segment = shm.create(handle(1), 30 * MIB, 30 * MIB).map(drop);
+        refused(segment, 30 * MIB);
+        let mut election = shm.elect(PATIENCE).unwrap();
+        refused(election.create(30 * MIB).map(drop), 30 * MIB);
+        assert_eq!(election.size(), 0);
+        // All of it can be had by others.
+        let (mapping, id) = shm.create(handle(2), 20 * MIB, 20 * MIB).unwrap();
+        shm.destroy(handle(2), id).unwrap();
+        unmap(&shm, mapping);
+        // Nor does a reservation take what it can get.
+        let (mapping, id) = shm.create(handle(3), 30 * MIB, 0).unwrap();
+        refused(shm.reserve(handle(3), &mapping, 0..30 * MIB), 30 * MIB);
+        assert_eq!(shm.stat(handle(3)).unwrap().reserved, 0);
+        shm.destroy(handle(3), id).unwrap();
+        unmap(&shm, mapping);
+        election.remove().unwrap();
+    });
+}
+
 #[test]
 fn a_reservation_that_does_not_fit_keeps_what_there_is() {
     with_tiny_shm("4m", || {
