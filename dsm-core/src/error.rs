@@ -50,13 +50,15 @@ pub struct ProviderFailure {
     pub available: u64,
     /// Bytes the backing store has in all; 0 if unknown.
     pub total: u64,
+    /// The number of the user whose object it is, where that may be why it failed.
+    pub owner: Option<u32>,
 }
 
 impl ProviderFailure {
     /// A failure of this kind without further details.
     #[must_use]
     pub const fn new(kind: ErrorKind, step: &'static str) -> Self {
-        Self { kind, os_code: 0, step, requested: 0, available: 0, total: 0 }
+        Self { kind, os_code: 0, step, requested: 0, available: 0, total: 0, owner: None }
     }
 }
 
@@ -89,6 +91,9 @@ impl fmt::Display for ProviderFailure {
                 write!(f, ", os error {}", self.os_code)?;
             }
             f.write_str(")")?;
+        }
+        if let Some(owner) = self.owner {
+            write!(f, ": it belongs to user {owner}")?;
         }
         if self.requested != 0 {
             write!(f, ": {} bytes asked for", self.requested)?;

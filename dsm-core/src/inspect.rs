@@ -8,7 +8,6 @@
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use crate::control::header::PERSISTENT;
 use crate::control::segment::State;
 use crate::control::{Control, ELECTOR, Found, participant_state, process, validate};
 use crate::env::{Environment, ProcessProof, ThreadProof};
@@ -119,7 +118,7 @@ impl<'a> Inspector<'a> {
             max_segments: layout.max_segments,
             main_region: layout.main_len as u64,
             size: layout.total as u64,
-            persistent: self.control.header.flags.load(Relaxed) & PERSISTENT != 0,
+            persistent: self.control.header.is_persistent(),
         }
     }
 

@@ -16,7 +16,9 @@
 //!    Only then the process slots are freed: the order is that of dependence, so that a reaper
 //!    killed anywhere leaves what the next one needs to see.
 //! 3. **Destroy** (no lock while the system works): retired segments' objects are removed, after
-//!    a look at their identity, and their slots freed under the lock.
+//!    a look at their identity, and their slots freed under the lock. What the system leaves to
+//!    another user (whose object it is, in a directory like `/dev/shm`) stays retired until that
+//!    user comes by here.
 //!
 //! A segment that must be mapped to clear a reader's bit is mapped under the control lock; if it
 //! cannot be, its participant and process stay marked for another time. No step calls user code.
@@ -60,8 +62,8 @@ pub(crate) fn reap<A: Actor>(actor: &A) -> Result<u32, Error> {
     Ok(freed)
 }
 
-/// All three steps, for somebody who needs a slot. An object that can't be removed (another user's,
-/// say) stays retired, which is no reason to do without the slots that were freed.
+/// All three steps, for somebody who needs a slot. An object that can't be removed stays retired,
+/// which is no reason to do without the slots that were freed.
 pub(crate) fn make_room<A: Actor>(actor: &A) -> Result<(), Error> {
     prove(actor.control());
     actor.locked(|| sweep(actor))?;
@@ -337,11 +339,34 @@ fn sweep_segments(control: &Control<'_>, kept: &Processes) {
     }
 }
 
+/// Takes everything out of a namespace in which nobody lives: what it lists is retired, its dead
+/// hold nothing, its roots are zero. Under the control lock, of the election's holder; killed anywhere,
+/// it is done again from the start.
+pub(crate) fn empty(control: &Control<'_>) {
+    announce(control);
+    for slot in &control.participants[ELECTOR as usize + 1..] {
+        slot.held.iter().for_each(|held| held.store(0, Ordering::Relaxed));
+    }
+    for slot in control.segments() {
+        let word = slot.word();
+        slot.clear_attached();
+        match word.state {
+            State::Free | State::Moribund => continue,
+            // The object may exist, and nothing is known of it but its name.
+            State::Creating => slot.set_id(ObjectId::default()),
+            State::Live => slot.set(Word { pinned: false, ..word }),
+        }
+        slots::retire(control, &slot);
+    }
+    control.header.roots.iter().for_each(|root| root.store(0, Ordering::Relaxed));
+}
+
 /// Step 3, for every retired slot.
 ///
 /// # Errors
 ///
-/// The last one met; the others were tried all the same, and the slots stay retired.
+/// The last one met; the others were tried all the same, and the slots stay retired. That an object
+/// is another user's to remove is none.
 pub(crate) fn destroy_retired<A: Actor>(actor: &A) -> Result<(), Error> {
     let mut result = Ok(());
     for slot in actor.control().segments() {
@@ -370,6 +395,7 @@ pub(crate) fn destroy_one<A: Actor>(actor: &A, slot: &SegmentSlot<'_>) -> Result
             Ok(()) => {}
             // The name means something else by now, which is not ours to remove.
             Err(failure) if failure.kind == ErrorKind::Foreign => {}
+            Err(failure) if failure.kind == ErrorKind::PermissionDenied => return Ok(()),
             Err(failure) => return Err(Error::Provider(failure)),
         }
     }

@@ -450,10 +450,9 @@ fn instead_of(name: &Option<Box<str>>) -> &'static str {
 fn explain(error: &namespace::Error) -> String {
     use namespace::Error as E;
     match error {
-        E::Provider(failure) if failure.kind == ErrorKind::PermissionDenied => format!(
-            "{failure}; it belongs to another user, or more may write it than was asked for: \
-             use another name, or agree on `Builder::mode`"
-        ),
+        E::Provider(failure) if failure.kind == ErrorKind::PermissionDenied => {
+            format!("{failure}; {}", permit(failure))
+        }
         E::Provider(failure) if failure.kind == ErrorKind::TimedOut => {
             format!("{failure}; another process is opening or leaving it, and has not finished")
         }
@@ -464,6 +463,27 @@ fn explain(error: &namespace::Error) -> String {
             format!("{error}, by `dsm rm` or `Registry::destroy`")
         }
         other => other.to_string(),
+    }
+}
+
+/// What to do about a missing right.
+fn permit(failure: &ProviderFailure) -> &'static str {
+    let system = std::io::Error::from_raw_os_error(failure.os_code).kind();
+    match (failure.owner, failure.step) {
+        _ if system == std::io::ErrorKind::ReadOnlyFilesystem => {
+            "it is mounted read-only: mount it for writing, or choose another place"
+        }
+        (None, "check of the mode") => {
+            "more may write it than was asked for: agree on `Builder::mode`, or use another name"
+        }
+        (None, step) if !step.contains("owner") => {
+            "see that this user may write there, or choose another place"
+        }
+        (Some(_), "unlink") => "let that user, or root, open the namespace, or `dsm reap` it",
+        _ => {
+            "list that user in the backend's options (`Owners::Listed`) and agree on \
+             `Builder::mode`, or use another name"
+        }
     }
 }
 

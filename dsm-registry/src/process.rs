@@ -233,27 +233,33 @@ impl Parts {
         self.base.token.is_ours()
     }
 
-    /// Leaves the namespace; in a forked child, does nothing. Called once, by `drop`.
-    fn leave(&mut self) {
+    /// Leaves the namespace, as dropping this does, and says what came of it.
+    fn leave(self) -> Result<(), namespace::Error> {
+        ManuallyDrop::new(self).let_go()
+    }
+
+    /// Leaves the namespace; in a forked child, does nothing. Called once.
+    fn let_go(&mut self) -> Result<(), namespace::Error> {
         if !self.is_ours() {
-            return;
+            return Ok(());
         }
         // SAFETY: taken here only.
         let namespace = unsafe { ManuallyDrop::take(&mut self.namespace) };
-        // What can't be left is cleaned by the next one to open the namespace.
-        let _ = self.base.link.leave(namespace.into_inner());
+        let left = self.base.link.leave(namespace.into_inner());
         // SAFETY: dropped here only, after what borrows from it.
         unsafe { ManuallyDrop::drop(&mut self.local) };
         // SAFETY: as above.
         unsafe { ManuallyDrop::drop(&mut self.records) };
         // SAFETY: as above.
         unsafe { ManuallyDrop::drop(&mut self.base) };
+        left
     }
 }
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        self.leave();
+        // What can't be left is cleaned by the next one to open the namespace.
+        let _ = self.let_go();
     }
 }
 
@@ -267,7 +273,8 @@ pub(crate) fn discard(
     way.link.discard(settings.config.patience, which).map_err(|e| way.error(e))
 }
 
-/// Enters a namespace, beside whatever else this process has open there, and leaves it again.
+/// Enters a namespace, beside whatever else this process has open there, and leaves it again; an error
+/// also if something of it stays that should have gone.
 pub(crate) fn visit(
     backend: &dyn Backend,
     settings: Settings,
@@ -276,7 +283,9 @@ pub(crate) fn visit(
     let way = Way::connect(backend, &settings)?;
     let place = way.place.clone();
     let parts = Parts::open(way, &settings.config)?;
-    enter(&parts.namespace).map_err(|e| error_of(&settings.namespace, &place, e))
+    let entered = enter(&parts.namespace);
+    let left = parts.leave();
+    entered.and(left).map_err(|e| error_of(&settings.namespace, &place, e))
 }
 
 impl Attachment {
@@ -413,10 +422,14 @@ impl Attachment {
     pub(crate) fn release_object(&self, handle: u64) -> Result<(), Error> {
         let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(()) };
         match self.namespace().unpin_segment(handle) {
-            // Died before it was pinned, or after it was unpinned.
-            Ok(()) | Err(namespace::Error::Pinned(_) | namespace::Error::NoSuchSegment(_)) => {
-                Ok(())
-            }
+            // Died before it was pinned, or after it was unpinned. Or unpinned now, and left for the
+            // next reaper to remove.
+            Ok(())
+            | Err(
+                namespace::Error::Pinned(_)
+                | namespace::Error::NoSuchSegment(_)
+                | namespace::Error::Provider(_),
+            ) => Ok(()),
             Err(e) => Err(self.error("an unpinned segment", e)),
         }
     }

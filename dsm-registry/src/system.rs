@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`SharedMemory`], the default | POSIX shared memory | temporary files of this user, mapped |
 //! | [`Directory`] | files of a directory, mapped | the same |
-//! | [`Options`] | other users, huge pages, memory nodes | other users, all sessions, the page file |
+//! | [`Options`], [`Owners`] | other users, huge pages, memory nodes | other users, all sessions, the page file |
 
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ use dsm_core::provider::ProviderError;
 use platform_posix::{self as system, Posix as Environment};
 #[cfg(windows)]
 use platform_windows::{self as system, Windows as Environment};
-pub use system::Options;
 use system::{File, NamespaceName, Shm};
+pub use system::{Options, Owners};
 
 use crate::platform::{Connection, Platform};
 use crate::reaper::Watch;

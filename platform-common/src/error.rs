@@ -98,6 +98,20 @@ impl Error {
         self
     }
 
+    /// The same with what it is about, in place of the kind, and after the step.
+    #[must_use]
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        self.0.why = why.into();
+        self
+    }
+
+    /// The same with the number of the user whose object it is.
+    #[must_use]
+    pub fn of_user(mut self, owner: u32) -> Self {
+        self.0.failure.owner = Some(owner);
+        self
+    }
+
     /// The operating system's error code; 0 if the error did not come from it.
     #[must_use]
     pub fn os_code(&self) -> i32 {

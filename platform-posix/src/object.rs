@@ -25,11 +25,16 @@
 //! No system offers to unlink "if it is this inode"; what protects the remaining moment
 //! is that a handle's name is not given out again while its slot is being freed.
 //!
+//! In a directory like `/dev/shm` (sticky) a name is its owner's to remove. Whoever finds that of a
+//! segment gives the object's memory back, which takes the right to write only: nobody has it mapped
+//! who would miss it. An empty object stays until its owner comes by, and the error says so.
+//!
 //! # Backing later
 //!
 //! `reserve` has a mapping and no descriptor. It opens the object again by name and compares the
 //! inode with the one kept in the mapping's token. Where the name is gone (somebody cleaned up
-//! behind our back) the mapping itself is populated instead.
+//! behind our back), or may not be opened any more (the process has become another user), the mapping
+//! itself is populated instead.
 //!
 //! Who has a long range in memory backed is about to fill it. So one as long as [`AHEAD`] says is
 //! entered in this process's page tables at once, which takes half of what a page fault each would
@@ -151,7 +156,10 @@ impl Named {
 
     pub(crate) fn open(&self, name: &ObjectName, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
         let fail = |e, step| Error::os(e, step, self.path(name));
-        let fd = self.place.open(name, flags, 0).map_err(|e| fail(e, "open"))?;
+        let fd = self.place.open(name, flags, 0).map_err(|e| {
+            let stat = self.place.look(name).ok().filter(|_| e.is_denied());
+            stat.map_or_else(|| fail(e, "open"), |stat| denied(fail(e, "open"), &stat))
+        })?;
         let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
         Ok((fd, stat))
     }
@@ -163,6 +171,21 @@ impl Named {
             Err(Errno(libc::ENOENT)) => Ok(None),
             Err(e) => Err(Error::os(e, "stat", self.path(name))),
         }
+    }
+
+    /// Gives the memory of a segment back whose name is somebody else's to remove.
+    pub(crate) fn hollow(&self, name: &ObjectName, id: ObjectId) {
+        #[cfg(target_os = "linux")]
+        if let Ok((fd, stat)) = self.open(name, USE) {
+            let meant = id == ObjectId::default() || stat.id == id;
+            if meant && self.options.accept(&stat, &String::new).is_ok() {
+                let pages = stat.size.next_multiple_of(sys::page_size() as u64);
+                // What can't be given back stays until its owner comes by.
+                let _ = sys::punch(fd.as_fd(), 0, pages);
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (name, id);
     }
 
     /// Removes a name if it means `id` (all zero: whatever is there) and its owner is trusted.
@@ -177,9 +200,22 @@ impl Named {
         self.options.accept_owner(stat.owner, &path)?;
         match self.place.unlink(name) {
             Ok(()) | Err(Errno(libc::ENOENT)) => Ok(()),
+            Err(e) if e.is_denied() => Err(denied(Error::os(e, "unlink", path()), &stat)),
             Err(e) => Err(Error::os(e, "unlink", path())),
         }
     }
+}
+
+/// Says whose an object is that this user may not do something with.
+fn denied(error: Error, stat: &Stat) -> Error {
+    let why = format!(
+        "it belongs to user {} and has mode {:04o}, this process is user {}: where only owners may \
+         remove what is there, or the mode lets others do less, that user, or root, can do it",
+        stat.owner,
+        stat.mode & 0o777,
+        sys::effective_user()
+    );
+    error.because(why).of_user(stat.owner)
 }
 
 impl ControlObject for Named {

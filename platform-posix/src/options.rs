@@ -14,7 +14,8 @@ use crate::sys::{self, Stat};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Owners {
-    /// Only those of this process's effective user.
+    /// Only those of this process's effective user: the present one, and the one that it had when
+    /// the options were made. So a process that gives up its privileges goes on with what it made before.
     #[default]
     Own,
     /// Also those of these users.
@@ -51,6 +52,8 @@ pub struct Options {
     pub(crate) huge_pages: bool,
     pub(crate) numa: Option<Numa>,
     pub(crate) lock_directory: PathBuf,
+    /// Who made this.
+    maker: u32,
 }
 
 impl Default for Options {
@@ -69,6 +72,7 @@ impl Options {
             huge_pages: false,
             numa: None,
             lock_directory: PathBuf::from("/tmp"),
+            maker: sys::effective_user(),
         }
     }
 
@@ -130,14 +134,14 @@ impl Options {
     ) -> Result<(), Error> {
         let own = sys::effective_user();
         let trusted = match &self.owners {
-            Owners::Own => owner == own,
-            Owners::Listed(users) => owner == own || users.contains(&owner),
+            Owners::Own => false,
+            Owners::Listed(users) => users.contains(&owner),
             Owners::Any => true,
         };
-        if trusted {
+        if trusted || owner == own || owner == self.maker {
             return Ok(());
         }
-        Err(refusal::untrusted_owner("check of the owner", object(), owner, own))
+        Err(refusal::untrusted_owner("check of the owner", object(), owner, own).of_user(owner))
     }
 
     /// Refuses permission bits beyond those asked for.

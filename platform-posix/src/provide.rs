@@ -75,7 +75,9 @@ unsafe impl SegmentProvider for Named {
         let name = self.segment_name(handle);
         let (fd, stat) = match self.open(&name, USE) {
             Ok(opened) => opened,
-            Err(e) if e.kind() == ErrorKind::NotFound => return populate(mapping, range),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                return populate(mapping, range);
+            }
             Err(e) => return Err(e),
         };
         let path = &|| self.path(&name);
@@ -101,7 +103,12 @@ unsafe impl SegmentProvider for Named {
     }
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), Error> {
-        self.remove(&self.segment_name(handle), id)
+        let name = self.segment_name(handle);
+        let removed = self.remove(&name, id);
+        if removed.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied) {
+            self.hollow(&name, id);
+        }
+        removed
     }
 
     fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Error> {

@@ -41,6 +41,11 @@ impl Errno {
         Self(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     }
 
+    /// Whether it is the user, or the mode, that forbids it.
+    pub(crate) fn is_denied(self) -> bool {
+        matches!(self.0, libc::EACCES | libc::EPERM)
+    }
+
     fn check(result: c_int) -> Result<c_int, Self> {
         if result < 0 { Err(Self::last()) } else { Ok(result) }
     }

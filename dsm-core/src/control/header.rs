@@ -22,7 +22,7 @@ const REVISION: u64 = 2;
 pub const ROOTS: usize = 16;
 
 /// Set in `flags` if the namespace outlives its last process.
-pub(crate) const PERSISTENT: u32 = 1;
+const PERSISTENT: u32 = 1;
 
 /// Most processes a namespace can be created for.
 pub(crate) const MOST_PROCESSES: u32 = 4096;
@@ -274,6 +274,19 @@ impl Header {
             joined: AtomicU32::new(0),
             _reserved_more: core::array::from_fn(|_| AtomicU32::new(0)),
             roots: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Whether the namespace outlives its last process.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & PERSISTENT != 0
+    }
+
+    pub(crate) fn set_persistent(&self, persistent: bool) {
+        if persistent {
+            self.flags.fetch_or(PERSISTENT, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!PERSISTENT, Ordering::Relaxed);
         }
     }
 

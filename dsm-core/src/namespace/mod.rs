@@ -111,7 +111,8 @@ pub enum Opened {
     Joined,
     /// A persistent one with no living process in it.
     Resumed,
-    /// What a crash of all its processes left was removed first.
+    /// What a crash of all its processes left was removed first. Where some of it is another user's to
+    /// remove, the control object was emptied instead, and has the sizes that it was created with.
     Recreated,
 }
 
@@ -235,7 +236,9 @@ impl<'a> Namespace<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`], [`Error::Forked`]; what could not be swept yet is left for later.
+    /// [`Error::Lock`], [`Error::Forked`]; [`Error::Provider`] if an object could not be removed,
+    /// which is left for later. One that is another user's to remove is left to that user, and is no
+    /// error.
     pub fn reap(&self) -> Result<u32, Error> {
         // The proofs of a fork child, or of the dead, are worth nothing: they mark nobody.
         self.confirm()?;
@@ -284,7 +287,7 @@ impl<'a> Namespace<'a> {
     /// Whether the namespace outlives its last process.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
-        self.control.header.flags.load(Ordering::Relaxed) & crate::control::header::PERSISTENT != 0
+        self.control.header.is_persistent()
     }
 
     /// Decides anew whether the namespace outlives its last process: one that is persistent is
@@ -294,14 +297,8 @@ impl<'a> Namespace<'a> {
     ///
     /// [`Error::Forked`]; [`Error::Lock`] if this process was declared dead.
     pub fn set_persistent(&self, persistent: bool) -> Result<(), Error> {
-        use crate::control::header::PERSISTENT;
         self.confirm()?;
-        let flags = &self.control.header.flags;
-        if persistent {
-            flags.fetch_or(PERSISTENT, Ordering::Relaxed);
-        } else {
-            flags.fetch_and(!PERSISTENT, Ordering::Relaxed);
-        }
+        self.control.header.set_persistent(persistent);
         Ok(())
     }
 

@@ -10,7 +10,10 @@
 //! 1. The election. An object without a size or a magic is built from nothing.
 //! 2. One that is there is judged. If nobody in it lives and it is not persistent, all segments
 //!    it lists are destroyed, then the object itself, and the election starts anew: killed in
-//!    between, there is still a list, or nothing at all.
+//!    between, there is still a list, or nothing at all. What the system doesn't let this user
+//!    remove, another user of the namespace can, as long as there is a list. So then the object
+//!    stays and is emptied where it is, in step 4: what it lists is retired, its roots are zeroed.
+//!    A kill amid that leaves a namespace in which nobody lives, to be judged as before.
 //! 3. A token of life, before anything says that the process is there. If the slot it belongs to
 //!    has a tenant, that one has let go of the token: it is dead, unless something else proves that
 //!    it lives, and then the slot is passed over.
@@ -24,7 +27,8 @@
 //!    detached, callbacks first. Both without the election: callbacks are the user's code.
 //! 2. The election. The process marks itself dead and sweeps: leaving is dying in good order, and
 //!    a kill at any point is the same as one a moment later.
-//! 3. If nobody else lives, and the namespace is not persistent: as in step 2 of opening.
+//! 3. If nobody else lives, and the namespace is not persistent: as in step 2 of opening. What
+//!    is another user's to remove stays, and the list with it.
 //! 4. The token of life.
 //!
 //! A process that was declared dead while it lived has nothing to leave: others have swept it, or
@@ -33,7 +37,7 @@
 use core::time::Duration;
 
 use super::{Error, Me, Namespace, NamespaceConfig, Opened, Platform, ProcessLocal, acquire};
-use crate::control::header::{Layout, PERSISTENT};
+use crate::control::header::Layout;
 use crate::control::process::{self, ProcessSlot};
 use crate::control::segment::State;
 use crate::control::{Control, ELECTOR, Found, initialise, participant_state, validate};
@@ -160,6 +164,14 @@ impl<R: Root> Drop for Interrupted<'_, '_, R> {
 /// What one election led to; `None` if the object was removed: start over.
 type Outcome<'a> = Option<(Namespace<'a>, Opened)>;
 
+/// What becomes of what a namespace has in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Kept,
+    /// Nobody in it lives, and it can't be removed.
+    Emptied,
+}
+
 /// What `open` was asked, and what it works with.
 struct Opening<'r, 'a, R: Root> {
     root: &'a R,
@@ -215,7 +227,8 @@ impl<'a> Namespace<'a> {
     ///
     /// [`Error::Forked`], upon which nothing happened. [`Error::Provider`] or [`Error::Lock`]
     /// ([`DeclaredDead`](crate::lock::LockError::DeclaredDead) among them): the process is out of
-    /// the namespace, but what it could not clean is left to the next reaper.
+    /// the namespace, but what it could not clean is left to the next reaper, or to the user whose
+    /// objects they are ([`PermissionDenied`](crate::error::ErrorKind::PermissionDenied)).
     pub fn leave<R: Root>(self, root: &R) -> Result<(), Error> {
         if !self.is_open() {
             return Err(Error::Forked);
@@ -306,8 +319,14 @@ fn anyone_lives(control: &Control<'_>) -> bool {
 }
 
 /// Removes the object of every segment that is listed, in a namespace in which nobody lives.
+///
+/// # Errors
+///
+/// Of those that could not be removed; the others are. That it is not for this user to remove one
+/// is what the error says only if there is no other.
 fn clear_out(control: &Control<'_>, provider: &dyn ErasedProvider) -> Result<(), Error> {
     control.header.deaths.raise();
+    let mut result = Ok(());
     for slot in control.segments() {
         let state = slot.word().state;
         let Some(handle) = slot.handle() else { continue };
@@ -320,10 +339,16 @@ fn clear_out(control: &Control<'_>, provider: &dyn ErasedProvider) -> Result<(),
             Ok(()) => {}
             // Another's by now.
             Err(failure) if failure.kind == ErrorKind::Foreign => {}
-            Err(failure) => return Err(Error::Provider(failure)),
+            Err(_) if result.is_err_and(|error| !is_not_ours_to_do(error)) => {}
+            Err(failure) => result = Err(Error::Provider(failure)),
         }
     }
-    Ok(())
+    result
+}
+
+/// Whether the system leaves it to another user.
+fn is_not_ours_to_do(error: Error) -> bool {
+    matches!(error, Error::Provider(failure) if failure.kind == ErrorKind::PermissionDenied)
 }
 
 impl<'a, R: Root> Opening<'_, 'a, R> {
@@ -365,7 +390,8 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
                 self.platform.env,
             )
         };
-        self.join(control, unmap, if recreated { Opened::Recreated } else { Opened::Created })
+        let opened = if recreated { Opened::Recreated } else { Opened::Created };
+        self.join(control, unmap, opened, Contents::Kept)
     }
 
     /// Enters a namespace that is there, or removes it if nobody in it lives.
@@ -377,14 +403,19 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
     ) -> Result<Outcome<'a>, Error> {
         reap::prove(&control);
         if anyone_lives(&control) {
-            return self.join(control, unmap, Opened::Joined);
+            return self.join(control, unmap, Opened::Joined, Contents::Kept);
         }
-        if control.header.flags.load(Ordering::Relaxed) & PERSISTENT != 0 {
-            return self.join(control, unmap, Opened::Resumed);
+        if control.header.is_persistent() {
+            return self.join(control, unmap, Opened::Resumed, Contents::Kept);
         }
-        clear_out(&control, self.platform.provider)?;
-        election.remove().map_err(platform_error)?;
-        Ok(None)
+        let cleared = clear_out(&control, self.platform.provider);
+        match cleared.and_then(|()| election.remove().map_err(platform_error)) {
+            Ok(()) => Ok(None),
+            Err(error) if is_not_ours_to_do(error) => {
+                self.join(control, unmap, Opened::Recreated, Contents::Emptied)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn require(&self, segments: u32) -> Result<(), Error> {
@@ -398,6 +429,7 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
         control: Control<'a>,
         mut unmap: Unmap<'_, R>,
         opened: Opened,
+        contents: Contents,
     ) -> Result<Outcome<'a>, Error> {
         self.require(control.layout.max_segments)?;
         let env = self.platform.env;
@@ -408,7 +440,7 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
                 Err(failure) if failure.kind == ErrorKind::AlreadyExists => continue,
                 Err(failure) => return Err(Error::Provider(failure)),
             }
-            match self.take(control, index, slot) {
+            match self.take(control, index, slot, contents) {
                 Ok(Some(mut namespace)) => {
                     if let Some(mapping) = unmap.mapping.take() {
                         namespace.mapping = mapping;
@@ -431,6 +463,7 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
         control: Control<'a>,
         index: u32,
         slot: &ProcessSlot,
+        contents: Contents,
     ) -> Result<Option<Namespace<'a>>, Error> {
         let (tenant, _) = slot.get();
         if !control.process_is_dead(index, tenant) {
@@ -439,6 +472,10 @@ impl<'a, R: Root> Opening<'_, 'a, R> {
         slot.mark_dead(tenant);
         let elector =
             Elector::enter(control, self.platform, self.local, index, self.config.patience);
+        if contents == Contents::Emptied {
+            elector.locked(|| reap::empty(&control))?;
+            control.header.set_persistent(self.config.persistent);
+        }
         reap::make_room(&elector)?;
         let (last, state) = slot.get();
         // Not swept yet, or at its last generation, which retires it.

@@ -18,6 +18,8 @@ mod removed;
 mod support;
 mod things;
 mod types;
+#[cfg(target_os = "linux")]
+mod users;
 mod wakes;
 mod words;
 
@@ -37,6 +39,8 @@ fn peer() {
         removed::ROLES,
         things::ROLES,
         types::ROLES,
+        #[cfg(target_os = "linux")]
+        users::ROLES,
         wakes::ROLES,
         words::ROLES,
     ]);

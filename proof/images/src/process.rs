@@ -17,7 +17,7 @@ use dsm_core::namespace::Platform;
 use dsm_core::provider::{Election, Mapping, ObjectInfo, RangeOwner, Root, SegmentProvider};
 use dsm_core::sync::{AtomicU32, Ordering};
 
-use crate::system::{self, SystemError, failure};
+use crate::system::{self, Object, SystemError, failure};
 use crate::{arena, stepper};
 
 /// The longest that anybody may wait for anything, in virtual time.
@@ -142,11 +142,11 @@ unsafe impl SegmentProvider for Process {
 
     fn destroy(&self, handle: SegmentHandle, id: ObjectId) -> Result<(), SystemError> {
         let known = system::look(|system| {
-            system.objects.iter().any(|object| object.id != 0 && object.handle == handle.get())
+            let mut named = system.objects.iter().filter(|object| object.id != 0);
+            named.find(|object| object.handle == handle.get()).map(Object::removable)
         });
-        if !known {
-            return Ok(());
-        }
+        let Some(removable) = known else { return Ok(()) };
+        removable?;
         stepper::change("an object is removed", |system| {
             let Some(object) = system.find(handle) else { return Ok(()) };
             same(object, id, "destroy")?;
@@ -265,6 +265,7 @@ unsafe impl Election for Held<'_> {
     }
 
     fn remove(&mut self) -> Result<(), SystemError> {
+        system::look(|system| system.control.removable())?;
         match system::look(|system| system.control.id) {
             0 => Ok(()),
             id if id == self.id => {

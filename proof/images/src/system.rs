@@ -30,9 +30,19 @@ pub(crate) struct Object {
     pub(crate) at: usize,
     /// Bytes; 0 until the object got its size.
     pub(crate) size: usize,
+    /// 1 if it is for another user to remove than the one whose processes these are.
+    foreign: u64,
 }
 
 impl Object {
+    /// Refuses its removal, if that is for another user.
+    pub(crate) fn removable(&self) -> Result<(), SystemError> {
+        match self.foreign {
+            0 => Ok(()),
+            _ => Err(failure(ErrorKind::PermissionDenied, "unlink")),
+        }
+    }
+
     pub(crate) fn object_id(&self) -> ObjectId {
         ObjectId { device: 1, object: self.id }
     }
@@ -104,7 +114,7 @@ impl System {
     /// A name for a new object, which has no size yet.
     pub(crate) fn fresh(&mut self, handle: u64) -> Object {
         self.last_id += 1;
-        Object { id: self.last_id, handle, at: 0, size: 0 }
+        Object { id: self.last_id, handle, at: 0, size: 0, foreign: 0 }
     }
 
     /// Bytes for a segment, as new ones come: see [`fill_new`].
@@ -146,6 +156,15 @@ pub(crate) fn fill_new(byte: u8) {
 pub(crate) fn protect(refuse: bool) {
     let used = look(|system| system.taken).max(size_of::<System>());
     arena::protect(used.next_multiple_of(arena::PAGE), refuse);
+}
+
+/// Makes the control object, and every other one of the rest, another user's; or nothing any more.
+pub(crate) fn share(foreign: bool) {
+    tables(|system| {
+        let foreign = u64::from(foreign);
+        system.control.foreign = foreign;
+        system.objects.iter_mut().step_by(2).for_each(|object| object.foreign = foreign);
+    });
 }
 
 /// The words of the tables, and where in the arena they lie.

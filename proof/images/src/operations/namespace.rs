@@ -15,7 +15,7 @@ use crate::member::{
 use crate::process::Process;
 use crate::{look, system};
 
-const CASES: [Operation; 10] = [
+const CASES: [Operation; 11] = [
     Operation {
         name: "open-first",
         must: &[
@@ -46,6 +46,17 @@ const CASES: [Operation; 10] = [
             "the elector works",
         ],
         make: open_after_all_died,
+    },
+    Operation {
+        name: "open-beside-anothers",
+        must: &[
+            "after",
+            "an object is removed",
+            "the elector works",
+            "a token is taken",
+            "a process slot is taken",
+        ],
+        make: open_beside_anothers,
     },
     Operation {
         name: "open-persistent",
@@ -201,6 +212,40 @@ fn open_after_all_died(rescuers: usize) -> Case {
     std::mem::forget(segments);
     system::kill(ANCESTOR);
     Case { name: "open-after-all-died", ..open_first(rescuers) }
+}
+
+/// Everybody is dead, and some of what they have left, the control object too, is for another user to
+/// remove: whoever comes goes on without that, and the other one removes it in the end.
+fn open_beside_anothers(rescuers: usize) -> Case {
+    let dead = Member::start(ANCESTOR);
+    let segments: Vec<_> = (0..4).map(|_| dead.segment()).collect();
+    dead.ns.pin_segment(segments[0].handle()).expect("pins");
+    dead.ns.pin_segment_under(segments[1].handle(), segments[0].handle()).expect("pins");
+    dead.ns.root(0).store(segments[0].handle().get(), Ordering::Relaxed);
+    std::mem::forget(segments);
+    system::kill(ANCESTOR);
+    system::share(true);
+    let newcomer = |process| {
+        let (member, opened) = Member::join(process, &config())?;
+        ensure(opened == Opened::Recreated, || format!("{opened:?}"))?;
+        ensure(member.ns.root(0).load(Ordering::Relaxed) == 0, || "a root is left".into())?;
+        member.reap()?;
+        member.expect_objects(2)?;
+        drop(member.ns.create_object(4096, 4096).map_err(text)?);
+        system::share(false);
+        member.reap()?;
+        member.expect_objects(0)?;
+        member.end()
+    };
+    Case {
+        name: "open-beside-anothers",
+        judge: Box::new(move || {
+            newcomer(Process::start(WITNESS))?;
+            Ok("after")
+        }),
+        newcomer: Box::new(newcomer),
+        ..open_first(rescuers)
+    }
 }
 
 /// Everybody is dead, and the control object is of an older layout: newcomers can't enter before
