@@ -11,6 +11,11 @@ pub(crate) fn say(text: &str) {
     }
 }
 
+/// Columns of the terminal that the standard output is; 80 if it is none.
+pub(crate) fn columns() -> usize {
+    console::Term::stdout().size_checked().map_or(80, |(_, columns)| usize::from(columns))
+}
+
 /// Writes a complaint to the standard error.
 #[expect(clippy::print_stderr, reason = "a program's complaint")]
 pub(crate) fn complain(text: &str) {

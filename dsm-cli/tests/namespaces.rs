@@ -58,6 +58,13 @@ impl Tenant {
         u64::from(self.pid)
     }
 
+    /// As `kill`, and leaves the rest to the test.
+    fn forget(mut self) {
+        if let Some(mut peer) = self.peer.take() {
+            peer.kill_and_collect();
+        }
+    }
+
     fn kill(mut self) {
         if let Some(mut peer) = self.peer.take() {
             peer.kill_and_collect();
@@ -167,6 +174,38 @@ fn the_dead_are_reaped_and_the_living_left_alone() {
     ok(&["reap", &second]);
 }
 
+/// Each hint can be typed as it stands, and says what will be.
+#[test]
+fn what_all_have_left_is_told_with_what_to_do() {
+    for persistent in [false, true] {
+        let name = testkit::name("hint");
+        let tenant = Tenant::start(&name);
+        let registry = Registry::open(&name).unwrap();
+        registry.set_persistent(persistent).unwrap();
+        let shared = |command: &[&str]| {
+            let all = ok(command);
+            all.lines().find(|line| line.contains(&name)).unwrap().to_owned()
+        };
+        assert!(shared(&["ls"]).contains("in use"));
+        if !persistent {
+            tenant.forget();
+            let line = shared(&["ls"]);
+            assert!(line.contains(&format!("1 dead: `dsm reap {name}` sweeps them")), "{line}");
+            drop(registry);
+        } else {
+            drop(registry);
+            tenant.forget();
+            let line = shared(&["ls"]);
+            let hint = format!("persistent, all dead: `dsm reap {name}` frees");
+            assert!(line.contains(&hint) && !line.contains("removes"), "{line}");
+            assert!(ok(&["reap", &name]).contains("its contents stay"));
+            assert!(shared(&["ls"]).contains("persistent, nobody in it"));
+            ok(&["rm", &name]);
+        }
+        assert!(row(&json(&["ls"]), &name).is_none());
+    }
+}
+
 #[test]
 fn segments_without_a_control_object_are_told_and_left_alone() {
     let name = testkit::name("orphaned");
@@ -216,7 +255,7 @@ fn what_can_not_be_entered_is_removed() {
         std::fs::write(&control, &whole[..len]).unwrap();
         if len != 0 {
             let complaint = fails(&["show", &name]);
-            assert!(complaint.contains("cut off; remove it, by `dsm rm`"), "{complaint}");
+            assert!(complaint.contains(&format!("remove it, by `dsm rm {name}`")), "{complaint}");
             assert!(fails(&["reap", &name]).contains("cut off"), "not unasked");
         }
         assert!(ok(&["rm", &name]).contains("removed"));

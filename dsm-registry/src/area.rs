@@ -44,6 +44,8 @@ pub(crate) struct RawArea {
     /// Borrows from `local` and from the namespace, and is dropped before them.
     area: ManuallyDrop<CoreArea>,
     local: ManuallyDrop<Stable<AreaLocal>>,
+    /// What errors call it.
+    label: Box<str>,
     /// Index of its heaps in each thread's list.
     index: usize,
     /// Differs from that of every other one that this process has had attached.
@@ -51,33 +53,41 @@ pub(crate) struct RawArea {
 }
 
 impl RawArea {
-    pub(crate) fn create(home: &Attachment, options: &dsa_core::Options) -> Result<Self, Error> {
+    pub(crate) fn create(
+        home: &Attachment,
+        label: &str,
+        options: &dsa_core::Options,
+    ) -> Result<Self, Error> {
         let local = Stable::from(Box::<AreaLocal>::default());
         // SAFETY: kept beside the area, and dropped after it.
         let table = unsafe { local.forever() };
         let area = CoreArea::create(home.namespace_static(), options, table)
-            .map_err(|e| home.area_error(e))?;
-        Ok(Self::new(home, area, local))
+            .map_err(|e| home.area_error(label, e))?;
+        Ok(Self::new(home, label, area, local))
     }
 
     /// `None` if there is no such area any more.
-    pub(crate) fn attach(home: &Attachment, handle: u64) -> Result<Option<Self>, Error> {
+    pub(crate) fn attach(
+        home: &Attachment,
+        label: &str,
+        handle: u64,
+    ) -> Result<Option<Self>, Error> {
         let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(None) };
         let local = Stable::from(Box::<AreaLocal>::default());
         // SAFETY: kept beside the area, and dropped after it.
         let table = unsafe { local.forever() };
         match CoreArea::attach(home.namespace_static(), handle, table) {
-            Ok(area) => Ok(Some(Self::new(home, area, local))),
+            Ok(area) => Ok(Some(Self::new(home, label, area, local))),
             Err(dsa_core::Error::CouldNotAttach) => Ok(None),
-            Err(e) => Err(home.area_error(e)),
+            Err(e) => Err(home.area_error(label, e)),
         }
     }
 
-    fn new(home: &Attachment, area: CoreArea, local: Stable<AreaLocal>) -> Self {
+    fn new(home: &Attachment, label: &str, area: CoreArea, local: Stable<AreaLocal>) -> Self {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
         let (area, local) = (ManuallyDrop::new(area), ManuallyDrop::new(local));
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
-        Self { area, local, index: home.area_indexes().take(), serial }
+        Self { area, local, label: label.into(), index: home.area_indexes().take(), serial }
     }
 
     #[inline]
@@ -89,6 +99,12 @@ impl RawArea {
     pub(crate) fn core_static(&self) -> &'static CoreArea {
         // SAFETY: as said above.
         unsafe { &*std::ptr::from_ref(self.core()) }
+    }
+
+    /// An error of the area's, by what it is to users.
+    #[cold]
+    pub(crate) fn error(&self, home: &Attachment, error: dsa_core::Error) -> Error {
+        home.area_error(&self.label, error)
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -127,14 +143,19 @@ pub(crate) struct AreaObject {
 impl AreaObject {
     pub(crate) fn create(
         home: &Arc<Attachment>,
+        label: &str,
         options: &dsa_core::Options,
     ) -> Result<Self, Error> {
-        let raw = RawArea::create(home, options)?;
+        let raw = RawArea::create(home, label, options)?;
         Ok(Self::new(raw, home))
     }
 
-    pub(crate) fn attach(home: &Arc<Attachment>, handle: u64) -> Result<Option<Self>, Error> {
-        let raw = RawArea::attach(home, handle)?;
+    pub(crate) fn attach(
+        home: &Arc<Attachment>,
+        label: &str,
+        handle: u64,
+    ) -> Result<Option<Self>, Error> {
+        let raw = RawArea::attach(home, label, handle)?;
         Ok(raw.map(|raw| Self::new(raw, home)))
     }
 
@@ -244,7 +265,7 @@ impl Area {
     }
 
     fn wrap(&self, error: dsa_core::Error) -> Error {
-        self.object.home.area_error(error)
+        self.object.raw().error(&self.object.home, error)
     }
 
     /// Where an object that was allocated just now lies.
@@ -259,7 +280,9 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`], [`Error::Area`].
+    /// [`Error::OutOfMemory`] if the system has no memory for another segment; [`Error::Area`] at the area's
+    /// limit, and for what is longer than an allocation can be; [`Error::Namespace`] when all segment slots
+    /// are taken.
     #[doc(alias = "dsa_allocate")]
     pub fn allocate<T: Object>(&self, value: T) -> Result<DsaPtr<T>, Error> {
         let pointer = self.allocate_unwritten()?;

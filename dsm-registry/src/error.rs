@@ -24,6 +24,13 @@ pub enum Kind {
     Hash,
 }
 
+impl Kind {
+    /// What errors call something of this kind.
+    pub(crate) fn label(self, name: &str) -> String {
+        format!("{self} {name:?}")
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -172,6 +179,13 @@ impl fmt::Display for Shortage {
 ///
 /// Nothing is left behind by a call that fails, and a name whose initialiser failed is as free as
 /// before.
+///
+/// A call says which of these it returns for reasons of its own. Besides, any call on a handle may
+/// return [`Forked`](Self::Forked), [`DeclaredDead`](Self::DeclaredDead) and
+/// [`ThreadEnding`](Self::ThreadEnding); the first call of a thread [`Namespace`](Self::Namespace) when all
+/// participant slots are taken; what has to map a segment first [`OutOfMemory`](Self::OutOfMemory), or
+/// [`Namespace`](Self::Namespace) if that is refused; and what meets damaged memory
+/// [`Damaged`](Self::Damaged), [`Area`](Self::Area) or [`Table`](Self::Table).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -203,7 +217,7 @@ pub enum Error {
     #[error("there is no default backend on this system; pass one to `Builder::provider`")]
     NoBackend,
     /// The namespace could not be opened, or refused an operation.
-    #[error("namespace {namespace:?}: {}", explain(.source))]
+    #[error("namespace {namespace:?}: {}", explain(.namespace, .source))]
     Namespace {
         /// Its name.
         namespace: Box<str>,
@@ -224,6 +238,17 @@ pub enum Error {
         /// How many.
         processes: usize,
     },
+    /// The place where namespaces live can't be used: it is not there, is no directory, or can't be
+    /// written to.
+    #[error("namespace {namespace:?} can't be in {place}: {}", explain_place(.failure))]
+    Place {
+        /// The namespace's name.
+        namespace: Box<str>,
+        /// The directory, or what else [`Platform::place`](crate::Platform::place) says.
+        place: Box<str>,
+        /// What the platform said.
+        failure: ProviderFailure,
+    },
     /// Shared memory is full.
     #[error("{0}")]
     OutOfMemory(Box<Shortage>),
@@ -240,8 +265,11 @@ pub enum Error {
         /// What it returned.
         source: BoxError,
     },
-    /// A name was asked for inside its own initialiser.
-    #[error("{name:?} was asked for inside its own initialiser, which would wait for itself")]
+    /// A name was asked for, or was to be removed, inside its own initialiser.
+    #[error(
+        "{name:?} was asked for, or was to be removed, inside its own initialiser, which would wait \
+         for itself; return an error from it to leave no name"
+    )]
     OwnInitialiser {
         /// The name.
         name: Box<str>,
@@ -255,6 +283,14 @@ pub enum Error {
     InitialiserCycle {
         /// The name.
         name: Box<str>,
+    },
+    /// A name was to be removed while it is being initialised.
+    #[error("{name:?} is being initialised by process {process}; wait for that, or end it")]
+    Initialising {
+        /// The name.
+        name: Box<str>,
+        /// Process id of the initialiser, which may be this process.
+        process: u64,
     },
     /// The name was not initialised within the time allowed by the builder.
     #[error(
@@ -354,8 +390,8 @@ pub enum Error {
     /// A pointer could not be freed.
     #[error("{0}")]
     Free(dsa_core::FreeError),
-    /// A hash table refused an operation.
-    #[error("{0}")]
+    /// A hash table refused an operation, or has reached its limit.
+    #[error("{}", explain_table(.0))]
     Table(dshash_core::Error),
     /// Something in shared memory is not as it was left.
     #[error("the registry of namespace {namespace:?} is damaged: {what}; remove the namespace")]
@@ -383,6 +419,9 @@ impl Error {
             namespace::Error::InvalidConfig(range) => Self::out_of_range(range),
             namespace::Error::InUse(processes) => {
                 Self::NamespaceInUse { namespace: namespace.into(), processes: processes as usize }
+            }
+            namespace::Error::Provider(failure) if is_about_the_place(&failure) => {
+                Self::Place { namespace: namespace.into(), place: place.into(), failure }
             }
             namespace::Error::Provider(failure)
                 if matches!(failure.kind, ErrorKind::NoSpace | ErrorKind::NoMemory) =>
@@ -446,13 +485,38 @@ fn instead_of(name: &Option<Box<str>>) -> &'static str {
     }
 }
 
+/// What a table's error means to somebody who doesn't know that it lives in an area.
+fn explain_table(error: &dshash_core::Error) -> String {
+    use dshash_core::{Error as E, MemoryError as M};
+    match error {
+        E::Memory(M::Area(dsa_core::Error::SizeLimit { needed, total, limit })) => format!(
+            "the table needs {needed} bytes more, has {total} and is limited to {limit}; remove \
+             entries, or create it with a higher `HashOptions::limit`"
+        ),
+        E::Memory(M::Area(dsa_core::Error::TooManySegments)) => {
+            "the table can't grow any more: its 1024 segments are in use or used up".to_owned()
+        }
+        E::Memory(M::Area(dsa_core::Error::Corrupt(what))) => {
+            format!("the table's memory is damaged: {} ({:#x})", what.what, what.at)
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What a namespace's error means to somebody who only knows names, and what to do.
-fn explain(error: &namespace::Error) -> String {
+fn explain(namespace: &str, error: &namespace::Error) -> String {
     use namespace::Error as E;
     match error {
         E::Provider(failure) if failure.kind == ErrorKind::PermissionDenied => {
-            format!("{failure}; {}", permit(failure))
+            format!("{failure}; {}", permit(namespace, failure))
         }
+        E::Provider(failure) if failure.kind == ErrorKind::InvalidSize && failure.os_code != 0 => {
+            format!("{failure}; ask for less, or raise that limit")
+        }
+        E::Provider(failure) if failure.step == "lookup of a descriptor" => format!(
+            "{failure}; this process has not been passed the segment's descriptor: pass it \
+             (`Memfd::insert`), or take a backend whose segments have names"
+        ),
         E::Provider(failure) if failure.kind == ErrorKind::TimedOut => {
             format!("{failure}; another process is opening or leaving it, and has not finished")
         }
@@ -460,30 +524,58 @@ fn explain(error: &namespace::Error) -> String {
             format!("{failure}; close some, or raise the limit (`ulimit -n`)")
         }
         E::Truncated(..) | E::Corrupt(_) | E::Copied => {
-            format!("{error}, by `dsm rm` or `Registry::destroy`")
+            format!("{error}, by `dsm rm {namespace}` or `Registry::destroy`")
+        }
+        E::Version(theirs, ours) if theirs < ours => {
+            format!("{error}, by `dsm rm {namespace}` or `Registry::destroy`")
         }
         other => other.to_string(),
     }
 }
 
 /// What to do about a missing right.
-fn permit(failure: &ProviderFailure) -> &'static str {
-    let system = std::io::Error::from_raw_os_error(failure.os_code).kind();
-    match (failure.owner, failure.step) {
-        _ if system == std::io::ErrorKind::ReadOnlyFilesystem => {
-            "it is mounted read-only: mount it for writing, or choose another place"
-        }
+fn permit(namespace: &str, failure: &ProviderFailure) -> String {
+    let what = match (failure.owner, failure.step) {
         (None, "check of the mode") => {
             "more may write it than was asked for: agree on `Builder::mode`, or use another name"
         }
         (None, step) if !step.contains("owner") => {
             "see that this user may write there, or choose another place"
         }
-        (Some(_), "unlink") => "let that user, or root, open the namespace, or `dsm reap` it",
+        (Some(_), "unlink") => {
+            return format!(
+                "let that user, or root, open the namespace, or call `dsm reap {namespace}`"
+            );
+        }
         _ => {
             "list that user in the backend's options (`Owners::Listed`) and agree on \
              `Builder::mode`, or use another name"
         }
+    };
+    what.to_owned()
+}
+
+/// Whether it is the place that an error is about, and no object in it.
+fn is_about_the_place(failure: &ProviderFailure) -> bool {
+    failure.step == "opening the directory" || is_read_only(failure)
+}
+
+fn is_read_only(failure: &ProviderFailure) -> bool {
+    let system = std::io::Error::from_raw_os_error(failure.os_code);
+    failure.os_code != 0 && system.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+}
+
+/// What is wrong with a place, and what to do.
+fn explain_place(failure: &ProviderFailure) -> String {
+    match failure.kind {
+        _ if is_read_only(failure) => {
+            "it is mounted read-only; mount it for writing, or choose another directory".to_owned()
+        }
+        ErrorKind::NotFound => {
+            "there is no such directory; create it, or choose another".to_owned()
+        }
+        ErrorKind::Foreign => "that is no directory; choose one".to_owned(),
+        _ => failure.to_string(),
     }
 }
 
@@ -537,6 +629,28 @@ mod tests {
             "segment \"big\" needs 128 MiB but /dev/shm has 60 MiB free of 64 MiB; in Docker pass \
              --shm-size=256m, elsewhere `mount -o remount,size=256m /dev/shm`"
         );
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_used_is_named() {
+        let text = |kind, step, os_code| {
+            let failure = ProviderFailure { os_code, ..ProviderFailure::new(kind, step) };
+            let of = || "it".into();
+            Error::from_namespace("demo", "/mnt/x", &of, failure.into()).to_string()
+        };
+        let opening = "opening the directory";
+        let missing = text(ErrorKind::NotFound, opening, 2);
+        assert!(missing.contains("/mnt/x: there is no such directory; create it"), "{missing}");
+        let file = text(ErrorKind::Foreign, opening, 20);
+        assert!(file.contains("/mnt/x: that is no directory"), "{file}");
+        if cfg!(target_os = "linux") {
+            let read_only = text(ErrorKind::PermissionDenied, "open", 30);
+            assert!(read_only.contains("/mnt/x: it is mounted read-only"), "{read_only}");
+        }
+        let unpassed = text(ErrorKind::NotFound, "lookup of a descriptor", 0);
+        assert!(unpassed.contains("Memfd::insert"), "{unpassed}");
+        let limit = text(ErrorKind::InvalidSize, "shmget: kernel.shmmax", 22);
+        assert!(limit.contains("kernel.shmmax") && limit.contains("raise"), "{limit}");
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::NoNamespace`], and as for `open`.
+    /// [`Error::NoNamespace`]; as for `open`; [`Error::Namespace`] if something could not be removed, which
+    /// may be for another user to do.
     pub fn reap(self) -> Result<usize, Error> {
         let (backend, settings) = self.into_parts()?;
         let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?;
@@ -158,8 +159,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::NamespaceInUse`] while processes live in it (this one included);
-    /// [`Error::NoNamespace`].
+    /// [`Error::NamespaceInUse`] while processes live in it (this one included); otherwise as
+    /// [`reap`](Self::reap).
     pub fn destroy(self) -> Result<(), Error> {
         let (backend, settings) = self.into_parts()?;
         let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode);

@@ -46,7 +46,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`], or what shared memory says.
+    /// As any call that has to map what it looks at; see [`Error`].
     #[doc(alias = "pg_dsm_registry_allocations")]
     pub fn list(&self) -> Result<Vec<Listing>, Error> {
         let home = &self.shared.home;
@@ -72,11 +72,13 @@ impl Registry {
         if matches!(description.kind, Kind::Area | Kind::Hash) {
             (size, used) = (0, 0);
             if initialising.is_none() {
+                let label = description.kind.label(&name);
                 let area = home
                     .areas()
-                    .get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle));
+                    .get_or_attach(seen.handle, || AreaObject::attach(home, &label, seen.handle));
                 let stats = area.and_then(|area| {
-                    area.map(|area| area.core().stats().map_err(|e| home.area_error(e))).transpose()
+                    let stats = |area: &AreaObject| area.core().stats();
+                    area.map(|area| stats(&area).map_err(|e| area.raw().error(home, e))).transpose()
                 });
                 match stats.map_err(|e| e.of_memory(&name)) {
                     Ok(Some(stats)) => (size, used) = (stats.total, stats.used),
@@ -98,7 +100,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::InUse`].
+    /// [`Error::NotFound`]; [`Error::InUse`]; [`Error::Initialising`] while it is being initialised,
+    /// [`Error::OwnInitialiser`] if that is what this thread does; [`Error::InvalidName`].
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         self.take_away(name, false)
     }
@@ -108,7 +111,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::InUse`] while it is being initialised.
+    /// As [`remove`](Self::remove), but for [`Error::InUse`].
     pub fn remove_forced(&self, name: &str) -> Result<(), Error> {
         self.take_away(name, true)
     }
@@ -126,8 +129,12 @@ impl Registry {
         let handle = home.names().modify(home, &key, |entry| {
             let busy = |processes| Error::InUse { name: name.into(), processes };
             match entry.state() {
+                Some(State::Initialising(id)) if id == me => {
+                    return Err(Error::OwnInitialiser { name: name.into() });
+                }
                 Some(State::Initialising(id)) if !home.namespace().is_dead(id) => {
-                    return Err(busy(1));
+                    let process = home.process_of(id);
+                    return Err(Error::Initialising { name: name.into(), process });
                 }
                 Some(State::Removing(id)) if !home.namespace().is_dead(id) => {
                     return Err(not_found());
@@ -172,7 +179,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::NamespaceUnlinked`], after the sweep; what shared memory says.
+    /// [`Error::NamespaceUnlinked`], after the sweep; [`Error::Namespace`] if an object could not be
+    /// removed; the others are.
     pub fn reap(&self) -> Result<u32, Error> {
         let home = &self.shared.home;
         home.check_fork()?;

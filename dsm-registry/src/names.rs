@@ -36,6 +36,8 @@ use crate::thread;
 pub(crate) const PARTITIONS: u32 = 8;
 /// Identifies the table's types: changes with the layout of [`Entry`].
 pub(crate) const TYPE_TAG: u64 = MAGIC;
+/// What errors call it.
+const LABEL: &str = "the table of names";
 /// How long to wait for another one who builds.
 const NAP: Duration = Duration::from_millis(2);
 
@@ -79,6 +81,11 @@ impl Drop for Building<'_> {
     }
 }
 
+#[cold]
+fn names_error(home: &Attachment, error: dshash_core::Error) -> Error {
+    home.table_error_of(LABEL, error)
+}
+
 impl Names {
     /// Finds the table of names, or builds it.
     pub(crate) fn open(home: &Attachment) -> Result<Self, Error> {
@@ -116,17 +123,17 @@ impl Names {
     }
 
     fn build(home: &Attachment) -> Result<Self, Error> {
-        let area = Stable::new(RawArea::create(home, &dsa_core::Options::default())?);
+        let area = Stable::new(RawArea::create(home, LABEL, &dsa_core::Options::default())?);
         let mut unfinished = Unfinished { home, area: Some(area) };
         let area = unfinished.area();
         let heap = thread::heap(home, area).map_err(|e| *e)?;
         let params = Params { partitions: PARTITIONS, type_tag: TYPE_TAG };
         let table =
-            Table::create(area.core_static(), heap, &params).map_err(|e| home.table_error(e))?;
+            Table::create(area.core_static(), heap, &params).map_err(|e| names_error(home, e))?;
         let layout = std::alloc::Layout::new::<Header>();
-        let pointer = heap.allocate_layout(layout).map_err(|e| home.area_error(e))?;
+        let pointer = heap.allocate_layout(layout).map_err(|e| area.error(home, e))?;
         let at = area.core().try_resolve_range(pointer, size_of::<Header>());
-        let at = at.map_err(|e| home.area_error(e))?;
+        let at = at.map_err(|e| area.error(home, e))?;
         let header = at.cast::<Header>();
         // SAFETY: allocated just now for a header, and nobody else knows it.
         unsafe { header.write(Header::new(table.handle().0.raw())) };
@@ -141,7 +148,7 @@ impl Names {
 
     /// `None` if the area is gone: its builder died before it was pinned.
     fn attach(home: &Attachment, handle: u64) -> Result<Option<Self>, Error> {
-        let Some(area) = RawArea::attach(home, handle)? else { return Ok(None) };
+        let Some(area) = RawArea::attach(home, LABEL, handle)? else { return Ok(None) };
         let mut unfinished = Unfinished { home, area: Some(Stable::new(area)) };
         let area = unfinished.area();
         let pointer =
@@ -164,7 +171,7 @@ impl Names {
         let table = TableHandle(DsaPointer::from_raw(table));
         // SAFETY: the header names the table that was built with it; it goes with the area only.
         let table = unsafe { Table::attach(area.core_static(), table, &params) }
-            .map_err(|e| home.table_error(e))?;
+            .map_err(|e| names_error(home, e))?;
         let area = unfinished.keep();
         let names = Self { table: ManuallyDrop::new(table), header, area };
         names.pin(home)?;
@@ -178,7 +185,7 @@ impl Names {
         };
         match home.namespace().pin_segment(handle) {
             Ok(()) | Err(namespace::Error::Pinned(true)) => Ok(()),
-            Err(e) => Err(home.error("the registry's area", e)),
+            Err(e) => Err(home.error(LABEL, e)),
         }
     }
 
@@ -201,7 +208,7 @@ impl Names {
         let heap = thread::heap(home, &self.area).map_err(|e| *e)?;
         // SAFETY: it lives as long as the thread and the area, which this keeps attached.
         let heap = unsafe { &*std::ptr::from_ref(heap) };
-        self.table.bind(heap).map_err(|e| home.table_error(e))
+        self.table.bind(heap).map_err(|e| names_error(home, e))
     }
 
     /// What a name stands for.
@@ -212,7 +219,7 @@ impl Names {
                 Ok(Some(entry)) => return Seen::of(&entry, home).map(Some),
                 Ok(None) => return Ok(None),
                 Err(dshash_core::Error::Poisoned) => Self::unpoison(&session, home, key)?,
-                Err(e) => return Err(home.table_error(e)),
+                Err(e) => return Err(names_error(home, e)),
             }
         }
     }
@@ -226,14 +233,14 @@ impl Names {
         change: impl FnOnce(&Entry) -> Result<Verdict<R>, Error>,
     ) -> Result<Option<R>, Error> {
         let session = self.session(home)?;
-        let Some(mut guard) = session.find_poisoned(key).map_err(|e| home.table_error(e))? else {
+        let Some(mut guard) = session.find_poisoned(key).map_err(|e| names_error(home, e))? else {
             return Ok(None);
         };
         guard.clear_poison();
         match change(&guard)? {
             Verdict::Keep(result) => Ok(Some(result)),
             Verdict::Delete(result) => {
-                guard.delete().map_err(|e| home.table_error(e))?;
+                guard.delete().map_err(|e| names_error(home, e))?;
                 Ok(Some(result))
             }
         }
@@ -251,12 +258,12 @@ impl Names {
         let entry = loop {
             match session.entry(key) {
                 Err(dshash_core::Error::Poisoned) => Self::unpoison(&session, home, key)?,
-                outcome => break outcome.map_err(|e| home.table_error(e))?,
+                outcome => break outcome.map_err(|e| names_error(home, e))?,
             }
         };
         match entry {
             dshash_core::Entry::Vacant(place) => {
-                place.insert(make()).map_err(|e| home.table_error(e))?.release();
+                place.insert(make()).map_err(|e| names_error(home, e))?.release();
                 Ok(None)
             }
             dshash_core::Entry::Occupied(entry) => {
@@ -264,7 +271,7 @@ impl Names {
                 match change(&guard)? {
                     Verdict::Keep(result) => Ok(Some(result)),
                     Verdict::Delete(result) => {
-                        guard.delete().map_err(|e| home.table_error(e))?;
+                        guard.delete().map_err(|e| names_error(home, e))?;
                         Ok(Some(result))
                     }
                 }
@@ -281,7 +288,7 @@ impl Names {
         let session = self.session(home)?;
         let mut poisoned = Vec::new();
         let mut scan = session.scan();
-        while let Some(entry) = scan.next().map_err(|e| home.table_error(e))? {
+        while let Some(entry) = scan.next().map_err(|e| names_error(home, e))? {
             match entry.value() {
                 Ok(value) => show(entry.key(), Seen::of(value, home)?),
                 Err(_) => poisoned.push(*entry.key()),
@@ -297,7 +304,7 @@ impl Names {
     }
 
     fn unpoison(session: &Session<'_>, home: &Attachment, key: &NameKey) -> Result<(), Error> {
-        session.repair(key, |_| {}).map(drop).map_err(|e| home.table_error(e))
+        session.repair(key, |_| {}).map(drop).map_err(|e| names_error(home, e))
     }
 }
 

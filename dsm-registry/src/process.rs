@@ -450,10 +450,11 @@ impl Attachment {
         Error::from_namespace(&self.name, &self.place, &|| what.to_owned(), error)
     }
 
+    /// An error of the area that errors call `label`.
     #[cold]
-    pub(crate) fn area_error(&self, error: dsa_core::Error) -> Error {
+    pub(crate) fn area_error(&self, label: &str, error: dsa_core::Error) -> Error {
         match error {
-            dsa_core::Error::Namespace(error) => self.error("an area", error),
+            dsa_core::Error::Namespace(error) => self.error(label, error),
             dsa_core::Error::Lock(error) => error.into(),
             error => crate::options::invalid(error).unwrap_or_else(Error::Area),
         }
@@ -461,12 +462,21 @@ impl Attachment {
 
     #[cold]
     pub(crate) fn table_error(&self, error: dshash_core::Error) -> Error {
+        self.table_error_of("a hash table", error)
+    }
+
+    /// An error of the table that errors call `label`. What its area says stays an error of the table's.
+    #[cold]
+    pub(crate) fn table_error_of(&self, label: &str, error: dshash_core::Error) -> Error {
         use dshash_core::MemoryError as M;
         match error {
             dshash_core::Error::Poisoned => Error::Poisoned,
             dshash_core::Error::WouldDeadlock => LockError::WouldDeadlock.into(),
             dshash_core::Error::Lock(error) => error.into(),
-            dshash_core::Error::Memory(M::Area(error)) => self.area_error(error),
+            dshash_core::Error::Memory(M::Area(memory)) => match self.area_error(label, memory) {
+                Error::Area(_) => Error::Table(error),
+                other => other,
+            },
             error => Error::Table(error),
         }
     }

@@ -97,7 +97,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] from a platform that can't tell of deaths: all but Linux.
+    /// [`Error::Namespace`] ([`ErrorKind::Unsupported`]) on a platform that can't tell of deaths: all but
+    /// Linux. [`Error::OutOfMemory`] if there is no memory for its threads.
     pub fn spawn_reaper(&self) -> Result<Reaper, Error> {
         let home = &self.shared.home;
         home.check_fork()?;

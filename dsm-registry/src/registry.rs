@@ -115,8 +115,10 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Initialiser`] if `init` failed, [`Error::Mismatch`] if the name means something
-    /// else, and what shared memory says.
+    /// [`Error::Initialiser`] if `init` failed; [`Error::Mismatch`] if the name means something
+    /// else; [`Error::OutOfMemory`], [`Error::Namespace`] if it can't be created or attached;
+    /// [`Error::InvalidName`]; what another initialiser of the name leads to: [`Error::OwnInitialiser`],
+    /// [`Error::InitialiserCycle`], [`Error::InitialiserTimedOut`].
     #[doc(alias = "GetNamedDSMSegment")]
     pub fn segment<T: Plain>(
         &self,
@@ -166,7 +168,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As there; another length is a mismatch.
+    /// As there; another length is a mismatch, and no length at all [`Error::InvalidOption`].
     pub fn segment_bytes(
         &self,
         name: &str,
@@ -195,7 +197,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] if the name means something else, and what shared memory says.
+    /// As [`segment`](Self::segment), without an initialiser of the caller's.
     #[doc(alias = "GetNamedDSA")]
     pub fn area(&self, name: &str) -> Result<Area, Error> {
         if let Some(Object::Area(object)) = self.known(name, TypeId::of::<Area>()) {
@@ -208,7 +210,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As there; [`Error::InvalidOption`].
     pub fn area_with(&self, name: &str, options: AreaOptions) -> Result<Area, Error> {
         let options = options.to_core()?;
         let shape = Shape::new(Kind::Area, TypeInfo::NONE, TypeInfo::NONE);
@@ -230,7 +232,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] if the name means something else, and what shared memory says.
+    /// As [`segment`](Self::segment), without an initialiser of the caller's.
     #[doc(alias = "GetNamedDSHash")]
     #[inline]
     pub fn hash<K: Key, V: Plain>(&self, name: &str) -> Result<HashTable<K, V>, Error> {
@@ -246,7 +248,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As there; [`Error::InvalidOption`].
     pub fn hash_with<K: Key, V: Plain>(
         &self,
         name: &str,
@@ -342,7 +344,8 @@ impl Registry {
         let Some(handle) = SegmentHandle::from_raw(seen.handle) else { return Ok(None) };
         let object = home.segments().get_or_attach(seen.handle, || {
             let segment = home.namespace_static().attach_segment(handle);
-            let segment = segment.map_err(|e| home.error("a segment", e).of_memory(name))?;
+            let segment =
+                segment.map_err(|e| home.error(&asked.label(name), e).of_memory(name))?;
             Ok(segment.map(|segment| SegmentObject::new(segment, Arc::clone(home))))
         })?;
         object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
@@ -356,8 +359,9 @@ impl Registry {
         seen: &Seen,
     ) -> Result<Option<Arc<AreaObject>>, Error> {
         let home = &self.shared.home;
-        let object =
-            home.areas().get_or_attach(seen.handle, || AreaObject::attach(home, seen.handle));
+        let object = home.areas().get_or_attach(seen.handle, || {
+            AreaObject::attach(home, &asked.label(name), seen.handle)
+        });
         let object = object.map_err(|e| e.of_memory(name))?;
         object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
         Ok(object)
@@ -370,7 +374,7 @@ impl Registry {
         options: &dsa_core::Options,
     ) -> Result<Arc<AreaObject>, Error> {
         let home = &self.shared.home;
-        let area = AreaObject::create(home, options)?;
+        let area = AreaObject::create(home, &asked.label(name), options)?;
         let area = home.areas().add(area.handle(), area);
         area.use_as(name, asked)?;
         Ok(area)
@@ -392,7 +396,7 @@ impl Registry {
         let segment = home
             .namespace_static()
             .create_segment(size, size)
-            .map_err(|e| home.error(&format!("segment {name:?}"), e))?;
+            .map_err(|e| home.error(&asked.label(name), e))?;
         if segment.handle().is_main_region() {
             // Memory of the main region keeps what its last user left.
             // SAFETY: a new segment of that length that nobody else sees.

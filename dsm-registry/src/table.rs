@@ -199,7 +199,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// As [`entry`](Self::entry), and if there is no memory for it.
+    /// As [`entry`](Self::entry) and [`Entry::or_insert`].
     #[inline]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         self.session()?.insert(key, value).map_err(|e| *boxed(self.home(), e))
@@ -309,7 +309,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         self.session()?.trim().map_err(|e| self.home().table_error(e))?;
         // What the table gave back goes to the system, and what the dead had for the table, too.
         let heap = thread::heap(self.home(), self.inner.area.raw()).map_err(|e| *e)?;
-        heap.trim().map(drop).map_err(|e| self.home().area_error(e))
+        heap.trim().map(drop).map_err(|e| self.inner.area.raw().error(self.home(), e))
     }
 
     /// Number of entries, poisoned ones included, as far as one can say while others work: the

@@ -243,7 +243,7 @@ impl Member {
         let local = unsafe { hints.forever() };
         // SAFETY: part of a counted member, which is dropped after its heaps.
         let participant = unsafe { &*std::ptr::from_ref(&self.participant) };
-        let heap = area.core_static().heap(participant, local).map_err(|e| home.area_error(e))?;
+        let heap = area.core_static().heap(participant, local).map_err(|e| area.error(home, e))?;
         let added = Stable::new(AreaHeap { serial: area.serial(), heap, _hints: hints });
         let heap = std::ptr::from_ref(&added.heap);
         let mut heaps = self.heaps.borrow_mut();

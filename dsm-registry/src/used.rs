@@ -36,6 +36,11 @@ impl Asked {
         Self { shape, types: TypeId::of::<H>(), names: [type_name::<V>(), type_name::<K>()] }
     }
 
+    /// What errors call the object of that name.
+    pub(crate) fn label(&self, name: &str) -> String {
+        self.shape.kind().map_or_else(|| format!("{name:?}"), |kind| kind.label(name))
+    }
+
     fn describe(&self) -> Option<Description> {
         let [value, key] = self.names;
         let mut description = self.shape.describe()?;

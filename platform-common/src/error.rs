@@ -105,6 +105,13 @@ impl Error {
         self
     }
 
+    /// The same after a step that says more of what refused it: a limit's name.
+    #[must_use]
+    pub fn at(mut self, step: &'static str) -> Self {
+        self.0.failure.step = step;
+        self
+    }
+
     /// The same with the number of the user whose object it is.
     #[must_use]
     pub fn of_user(mut self, owner: u32) -> Self {

@@ -21,7 +21,7 @@ impl SystemCode for Errno {
                 ErrorKind::Foreign
             }
             // What glibc's shm_open makes of a directory; our names are always valid.
-            libc::EINVAL if step == "open" => ErrorKind::Foreign,
+            libc::EINVAL if step.starts_with("open") => ErrorKind::Foreign,
             libc::ENOSPC | libc::EDQUOT => ErrorKind::NoSpace,
             libc::ENOMEM => ErrorKind::NoMemory,
             libc::EACCES | libc::EPERM | libc::EROFS => ErrorKind::PermissionDenied,

@@ -108,7 +108,15 @@ pub(crate) struct Directory {
 impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let label = path.display().to_string();
-        let fail = |e| Error::os(e, "open", &*label);
+        // Known to `dsm-registry` by this name.
+        let fail = |e| {
+            let error = Error::os(e, "opening the directory", &*label);
+            match e {
+                Errno(libc::ENOENT) => error.because("there is none; create it, or choose another"),
+                Errno(libc::ENOTDIR) => error.because("that is no directory; choose one"),
+                _ => error,
+            }
+        };
         let name =
             CString::new(path.as_os_str().as_bytes()).map_err(|_| fail(Errno(libc::EINVAL)))?;
         let descriptor = Kept::new(sys::open_at(None, &name, OPEN, 0).map_err(fail)?);

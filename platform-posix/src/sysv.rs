@@ -114,6 +114,22 @@ impl SysV {
         Error::os(errno, step, self.label(handle))
     }
 
+    /// Says which of the system's limits has refused a new segment.
+    fn refused(&self, errno: Errno, size: usize, handle: SegmentHandle) -> Error {
+        let error = self.fail(errno, "shmget", handle);
+        match errno {
+            Errno(libc::ENOSPC) => error.at("shmget: kernel.shmmni, kernel.shmall").because(
+                "the system has as many segments as kernel.shmmni allows, or as many pages of \
+                     them as kernel.shmall; remove some (`ipcs -m`), or raise the limit",
+            ),
+            Errno(libc::EINVAL) => error.at("shmget: kernel.shmmax").because(format!(
+                "{size} bytes are more than kernel.shmmax allows a segment; ask for less, or raise \
+                 the limit"
+            )),
+            _ => error,
+        }
+    }
+
     /// The segment behind a handle; refuses one that isn't `id` (unless that is all zero).
     fn find(&self, handle: SegmentHandle, id: ObjectId) -> Result<Segment, Error> {
         let key = self.key(handle);
@@ -211,7 +227,7 @@ unsafe impl SegmentProvider for SysV {
         // SAFETY: no memory is involved.
         let shmid = unsafe { libc::shmget(key as libc::key_t, size, flags) };
         if shmid < 0 {
-            return Err(self.fail(Errno::last(), "shmget", handle));
+            return Err(self.refused(Errno::last(), size, handle));
         }
         let made = (|| {
             let segment = self.inspect(shmid, handle)?;

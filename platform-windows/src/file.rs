@@ -140,13 +140,15 @@ impl Drop for Unfinished<'_> {
 impl Folder {
     pub(crate) fn new(path: &Path, namespace: &str, options: Options) -> Result<Self, Error> {
         let label = path.display().to_string();
-        let fail = |code| Error::os(code, "open", &*label);
+        // Known to `dsm-registry` by this name.
+        const STEP: &str = "opening the directory";
+        let fail = |code| Error::os(code, STEP, &*label);
         let path = std::path::absolute(path).map_err(|e| fail(Code::of(&e)))?;
         let folder = disk::open(&path, Access::Look).map_err(fail)?;
         let id = disk::stat(&folder).map_err(fail)?.id;
         if !folder.metadata().is_ok_and(|data| data.is_dir()) {
-            let why = format!("{label} is no folder");
-            return Err(Error::new(ErrorKind::Foreign, "open", why));
+            let why = format!("{label} is no folder; choose one");
+            return Err(Error::new(ErrorKind::Foreign, STEP, why));
         }
         let mut place = id.device.to_ne_bytes().to_vec();
         place.extend_from_slice(&id.object.to_ne_bytes());

@@ -75,10 +75,15 @@ impl Row {
         match (&self.error, self.processes, self.dead) {
             (Some(error), _, _) => error.clone(),
             (None, 0, 0) if self.persistent => "persistent, nobody in it".to_owned(),
-            (None, 0, _) => "all dead: dsm reap clears it away".to_owned(),
+            (None, 0, _) if self.persistent => {
+                format!("persistent, all dead: `dsm reap {}` frees what they held", self.namespace)
+            }
+            (None, 0, _) => format!("all dead: `dsm reap {}` removes it", self.namespace),
             (None, _, 0) if self.persistent => "in use, persistent".to_owned(),
             (None, _, 0) => "in use".to_owned(),
-            (None, _, dead) => format!("in use, {dead} dead to be swept"),
+            (None, _, dead) => {
+                format!("in use, {dead} dead: `dsm reap {}` sweeps them", self.namespace)
+            }
         }
     }
 }

@@ -30,6 +30,33 @@ fn say_json(value: &impl Serialize) -> Result<(), String> {
     Ok(())
 }
 
+/// Breaks the words of one column into lines, so that the table is no wider than so many columns, if
+/// the others leave room for some words a line.
+fn wrap(headings: &[&str], rows: &mut [Vec<String>], column: usize, columns: usize) {
+    const LEAST: usize = 24;
+    let width = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.chain([headings[at].chars().count()]).max().unwrap_or(0) + 2
+    };
+    let others: usize = (0..headings.len()).filter(|at| *at != column).map(width).sum();
+    let room = columns.saturating_sub(others + 2).max(LEAST);
+    for row in rows {
+        let mut lines = vec![String::new()];
+        for word in row[column].split(' ') {
+            let line = lines.last_mut().expect("at least one");
+            if line.is_empty() {
+                line.push_str(word);
+            } else if line.chars().count() + 1 + word.chars().count() <= room {
+                line.push(' ');
+                line.push_str(word);
+            } else {
+                lines.push(word.to_owned());
+            }
+        }
+        row[column] = lines.join("\n");
+    }
+}
+
 /// Lays out rows under headings; the columns in `numbers` to the right.
 fn table(headings: &[&str], numbers: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
@@ -49,6 +76,20 @@ fn table(headings: &[&str], numbers: &[usize], rows: Vec<Vec<String>>) -> String
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn many_process_ids_take_several_lines() {
+        let pids: Vec<String> = (100_000..100_126).map(|pid| pid.to_string()).collect();
+        let headings = ["namespace", "dead", "why"];
+        let mut rows = vec![vec!["demo".to_owned(), pids.join(" "), "dead".to_owned()]];
+        super::wrap(&headings, &mut rows, 1, 80);
+        let table = super::table(&headings, &[], rows);
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
+        assert!(table.lines().count() < 20, "{table}");
+        for pid in pids {
+            assert!(table.contains(&pid), "{pid}");
+        }
+    }
+
     #[test]
     fn tables_are_plain_and_aligned() {
         let rows = vec![

@@ -3,8 +3,8 @@
 use dsm_registry::{Error, Registry};
 use serde::Serialize;
 
-use super::{namespaces, say_json, table};
-use crate::output::{complain, say};
+use super::{namespaces, say_json, table, wrap};
+use crate::output::{columns, complain, say};
 use crate::text::bytes;
 
 /// Sweep what dead processes left; a namespace in which nobody lives is removed, unless it is
@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// The column of process ids, of which there may be hundreds.
+const PIDS: usize = 1;
 
 /// What the dead left in a namespace.
 #[derive(Serialize)]
@@ -101,6 +104,17 @@ impl Estate {
         }
     }
 
+    fn row(&self) -> Vec<String> {
+        let pids: Vec<String> = self.dead.iter().map(u64::to_string).collect();
+        vec![
+            self.namespace.clone(),
+            if pids.is_empty() { "none".to_owned() } else { pids.join(" ") },
+            self.locks.to_string(),
+            bytes(self.bytes),
+            self.reason(),
+        ]
+    }
+
     fn reason(&self) -> String {
         if self.unfinished {
             return match self.reaped {
@@ -150,18 +164,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, String> {
     } else if estates.is_empty() {
         say("the dead left nothing");
     } else {
-        let rows = estates.iter().map(|estate| {
-            let pids: Vec<String> = estate.dead.iter().map(u64::to_string).collect();
-            vec![
-                estate.namespace.clone(),
-                if pids.is_empty() { "none".to_owned() } else { pids.join(" ") },
-                estate.locks.to_string(),
-                bytes(estate.bytes),
-                estate.reason(),
-            ]
-        });
         let headings = ["namespace", "dead processes", "locks", "memory", "why it is safe"];
-        say(&table(&headings, &[2, 3], rows.collect()));
+        let mut rows: Vec<_> = estates.iter().map(Estate::row).collect();
+        wrap(&headings, &mut rows, PIDS, columns());
+        say(&table(&headings, &[2, 3], rows));
     }
     Ok(all_well)
 }

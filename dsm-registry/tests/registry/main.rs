@@ -16,6 +16,7 @@ mod reaper;
 #[cfg(target_os = "linux")]
 mod removed;
 mod support;
+mod texts;
 mod things;
 mod types;
 #[cfg(target_os = "linux")]

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use dsm_core::error::ErrorKind;
 use dsm_core::provider::{Election, ProviderError, Root, SegmentProvider};
-use platform_posix::{Error, File, Shm};
+use platform_posix::{Error, File, Shm, SysV};
 
-#[cfg(target_arch = "x86_64")]
-use crate::support::skip;
-use crate::support::{PATIENCE, byte, handle, set_byte, unmap, with_tiny_shm};
+use crate::support::{PATIENCE, byte, handle, set_byte, skip, unmap, with_tiny_shm};
 
 const MIB: usize = 1 << 20;
 
@@ -201,4 +199,63 @@ fn files_on_a_full_file_system_are_no_different() {
         assert_eq!(error.to_string(), "segment needs 8 MiB but /dev/shm/below has 4 MiB free of 4");
         assert_eq!(std::fs::read_dir("/dev/shm/below").unwrap().count(), 0);
     });
+}
+
+/// In a System V name space of its own, with these limits; skipped where that isn't permitted.
+fn with_limits(limits: &[(&str, u64)], work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: concerns this thread alone.
+            let apart = unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0;
+            let set = |(name, value): &(&str, u64)| {
+                std::fs::write(format!("/proc/sys/kernel/{name}"), value.to_string()).is_ok()
+            };
+            if apart && limits.iter().all(set) {
+                work();
+            } else {
+                skip("limits of System V segments can't be set here");
+            }
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// The system says "no space" where there are too many, and "invalid" where one is too large.
+#[test]
+fn limits_of_system_v_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    with_limits(&[("shmmni", 1), ("shmmax", 1 << 20)], || {
+        let sysv = SysV::new(directory.path(), "limits").unwrap();
+        let error = sysv.create(handle(1), 2 << 20, 4096).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::InvalidSize, "{text}");
+        assert!(text.contains("kernel.shmmax") && text.contains("2097152 bytes"), "{text}");
+        assert!(error.failure().to_string().contains("kernel.shmmax"));
+        let (mapping, id) = sysv.create(handle(1), 4096, 4096).unwrap();
+        let error = sysv.create(handle(2), 4096, 4096).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        for text in [error.to_string(), error.failure().to_string()] {
+            assert!(text.contains("kernel.shmmni"), "{text}");
+        }
+        sysv.destroy(handle(1), id).unwrap();
+        // SAFETY: used no more.
+        unsafe { sysv.detach(mapping) };
+    });
+}
+
+#[test]
+fn a_directory_that_is_none_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let error = File::new(&file, "demo").unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{text}");
+    assert!(text.contains("file") && text.contains("that is no directory"), "{text}");
+    let error = File::new(directory.path().join("missing"), "demo").unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{text}");
+    assert!(text.contains("missing") && text.contains("create it"), "{text}");
 }

@@ -13,7 +13,9 @@ use testkit::tool::{ensure, text};
 /// Removed, or a reason why it could not be that is none to complain of.
 fn removed(done: Result<(), Error>) -> Result<(), String> {
     match done {
-        Ok(()) | Err(Error::NotFound { .. } | Error::InUse { .. }) => Ok(()),
+        Ok(()) | Err(Error::NotFound { .. } | Error::InUse { .. } | Error::Initialising { .. }) => {
+            Ok(())
+        }
         Err(error) => Err(text(error)),
     }
 }
