@@ -134,8 +134,9 @@ impl<K: Key, V: Value, S: Store> Session<'_, K, V, S> {
         self.table.core.check(self.caller)
     }
 
-    /// Gives back all memory that the table does not need at its present size. Looks at every
-    /// entry; each partition is locked exclusively in turn.
+    /// Gives back to the area what the table does not need at its present size: parts of the index,
+    /// and chunks of entries that are empty. A chunk with one entry stays: entries are not moved.
+    /// Looks at every entry; each partition is locked exclusively in turn.
     ///
     /// # Errors
     ///
@@ -144,7 +145,8 @@ impl<K: Key, V: Value, S: Store> Session<'_, K, V, S> {
         self.table.core.trim(self.caller)
     }
 
-    /// Deletes all entries, partition by partition.
+    /// Deletes all entries, partition by partition, and gives their memory back to the area but for
+    /// a first chunk a partition. What others insert meanwhile may stay.
     ///
     /// # Errors
     ///

@@ -424,6 +424,9 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
 
     /// Inserts an entry, or replaces the value of the one there is, which is returned.
     ///
+    /// Killed at any moment of it, a process leaves a new entry whole or not at all. One whose
+    /// value it was replacing is poisoned, and its value the old one, the new one, or part of each.
+    ///
     /// # Errors
     ///
     /// As [`find_or_insert`](Self::find_or_insert).

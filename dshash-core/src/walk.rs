@@ -193,7 +193,7 @@ impl<S: Store> Locked<'_, S> {
         self.compact()
     }
 
-    /// Gives back all memory that this partition does not need.
+    /// Gives back the parts of the index that this partition does not need, and its empty chunks.
     pub(crate) fn compact(&mut self) -> Result<(), Error> {
         self.begin();
         self.shrink_all()?;

@@ -340,8 +340,8 @@ fn sweep_segments(control: &Control<'_>, kept: &Processes) {
 }
 
 /// Takes everything out of a namespace in which nobody lives: what it lists is retired, its dead
-/// hold nothing, its roots are zero. Under the control lock, of the election's holder; killed anywhere,
-/// it is done again from the start.
+/// hold nothing, its roots are zero. Under the control lock, of the election's holder; killed
+/// anywhere, it is done again from the start.
 pub(crate) fn empty(control: &Control<'_>) {
     announce(control);
     for slot in &control.participants[ELECTOR as usize + 1..] {

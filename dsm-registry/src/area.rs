@@ -280,9 +280,9 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the system has no memory for another segment; [`Error::Area`] at the area's
-    /// limit, and for what is longer than an allocation can be; [`Error::Namespace`] when all segment slots
-    /// are taken.
+    /// [`Error::OutOfMemory`] if the system has no memory for another segment; [`Error::Area`] at
+    /// the area's limit, and for what is longer than an allocation can be; [`Error::Namespace`]
+    /// when all segment slots are taken.
     #[doc(alias = "dsa_allocate")]
     pub fn allocate<T: Object>(&self, value: T) -> Result<DsaPtr<T>, Error> {
         let pointer = self.allocate_unwritten()?;
@@ -433,7 +433,8 @@ impl Area {
         self.copy_in(slice.first().pointer(), values.as_bytes())
     }
 
-    /// A reference to what a pointer means; `None` if it means nothing in this area.
+    /// A reference to what a pointer means; `None` as for [`resolve`](Self::resolve), and if a `T`
+    /// can't be there: it would be misaligned, or leave the segment.
     ///
     /// # Safety
     ///
@@ -447,7 +448,7 @@ impl Area {
         unsafe { self.object.core().as_ref(pointer) }
     }
 
-    /// A unique reference to what a pointer means; `None` if it means nothing in this area.
+    /// A unique reference to what a pointer means; `None` as for [`as_ref`](Self::as_ref).
     ///
     /// # Safety
     ///
@@ -461,7 +462,13 @@ impl Area {
         unsafe { self.object.core().as_mut(pointer) }
     }
 
-    /// Where a pointer's memory is in this process; `None` if it means nothing in this area.
+    /// Where a pointer's memory is in this process. `None` if the pointer is invalid, and if this
+    /// process has not attached its segment and can't: the segment is gone, or the system refuses
+    /// to map it.
+    ///
+    /// That there is an address proves nothing about what is there: the object may be freed, and a
+    /// segment that others have given back stays mapped here until this process next allocates in
+    /// the area.
     #[doc(alias = "dsa_get_address")]
     #[inline]
     #[must_use]
@@ -488,7 +495,11 @@ impl Area {
         self.object.core().check(participant).map_err(|e| self.wrap(e))
     }
 
-    /// Gives memory back that nobody uses.
+    /// Gives memory back: to the area what this thread keeps for its next allocations, and what the
+    /// dead kept; to the system the segments in which nothing is allocated then.
+    ///
+    /// What stays: the first segment; a segment as a whole as long as one object lies in it, or
+    /// another living thread keeps room there for allocations of its own. Objects are not moved.
     ///
     /// # Errors
     ///

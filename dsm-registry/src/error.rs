@@ -182,10 +182,11 @@ impl fmt::Display for Shortage {
 ///
 /// A call says which of these it returns for reasons of its own. Besides, any call on a handle may
 /// return [`Forked`](Self::Forked), [`DeclaredDead`](Self::DeclaredDead) and
-/// [`ThreadEnding`](Self::ThreadEnding); the first call of a thread [`Namespace`](Self::Namespace) when all
-/// participant slots are taken; what has to map a segment first [`OutOfMemory`](Self::OutOfMemory), or
-/// [`Namespace`](Self::Namespace) if that is refused; and what meets damaged memory
-/// [`Damaged`](Self::Damaged), [`Area`](Self::Area) or [`Table`](Self::Table).
+/// [`ThreadEnding`](Self::ThreadEnding); the first call of a thread [`Namespace`](Self::Namespace)
+/// when all participant slots are taken; what has to map a segment first
+/// [`OutOfMemory`](Self::OutOfMemory), or [`Namespace`](Self::Namespace) if that is refused; and
+/// what meets damaged memory [`Damaged`](Self::Damaged), [`Area`](Self::Area) or
+/// [`Table`](Self::Table).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

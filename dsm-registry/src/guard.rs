@@ -228,8 +228,8 @@ impl<'t, K: Key, V: Plain> Entry<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the system has no memory for it; [`Error::Table`] at the table's limit;
-    /// [`Error::Namespace`] when all segment slots are taken.
+    /// [`Error::OutOfMemory`] if the system has no memory for it; [`Error::Table`] at the table's
+    /// limit; [`Error::Namespace`] when all segment slots are taken.
     #[inline]
     pub fn or_insert(self, value: V) -> Result<WriteGuard<'t, K, V>, Error> {
         self.or_insert_with(|| value)

@@ -139,8 +139,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::NoNamespace`]; as for `open`; [`Error::Namespace`] if something could not be removed, which
-    /// may be for another user to do.
+    /// [`Error::NoNamespace`]; as for `open`; [`Error::Namespace`] if something could not be
+    /// removed, which may be for another user to do.
     pub fn reap(self) -> Result<usize, Error> {
         let (backend, settings) = self.into_parts()?;
         let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?;

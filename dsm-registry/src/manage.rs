@@ -100,8 +100,9 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::InUse`]; [`Error::Initialising`] while it is being initialised,
-    /// [`Error::OwnInitialiser`] if that is what this thread does; [`Error::InvalidName`].
+    /// [`Error::NotFound`]; [`Error::InUse`]; [`Error::Initialising`] while it is being
+    /// initialised, [`Error::OwnInitialiser`] if that is what this thread does;
+    /// [`Error::InvalidName`].
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         self.take_away(name, false)
     }
@@ -174,8 +175,12 @@ impl Registry {
     }
 
     /// Sweeps what dead processes and threads left behind: their locks, their attachments, their
-    /// slots. Nobody needs to: whoever meets something of the dead sweeps that. Returns how many
-    /// participants were freed.
+    /// slots. Returns how many participants were freed.
+    ///
+    /// Nobody has to call it to get on: a lock of the dead is taken over by who wants it, and who
+    /// lacks a slot or memory sweeps first. But what only the dead had attached stays in memory
+    /// until then, or until some process opens or leaves the namespace. Who lives long among others
+    /// that die calls this now and then, or keeps a [reaper](Self::spawn_reaper).
     ///
     /// # Errors
     ///

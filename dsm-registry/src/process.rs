@@ -273,8 +273,8 @@ pub(crate) fn discard(
     way.link.discard(settings.config.patience, which).map_err(|e| way.error(e))
 }
 
-/// Enters a namespace, beside whatever else this process has open there, and leaves it again; an error
-/// also if something of it stays that should have gone.
+/// Enters a namespace, beside whatever else this process has open there, and leaves it again; an
+/// error also if something of it stays that should have gone.
 pub(crate) fn visit(
     backend: &dyn Backend,
     settings: Settings,
@@ -422,8 +422,8 @@ impl Attachment {
     pub(crate) fn release_object(&self, handle: u64) -> Result<(), Error> {
         let Some(handle) = SegmentHandle::from_raw(handle) else { return Ok(()) };
         match self.namespace().unpin_segment(handle) {
-            // Died before it was pinned, or after it was unpinned. Or unpinned now, and left for the
-            // next reaper to remove.
+            // Died before it was pinned, or after it was unpinned. Or unpinned now, and left for
+            // the next reaper to remove.
             Ok(())
             | Err(
                 namespace::Error::Pinned(_)
@@ -465,7 +465,8 @@ impl Attachment {
         self.table_error_of("a hash table", error)
     }
 
-    /// An error of the table that errors call `label`. What its area says stays an error of the table's.
+    /// An error of the table that errors call `label`. What its area says stays an error of the
+    /// table's.
     #[cold]
     pub(crate) fn table_error_of(&self, label: &str, error: dshash_core::Error) -> Error {
         use dshash_core::MemoryError as M;

@@ -90,15 +90,17 @@ impl Registry {
     /// left at once, and wakes those who wait for it: what a killed process held can then be had within
     /// a millisecond or so, instead of several, and what only it used is given back.
     ///
-    /// Never needed: without one, whoever meets something of the dead sweeps that. One in
+    /// Without one nobody hangs, and nothing is lost: whoever meets something of the dead sweeps
+    /// that, and what nobody meets takes memory until it is short (see [`reap`](Registry::reap)).
+    /// One in
     /// a namespace is enough, as long as its process lives; more do no harm. It costs two threads that
     /// sleep, a file descriptor a process, and the work of sweeping. It keeps this process in the
     /// namespace, as any handle does.
     ///
     /// # Errors
     ///
-    /// [`Error::Namespace`] ([`ErrorKind::Unsupported`]) on a platform that can't tell of deaths: all but
-    /// Linux. [`Error::OutOfMemory`] if there is no memory for its threads.
+    /// [`Error::Namespace`] ([`ErrorKind::Unsupported`]) on a platform that can't tell of deaths:
+    /// all but Linux. [`Error::OutOfMemory`] if there is no memory for its threads.
     pub fn spawn_reaper(&self) -> Result<Reaper, Error> {
         let home = &self.shared.home;
         home.check_fork()?;

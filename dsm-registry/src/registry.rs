@@ -117,8 +117,8 @@ impl Registry {
     ///
     /// [`Error::Initialiser`] if `init` failed; [`Error::Mismatch`] if the name means something
     /// else; [`Error::OutOfMemory`], [`Error::Namespace`] if it can't be created or attached;
-    /// [`Error::InvalidName`]; what another initialiser of the name leads to: [`Error::OwnInitialiser`],
-    /// [`Error::InitialiserCycle`], [`Error::InitialiserTimedOut`].
+    /// [`Error::InvalidName`]; what another initialiser of the name leads to:
+    /// [`Error::OwnInitialiser`], [`Error::InitialiserCycle`], [`Error::InitialiserTimedOut`].
     #[doc(alias = "GetNamedDSMSegment")]
     pub fn segment<T: Plain>(
         &self,

@@ -197,6 +197,11 @@ impl<K: Key, V: Plain> HashTable<K, V> {
 
     /// Inserts an entry, or replaces the value of the one there is, which is returned.
     ///
+    /// Killed at any moment of it, a process leaves a new entry whole or not at all. One whose
+    /// value it was replacing is poisoned ([`Error::Poisoned`] for who looks next), and its value
+    /// the old one, the new one, or part of each: see [`poisoned`](Self::poisoned) and
+    /// [`entry_or_repair`](Self::entry_or_repair).
+    ///
     /// # Errors
     ///
     /// As [`entry`](Self::entry) and [`Entry::or_insert`].
@@ -289,8 +294,10 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         Ok(Iter::new(self.scan()?))
     }
 
-    /// Removes all entries and gives their memory back, but for a first small chunk a partition; each partition is locked in turn, so that
-    /// what others insert meanwhile may stay. The tidier way than removing by a scan.
+    /// Removes all entries, and frees their memory for later ones, but for a first small chunk a
+    /// partition; [`trim`](Self::trim) then gives to the system what it can. Each partition is
+    /// locked in turn, so that what others insert meanwhile may stay. The tidier way than removing
+    /// by a scan.
     ///
     /// # Errors
     ///
@@ -299,8 +306,14 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         self.session()?.clear().map_err(|e| self.home().table_error(e))
     }
 
-    /// Gives back all memory that the table does not need at its present size. Looks at every
-    /// entry; each partition is locked exclusively in turn.
+    /// Gives memory back that the table does not need at its present size: frees parts of the
+    /// index, and chunks of entries that are empty; then gives segments of the table's area in
+    /// which nothing is left to the system. Looks at every entry; each partition is locked
+    /// exclusively in turn.
+    ///
+    /// Entries are not moved: a chunk, and the segment that it lies in, stay as long as one entry
+    /// does. So do the first segment, and what other living threads keep for insertions of their
+    /// own.
     ///
     /// # Errors
     ///

@@ -26,15 +26,15 @@
 //! is that a handle's name is not given out again while its slot is being freed.
 //!
 //! In a directory like `/dev/shm` (sticky) a name is its owner's to remove. Whoever finds that of a
-//! segment gives the object's memory back, which takes the right to write only: nobody has it mapped
-//! who would miss it. An empty object stays until its owner comes by, and the error says so.
+//! segment gives the object's memory back, which takes the right to write only: nobody has it
+//! mapped who would miss it. An empty object stays until its owner comes by, and the error says so.
 //!
 //! # Backing later
 //!
 //! `reserve` has a mapping and no descriptor. It opens the object again by name and compares the
 //! inode with the one kept in the mapping's token. Where the name is gone (somebody cleaned up
-//! behind our back), or may not be opened any more (the process has become another user), the mapping
-//! itself is populated instead.
+//! behind our back), or may not be opened any more (the process has become another user), the
+//! mapping itself is populated instead.
 //!
 //! Who has a long range in memory backed is about to fill it. So one as long as [`AHEAD`] says is
 //! entered in this process's page tables at once, which takes half of what a page fault each would

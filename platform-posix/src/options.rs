@@ -15,7 +15,8 @@ use crate::sys::{self, Stat};
 #[non_exhaustive]
 pub enum Owners {
     /// Only those of this process's effective user: the present one, and the one that it had when
-    /// the options were made. So a process that gives up its privileges goes on with what it made before.
+    /// the options were made. So a process that gives up its privileges goes on with what it made
+    /// before.
     #[default]
     Own,
     /// Also those of these users.

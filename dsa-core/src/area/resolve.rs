@@ -10,9 +10,14 @@ use crate::error::Error;
 use crate::pointer::{DsaPointer, DsaPtr};
 
 impl<L: RawLock> Area<'_, L> {
-    /// The address of `pointer` in this process; `None` if it is invalid, or its segment is gone or
-    /// can't be attached ([`try_resolve_range`](Self::try_resolve_range) says which). Attaches the
-    /// segment when needed. Constant time otherwise: one entry of a table.
+    /// The address of `pointer` in this process. Attaches the segment when needed. Constant time
+    /// otherwise: one entry of a table.
+    ///
+    /// `None` if the pointer is invalid, and if this process has not attached its segment and
+    /// can't: the segment is gone, or the system refuses to map it
+    /// ([`try_resolve_range`](Self::try_resolve_range) says which). A segment that others have
+    /// given back is found as long as this process has it mapped, which is until it next allocates
+    /// or maintains a heap of the area: an address proves nothing about what is there.
     ///
     /// The memory behind it may be freed, or handed out anew, by anyone at any time unless the
     /// caller knows better: using it is `unsafe`.
@@ -85,8 +90,7 @@ impl<L: RawLock> Area<'_, L> {
         Ok(unsafe { memory.base().add(offset as usize) })
     }
 
-    /// How a lock at `pointer` is named in the namespace; `None` if its segment is gone or can't be
-    /// attached.
+    /// How a lock at `pointer` is named in the namespace; `None` as for [`resolve`](Self::resolve).
     #[must_use]
     pub fn lock_address(&self, pointer: DsaPointer) -> Option<LockAddress> {
         self.resolve(pointer)?;
@@ -96,8 +100,8 @@ impl<L: RawLock> Area<'_, L> {
         }
     }
 
-    /// A reference to what `pointer` points to; `None` if it is invalid, misaligned, leaves its
-    /// segment, or the segment is gone or can't be attached.
+    /// A reference to what `pointer` points to; `None` if it is misaligned or leaves its segment,
+    /// and as for [`resolve`](Self::resolve).
     ///
     /// # Safety
     ///

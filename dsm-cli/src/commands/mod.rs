@@ -30,8 +30,8 @@ fn say_json(value: &impl Serialize) -> Result<(), String> {
     Ok(())
 }
 
-/// Breaks the words of one column into lines, so that the table is no wider than so many columns, if
-/// the others leave room for some words a line.
+/// Breaks the words of one column into lines, so that the table is no wider than so many columns,
+/// if the others leave room for some words a line.
 fn wrap(headings: &[&str], rows: &mut [Vec<String>], column: usize, columns: usize) {
     const LEAST: usize = 24;
     let width = |at: usize| {

@@ -111,8 +111,9 @@ pub enum Opened {
     Joined,
     /// A persistent one with no living process in it.
     Resumed,
-    /// What a crash of all its processes left was removed first. Where some of it is another user's to
-    /// remove, the control object was emptied instead, and has the sizes that it was created with.
+    /// What a crash of all its processes left was removed first. Where some of it is another user's
+    /// to remove, the control object was emptied instead, and has the sizes that it was created
+    /// with.
     Recreated,
 }
 
@@ -237,8 +238,8 @@ impl<'a> Namespace<'a> {
     /// # Errors
     ///
     /// [`Error::Lock`], [`Error::Forked`]; [`Error::Provider`] if an object could not be removed,
-    /// which is left for later. One that is another user's to remove is left to that user, and is no
-    /// error.
+    /// which is left for later. One that is another user's to remove is left to that user, and is
+    /// no error.
     pub fn reap(&self) -> Result<u32, Error> {
         // The proofs of a fork child, or of the dead, are worth nothing: they mark nobody.
         self.confirm()?;

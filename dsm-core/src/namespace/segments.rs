@@ -323,8 +323,8 @@ impl Namespace<'_> {
     ///
     /// [`Error::Pinned`] if it is not pinned, [`Error::NoSuchSegment`], [`Error::Forked`];
     /// [`Error::Provider`] if the object could not be removed: it is not pinned all the same, and
-    /// the next reaper tries again. That it is another user's to remove is no error: that user's next
-    /// reaper does.
+    /// the next reaper tries again. That it is another user's to remove is no error: that user's
+    /// next reaper does.
     #[doc(alias = "dsm_unpin_segment")]
     pub fn unpin_segment(&self, handle: SegmentHandle) -> Result<(), Error> {
         let (slot, retired) = self.with_control(|| {

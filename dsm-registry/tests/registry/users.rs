@@ -1,6 +1,6 @@
-//! Users who share a namespace, in a directory where each can remove its own objects only: `/dev/shm`,
-//! and a directory with the sticky bit. By peers that become two other users, which takes root; others
-//! are told that nothing was tested.
+//! Users who share a namespace, in a directory where each can remove its own objects only:
+//! `/dev/shm`, and a directory with the sticky bit. By peers that become two other users, which
+//! takes root; others are told that nothing was tested.
 
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -214,8 +214,8 @@ fn open_after_all_died(rescuers: usize) -> Case {
     Case { name: "open-after-all-died", ..open_first(rescuers) }
 }
 
-/// Everybody is dead, and some of what they have left, the control object too, is for another user to
-/// remove: whoever comes goes on without that, and the other one removes it in the end.
+/// Everybody is dead, and some of what they have left, the control object too, is for another user
+/// to remove: whoever comes goes on without that, and the other one removes it in the end.
 fn open_beside_anothers(rescuers: usize) -> Case {
     let dead = Member::start(ANCESTOR);
     let segments: Vec<_> = (0..4).map(|_| dead.segment()).collect();
