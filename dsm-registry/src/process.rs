@@ -478,8 +478,23 @@ impl Attachment {
                 Error::Area(_) => Error::Table(error),
                 other => other,
             },
+            // What leads nowhere may lead to a segment that can't be mapped: nothing is damaged then.
+            dshash_core::Error::Corrupt(_) => self.unmapped().unwrap_or(Error::Table(error)),
             error => Error::Table(error),
         }
+    }
+
+    /// Why a segment can't be mapped of what this process has attached, if one can't.
+    fn unmapped(&self) -> Option<Error> {
+        let refused = std::cell::Cell::new(None);
+        self.areas().any(|area| match area.core().attach_all() {
+            Err(error @ dsa_core::Error::Namespace(_)) => {
+                refused.set(Some(area.raw().error(self, error)));
+                true
+            }
+            _ => false,
+        });
+        refused.into_inner()
     }
 
     #[cold]

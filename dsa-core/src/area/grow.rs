@@ -40,6 +40,26 @@ impl<L: RawLock> Area<'_, L> {
         }
     }
 
+    /// Attaches every segment that the area has now. Who was led nowhere by a pointer asks by this
+    /// whether it is because the system refuses a segment. Takes no lock of the area.
+    ///
+    /// # Errors
+    ///
+    /// That of the first segment that can't be attached: [`Error::Namespace`], [`Error::Corrupt`],
+    /// [`Error::Busy`].
+    #[cold]
+    pub fn attach_all(&self) -> Result<(), Error> {
+        for index in 1..self.entries() {
+            let Some(generation) = self.entry(index)?.live() else { continue };
+            match self.map(DsaPointer::key_of(index as u32, generation)) {
+                // Gone since it was looked at.
+                Ok(_) | Err(Error::InvalidPointer(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     #[cold]
     fn attach_segment(&self, key: u32) -> Result<Memory<'_>, Error> {
         let gone = Error::InvalidPointer(DsaPointer::compose(key, 0));

@@ -246,6 +246,35 @@ fn two_users_share_a_namespace_in_a_directory() {
     assert!(place.objects().is_empty(), "{:?}", place.objects());
 }
 
+/// What this user may not map is no damage, and the error says whose it is.
+#[test]
+fn what_may_not_be_mapped_is_not_damaged() {
+    if skipped() {
+        return;
+    }
+    let place = Place { space: Space::new("unmapped"), directory: String::new() };
+    let (mut ann, mut ben) = (place.user(ANN), place.user(BEN));
+    order(&mut ann, "open");
+    order(&mut ben, "open");
+    let before = place.objects();
+    order(&mut ann, "insert 50000");
+    let grown: Vec<_> = place.objects().into_iter().filter(|at| !before.contains(at)).collect();
+    let set = |mode| {
+        for at in &grown {
+            std::fs::set_permissions(at, PermissionsExt::from_mode(mode)).unwrap();
+        }
+    };
+    assert!(!grown.is_empty());
+    set(0o600);
+    let told = ben.ask("insert 50000");
+    set(0o666);
+    assert!(told.contains("permission denied") && told.contains("to user 65534"), "{told}");
+    assert!(!told.contains("damaged"), "{told}");
+    order(&mut ben, "insert 50000");
+    order(&mut ben, "leave");
+    order(&mut ann, "leave");
+}
+
 /// Gives up its privileges with the namespace open, and goes on.
 fn former_root(part: &Part) {
     let mut things = Things::of(part.open()).unwrap();

@@ -152,7 +152,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("Area", "size_of_object copy_out minimum_size handle is_attached namespace heap stats"),
     (
         "Area",
-        "total_size_of dump resolve resolve_range lock_address resolve_mapped as_ref as_mut pointer_to read",
+        "total_size_of dump resolve resolve_range lock_address resolve_mapped as_ref as_mut pointer_to attach_all read",
     ),
     ("Area", "try_resolve_range"),
     ("Heap", "area participant"),
