@@ -158,7 +158,7 @@ impl Names {
             Err(dsa_core::Error::InvalidPointer(_)) => {
                 return Err(home.damaged("the header's place"));
             }
-            Err(e) => return Err(home.area_error(e)),
+            Err(e) => return Err(area.error(home, e)),
         };
         let aligned = Some(at).filter(|at| at.is_aligned());
         let header = aligned.ok_or_else(|| home.damaged("the header's place"))?;
