@@ -344,8 +344,7 @@ impl Registry {
         let Some(handle) = SegmentHandle::from_raw(seen.handle) else { return Ok(None) };
         let object = home.segments().get_or_attach(seen.handle, || {
             let segment = home.namespace_static().attach_segment(handle);
-            let segment =
-                segment.map_err(|e| home.error(&asked.label(name), e).of_memory(name))?;
+            let segment = segment.map_err(|e| home.error(&asked.label(name), e).of_memory(name))?;
             Ok(segment.map(|segment| SegmentObject::new(segment, Arc::clone(home))))
         })?;
         object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;

@@ -18,7 +18,7 @@
 //! [`spin`'s own lock](https://docs.rs/spin/0.12/spin/rwlock/struct.RwLock.html). Timed forms
 //! look at the clock between spins.
 //!
-//! With the feature `lock_api`, [`LockApiSpin`] offers the same word to `lock_api::RwLock`, for
+//! With the feature `lock_api`, `LockApiSpin` offers the same word to `lock_api::RwLock`, for
 //! code that knows no participants. (The recoverable lock has no such adapter: `lock_api` has
 //! neither a participant to pass nor an outcome to return.)
 

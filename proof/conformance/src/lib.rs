@@ -203,3 +203,25 @@ macro_rules! suite {
         )*
     };
 }
+
+/// A case that is written and not named in [`suite!`] would run nowhere.
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_case_is_named_in_the_suite() {
+        let suite = include_str!("lib.rs");
+        let modules = [
+            include_str!("control.rs"),
+            include_str!("liveness.rs"),
+            include_str!("segments.rs"),
+            include_str!("waits.rs"),
+        ];
+        let starts = modules.iter().flat_map(|module| module.split("\npub fn ").skip(1));
+        let cases: Vec<_> =
+            starts.filter_map(|case| Some(case.split_once("<B: Backend>")?.0)).collect();
+        assert!(cases.len() > 30, "{cases:?}");
+        let named = |case: &&str| suite.contains(&format!("            {case},\n"));
+        let forgotten: Vec<_> = cases.iter().filter(|case| !named(case)).collect();
+        assert!(forgotten.is_empty(), "run nowhere: {forgotten:?}");
+    }
+}
