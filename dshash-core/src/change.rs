@@ -21,10 +21,10 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::{Error, MemoryError};
-use crate::layout::{Fresh, depth_of, expressible, pointer_of};
 use crate::partition::Partition;
 use crate::step::step;
 use crate::store::Store;
+use crate::words::{Fresh, depth_of, expressible, pointer_of};
 
 const NONE: u64 = 0;
 const BUILD: u64 = 1;

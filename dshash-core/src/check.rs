@@ -12,15 +12,15 @@ use dsa_core::AtomicDsaPointer;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
+use crate::follow::Anywhere;
 use crate::hash;
-use crate::layout::{
-    Bucket, Fresh, LIVE, MARK, POISON, SLOTS, WINDOW, depth_of, pointer_of, segment_mask,
-};
+use crate::layout::{Bucket, LIVE, MARK, POISON, SLOTS, WINDOW};
 use crate::partition::{Caller, Partition, in_window};
 use crate::store::Store;
 use crate::table::{Key, Session, Table, Value};
-use crate::view::{Anywhere, Core, Found};
+use crate::view::{Core, Found};
 use crate::walk::Cursor;
+use crate::words::{Fresh, depth_of, pointer_of, segment_mask};
 
 /// What a table, or a partition of it, consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -22,14 +22,14 @@ use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, MemoryError};
 use crate::kind::Kind;
 use crate::layout::{
-    Bucket, FIRST_BUCKETS, Fresh, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC,
-    MAX_PARTITIONS, Record, SLOTS, STATE_GONE, STATE_READY, Shape, directory_word, expressible,
-    reference, segment_word,
+    Bucket, FIRST_BUCKETS, Header, INLINE_DIRECTORY, LAYOUT_VERSION, Line, MAGIC, MAX_PARTITIONS,
+    Record, SLOTS, STATE_GONE, STATE_READY, Shape,
 };
 use crate::partition::Caller;
 use crate::step::step;
 use crate::store::Store;
 use crate::view::Core;
+use crate::words::{Fresh, directory_word, expressible, reference, segment_word};
 
 // Not constants: a model's atomics are made at run time.
 fn words32<const N: usize>() -> [AtomicU32; N] {

@@ -25,10 +25,12 @@ use core::mem::size_of;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
-use crate::layout::{Chunk, Fresh, LIVE, OP_REBUILD, UNIT, op_word, reference};
+use crate::follow::{Anywhere, Astray, Follow};
+use crate::layout::{Chunk, LIVE, OP_REBUILD, UNIT, op_word};
 use crate::partition::Partition;
 use crate::store::Store;
-use crate::view::{Anywhere, Astray, Core, Entry, Follow};
+use crate::view::{Core, Entry};
+use crate::words::{Fresh, reference};
 
 /// Bytes of the first chunk of a partition without first entries.
 const FIRST_CHUNK: usize = 512;

@@ -24,16 +24,19 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
+use crate::follow::{Anywhere, AtHand};
 use crate::hash;
 use crate::layout::{
-    Bucket, FIRST_BUCKETS, INLINE_DIRECTORY, MAX_BUCKETS, MAX_DEPTH, SLOTS, WINDOW, depth_of,
-    directory_word, pointer_of, reference, segment_mask, segment_pointer, segment_word,
+    Bucket, FIRST_BUCKETS, INLINE_DIRECTORY, MAX_BUCKETS, MAX_DEPTH, SLOTS, WINDOW,
 };
 use crate::partition::{NewEntry, Partition, Place, in_window};
 use crate::probe::Tags;
 use crate::step::step;
 use crate::store::Store;
-use crate::view::{Anywhere, AtHand, Core, Entry};
+use crate::view::{Core, Entry};
+use crate::words::{
+    depth_of, directory_word, pointer_of, reference, segment_mask, segment_pointer, segment_word,
+};
 
 /// Overflow buckets that an insert looks through for a free slot before it hangs in another.
 const OVERFLOW_LOOK: usize = 4;

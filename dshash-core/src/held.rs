@@ -9,11 +9,12 @@ use dsm_core::lock::SharedGuard;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
+use crate::follow::{Anywhere, AtHand};
 use crate::layout::POISON;
 use crate::locked::{Fill, Locked};
 use crate::partition::{Caller, Wait};
 use crate::store::{Allocator, Store};
-use crate::view::{Anywhere, AtHand, Core, Entry, Found};
+use crate::view::{Core, Entry, Found};
 
 /// An entry that nobody else can see.
 pub(crate) struct Exclusive<'s, S: Store> {

@@ -40,13 +40,14 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
+use crate::follow::{Anywhere, AtHand};
 use crate::grow::prefetch;
 use crate::hash;
 use crate::layout::{LIVE, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, op_word};
 use crate::partition::{Caller, NewEntry, Partition, Place, Wait};
 use crate::step::step;
 use crate::store::{Allocator, Store};
-use crate::view::{Anywhere, AtHand, Core, Entry, Found};
+use crate::view::{Core, Entry, Found};
 
 /// A partition held alone. All fields are whole words: narrow ones would make every move of a guard
 /// wait for the stores before it.

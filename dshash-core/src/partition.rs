@@ -9,11 +9,13 @@ use dsm_core::participant::Participant;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
+use crate::follow::{Anywhere, AtHand, Follow};
 use crate::hash;
-use crate::layout::{Bucket, Fresh, Line, POISON, Record, WINDOW, segment_mask, segment_pointer};
+use crate::layout::{Bucket, Line, POISON, Record, WINDOW};
 use crate::step::step;
 use crate::store::{Allocator, Store};
-use crate::view::{Anywhere, AtHand, Core, Entry, Follow, Found};
+use crate::view::{Core, Entry, Found};
+use crate::words::{Fresh, segment_mask, segment_pointer};
 
 /// Who calls, and with what patience.
 #[derive(Clone, Copy)]

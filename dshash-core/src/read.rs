@@ -17,10 +17,11 @@ use crate::table::{Key, Session, Snapshot};
 
 #[cfg(not(feature = "locked-reads"))]
 use {
+    crate::follow::AtHand,
     crate::layout::POISON,
     crate::racy_copy,
     crate::table::Table,
-    crate::view::{AtHand, Core, Found},
+    crate::view::{Core, Found},
     dsm_core::sync::{Ordering, spin_loop},
 };
 

@@ -24,10 +24,11 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
-use crate::layout::{Fresh, OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, OP_REBUILD, SLOTS};
+use crate::layout::{OP_DELETE, OP_GUARD, OP_INSERT, OP_INSERT_UNFILLED, OP_REBUILD, SLOTS};
 use crate::partition::Partition;
 use crate::step::step;
 use crate::store::Store;
+use crate::words::Fresh;
 
 impl<S: Store> Partition<'_, S> {
     /// Completes or undoes what the record says, and makes the sequence word even again.

@@ -23,8 +23,8 @@ use dsm_core::sync::Ordering;
 use sim::{HeapMachine, HeapProcess};
 
 use crate::error::MemoryError;
-use crate::layout::MAX_SEGMENT_SIZE;
 use crate::store::{Allocator, Store, Unresolved};
+use crate::words::MAX_SEGMENT_SIZE;
 
 /// Where the pretended area's first segment begins, and its last one: with generations.
 const FIRST: u64 = 5 << 50;

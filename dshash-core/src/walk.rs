@@ -8,11 +8,13 @@ use dsm_core::lock::SharedGuard;
 use dsm_core::sync::Ordering;
 
 use crate::error::Error;
-use crate::layout::{Line, SLOTS, depth_of, pointer_of, segment_mask, segment_pointer};
+use crate::follow::Astray;
+use crate::layout::{Line, SLOTS};
 use crate::locked::Locked;
 use crate::partition::{Caller, Partition};
 use crate::store::Store;
-use crate::view::{Astray, Core, Entry, Found};
+use crate::view::{Core, Entry, Found};
+use crate::words::{depth_of, pointer_of, segment_mask, segment_pointer};
 
 /// A position in a partition's index.
 #[derive(Clone, Copy, Default)]

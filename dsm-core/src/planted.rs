@@ -55,11 +55,11 @@ bugs! {
         "A reader sets its bit in the lock before its record says which lock.";
     RecordClearedEarly "record-cleared-early" "dsm-core/src/lock/rw.rs":
         "A reader takes its record back before its bit.";
-    OwnerAfterSwap "owner-after-swap" "dsm-core/src/lock/rw.rs":
+    OwnerAfterSwap "owner-after-swap" "dsm-core/src/lock/rw/lines.rs":
         "A writer takes the lock first and writes down its name after that.";
-    MissingRelease "missing-release" "dsm-core/src/lock/rw.rs":
+    MissingRelease "missing-release" "dsm-core/src/lock/rw/lines.rs":
         "A writer lets go without releasing what it wrote.";
-    MissingFence "missing-fence" "dsm-core/src/lock/rw.rs":
+    MissingFence "missing-fence" "dsm-core/src/lock/rw/lines.rs":
         "A reader's look at the owner may come before its bit is set.";
     LostWake "lost-wake" "dsm-core/src/lock/rw/contended.rs":
         "An owner that others wait for lets go and wakes nobody.";
