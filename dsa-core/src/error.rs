@@ -13,7 +13,7 @@ use dsm_core::namespace;
 use crate::pointer::DsaPointer;
 
 /// Shared memory that contradicts itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Corruption {
     /// What is wrong.
     pub what: &'static str,
@@ -33,10 +33,12 @@ impl fmt::Display for Corruption {
     }
 }
 
+dsm_core::debug_is_display!(Corruption, Error, FreeError);
+
 impl core::error::Error for Corruption {}
 
 /// Why an operation on an area was refused. Nothing is changed then, and no lock is held.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// A request above what the flags allow (bytes).
@@ -92,6 +94,59 @@ pub enum Error {
     Namespace(namespace::Error),
     /// The area is damaged.
     Corrupt(Corruption),
+}
+
+impl Error {
+    /// Whether there is no room: the area is at its limit, or the namespace has
+    /// [none](namespace::Error::is_full).
+    ///
+    /// ```
+    /// use dsa_core::Error;
+    ///
+    /// assert!(Error::SizeLimit { needed: 65_536, total: 65_536, limit: 100_000 }.is_full());
+    /// assert!(!Error::CouldNotAttach.is_full());
+    /// ```
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        match self {
+            Self::SizeLimit { .. } | Self::TooManySegments => true,
+            Self::Namespace(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
+    /// Whether the time ran out that the caller was ready to wait, or the ten seconds of
+    /// [`Busy`](Self::Busy): later the same call may succeed.
+    ///
+    /// ```
+    /// assert!(dsa_core::Error::Busy.is_timeout());
+    /// ```
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        match self {
+            Self::Busy => true,
+            Self::Lock(error) => error.is_timeout(),
+            Self::Namespace(error) => error.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether the caller would have waited for itself; see [`LockError::is_would_deadlock`].
+    ///
+    /// ```
+    /// use dsa_core::Error;
+    /// use dsm_core::lock::LockError;
+    ///
+    /// assert!(Error::Lock(LockError::WouldDeadlock).is_would_deadlock());
+    /// ```
+    #[must_use]
+    pub const fn is_would_deadlock(&self) -> bool {
+        match self {
+            Self::Lock(error) => error.is_would_deadlock(),
+            Self::Namespace(error) => error.is_would_deadlock(),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -188,7 +243,7 @@ impl From<namespace::Error> for Error {
 }
 
 /// Why a pointer was not freed. Nothing is changed then.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FreeError {
     /// It means no object: invalid, made up, or into the middle of one.

@@ -5,7 +5,7 @@ use core::fmt;
 use dsm_core::lock::{KindName, LockError};
 
 /// Why memory could not be had.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryError {
     /// The area refused.
@@ -36,7 +36,7 @@ pub enum Parameter {
 }
 
 /// Why an operation did nothing. A failed operation changes nothing and holds no lock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// This thread holds a guard of the same table: drop it before calling again. Only shared
@@ -66,6 +66,76 @@ pub enum Error {
     Destroyed,
     /// Shared memory contradicts itself; says where.
     Corrupt(&'static str),
+}
+
+impl Error {
+    /// What the area says that the table lives in, if it is the area that refused.
+    const fn area(&self) -> Option<&dsa_core::Error> {
+        match self {
+            Self::Memory(MemoryError::Area(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no room: the table's area [has none](dsa_core::Error::is_full).
+    ///
+    /// ```
+    /// use dshash_core::{Error, MemoryError};
+    ///
+    /// let limit = dsa_core::Error::SizeLimit { needed: 65_536, total: 65_536, limit: 100_000 };
+    /// assert!(Error::Memory(MemoryError::Area(limit)).is_full());
+    /// assert!(!Error::Poisoned.is_full());
+    /// ```
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        match self.area() {
+            Some(error) => error.is_full(),
+            None => false,
+        }
+    }
+
+    /// Whether the entry's value was being changed when the one who changed it died.
+    ///
+    /// ```
+    /// assert!(dshash_core::Error::Poisoned.is_poisoned());
+    /// ```
+    #[must_use]
+    pub const fn is_poisoned(&self) -> bool {
+        matches!(self, Self::Poisoned)
+    }
+
+    /// Whether the time ran out that the caller was ready to wait; see [`LockError::is_timeout`].
+    ///
+    /// ```
+    /// use dshash_core::Error;
+    /// use dsm_core::lock::LockError;
+    ///
+    /// assert!(Error::Lock(LockError::WouldBlock).is_timeout());
+    /// ```
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        match (self, self.area()) {
+            (Self::Lock(error), _) => error.is_timeout(),
+            (_, Some(error)) => error.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether this thread would have waited for itself: it holds a guard of the same table, to be
+    /// dropped first.
+    ///
+    /// ```
+    /// assert!(dshash_core::Error::WouldDeadlock.is_would_deadlock());
+    /// ```
+    #[must_use]
+    pub const fn is_would_deadlock(&self) -> bool {
+        match (self, self.area()) {
+            (Self::WouldDeadlock, _) => true,
+            (Self::Lock(error), _) => error.is_would_deadlock(),
+            (_, Some(error)) => error.is_would_deadlock(),
+            _ => false,
+        }
+    }
 }
 
 impl From<LockError> for Error {
@@ -156,6 +226,8 @@ impl fmt::Display for Error {
         }
     }
 }
+
+dsm_core::debug_is_display!(MemoryError, Error);
 
 impl core::error::Error for MemoryError {}
 impl core::error::Error for Error {}

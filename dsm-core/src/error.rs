@@ -1,4 +1,9 @@
 //! Errors: kinds shared by all providers, and the plain form the cores carry.
+//!
+//! **Texts.** The sentence of an error is whole: where another layer refused, what that says stands in
+//! it, so that `source` has nothing to add and is `None`. `Debug` shows the same sentence (see
+//! [`debug_is_display`](crate::debug_is_display)). So it is in all three cores; what an error consists of
+//! is for programs to match on.
 
 use core::fmt;
 
@@ -36,7 +41,7 @@ pub enum ErrorKind {
 }
 
 /// A provider's error as plain data: what the cores return.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProviderFailure {
     /// The kind.
     pub kind: ErrorKind,
@@ -52,6 +57,22 @@ pub struct ProviderFailure {
     pub total: u64,
     /// The number of the user whose object it is, where that may be why it failed.
     pub owner: Option<u32>,
+}
+
+impl ErrorKind {
+    /// Whether something is used up: shared memory, addresses, or what the system allows a process to
+    /// have open.
+    ///
+    /// ```
+    /// use dsm_core::error::ErrorKind;
+    ///
+    /// assert!(ErrorKind::NoSpace.is_full() && ErrorKind::TooMany.is_full());
+    /// assert!(!ErrorKind::PermissionDenied.is_full());
+    /// ```
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        matches!(self, Self::NoSpace | Self::NoMemory | Self::TooMany)
+    }
 }
 
 impl ProviderFailure {
@@ -107,11 +128,12 @@ impl fmt::Display for ProviderFailure {
     }
 }
 
+crate::debug_is_display!(ProviderFailure);
 impl core::error::Error for ProviderFailure {}
 
 /// A number that an option can't have: which, what it was given, and what it can have. `{:#}` leaves
 /// out which.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct OutOfRange {
     /// The option, as its field or its setter is called.
     pub option: &'static str,
@@ -173,4 +195,5 @@ impl fmt::Display for OutOfRange {
     }
 }
 
+crate::debug_is_display!(OutOfRange);
 impl core::error::Error for OutOfRange {}

@@ -33,5 +33,6 @@ mod reap;
 #[cfg(doctest)]
 mod refused;
 pub mod segment;
+mod sentence;
 pub mod sync;
 pub mod toc;

@@ -10,10 +10,10 @@ use dsm_core::provider::ProviderError;
 ///
 /// Its text says what failed and what to do next; [`kind`](ProviderError::kind) is for programs,
 /// [`failure`](ProviderError::failure) reduces it to plain data.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Inner {
     failure: ProviderFailure,
     /// The object or file system concerned; empty if the explanation says it.
@@ -136,6 +136,7 @@ impl ProviderError for Error {
     }
 }
 
+dsm_core::debug_is_display!(Error);
 impl std::error::Error for Error {}
 
 impl fmt::Display for Error {

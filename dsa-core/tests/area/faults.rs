@@ -53,6 +53,7 @@ fn a_failure_at_each_step_leaves_nothing() {
         assert_eq!(machine.objects().len(), 1, "step {step} left an object");
         if let Err(e) = result {
             assert!(matches!(e, Error::Namespace(_)), "step {step}: {e:?}");
+            assert!(e.is_full() && !e.is_timeout(), "step {step}: {e:?}");
             failures += 1;
         }
     }
@@ -106,6 +107,7 @@ fn the_size_limit_holds() {
         }
     };
     assert!(matches!(refused, Error::SizeLimit { limit: 1_048_576, .. }), "{refused:?}");
+    assert!(refused.is_full());
     assert!(objects.len() > 75, "{} of 87 that fit", objects.len());
     assert!(area.stats().unwrap().total <= 1 << 20);
     for flags in [Flags::NO_OOM, Flags::NO_OOM | Flags::HUGE, Flags::NO_OOM | Flags::ZERO] {

@@ -58,7 +58,6 @@ unsafe impl Send for Ram {}
 unsafe impl Sync for Ram {}
 
 /// What can go wrong with RAM.
-#[derive(Debug)]
 pub(crate) struct RamError(ErrorKind);
 
 impl std::fmt::Display for RamError {
@@ -67,6 +66,7 @@ impl std::fmt::Display for RamError {
     }
 }
 
+dsm_core::debug_is_display!(RamError);
 impl std::error::Error for RamError {}
 
 impl ProviderError for RamError {

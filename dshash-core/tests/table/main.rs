@@ -94,7 +94,12 @@ fn a_killed_inserter_leaves_a_table_that_works() {
         let guard = its_session.find_exclusive(&(round * 1000)).unwrap().unwrap();
         victim.kill();
         drop(guard);
-        assert_eq!(session.get(&(round * 1000)), Err(Error::Poisoned));
+        let refused = session.get(&(round * 1000)).unwrap_err();
+        assert!(refused.is_poisoned() && !refused.is_full(), "{refused:?}");
+        let guard = session.find_poisoned(&(round * 1000)).unwrap();
+        let refused = session.get(&(round * 1000)).unwrap_err();
+        assert!(refused.is_would_deadlock() && !refused.is_timeout(), "{refused:?}");
+        drop(guard);
         assert!(session.repair(&(round * 1000), |v| *v += 0).unwrap());
     }
     assert_eq!(session.check().unwrap().stats.entries, 8000);

@@ -30,7 +30,7 @@ pub enum HeldMode {
 }
 
 /// Why a lock was not acquired. Nothing is held or changed then.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockError {
     /// Somebody else has it (try forms).
@@ -51,6 +51,34 @@ pub enum LockError {
     /// This participant, or its process, was declared dead while it lived, and what it held is
     /// others' by now: see [`deaths`](crate::deaths). Leave the namespace, and open it anew.
     DeclaredDead,
+}
+
+impl LockError {
+    /// Whether somebody else had the lock for as long as the caller was ready to wait, which may have
+    /// been no time at all: later the same call may succeed.
+    ///
+    /// ```
+    /// use dsm_core::lock::LockError;
+    ///
+    /// assert!(LockError::TimedOut.is_timeout() && LockError::WouldBlock.is_timeout());
+    /// assert!(!LockError::WouldDeadlock.is_timeout());
+    /// ```
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::WouldBlock)
+    }
+
+    /// Whether the caller would have waited for itself: it is to drop a guard first.
+    ///
+    /// ```
+    /// use dsm_core::lock::LockError;
+    ///
+    /// assert!(LockError::WouldDeadlock.is_would_deadlock());
+    /// ```
+    #[must_use]
+    pub const fn is_would_deadlock(&self) -> bool {
+        matches!(self, Self::WouldDeadlock)
+    }
 }
 
 impl fmt::Display for LockError {
@@ -77,6 +105,7 @@ impl fmt::Display for LockError {
     }
 }
 
+crate::debug_is_display!(LockError);
 impl core::error::Error for LockError {}
 
 /// How long to wait for a lock.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::error::{OutOfRange, ProviderFailure};
+use crate::error::{ErrorKind, OutOfRange, ProviderFailure};
 use crate::handle::SegmentHandle;
 use crate::lock::LockError;
 
@@ -13,7 +13,7 @@ pub(super) const MOST_BYTES: usize =
 
 /// Why a namespace could not be opened or an operation on it failed. Nothing was changed, and no
 /// object is left behind, unless the variant says otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The platform refused.
@@ -62,6 +62,58 @@ pub enum Error {
     Forked,
     /// The entropy source gave nothing usable.
     Entropy,
+}
+
+impl Error {
+    /// Whether something is used up: shared memory, slots of the namespace, or what the system allows a
+    /// process to have open.
+    ///
+    /// ```
+    /// use dsm_core::error::{ErrorKind, ProviderFailure};
+    /// use dsm_core::namespace::Error;
+    ///
+    /// assert!(Error::TooManySegments(1024).is_full());
+    /// assert!(Error::from(ProviderFailure::new(ErrorKind::NoSpace, "ftruncate")).is_full());
+    /// assert!(!Error::Forked.is_full());
+    /// ```
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        match self {
+            Self::Provider(failure) => failure.kind.is_full(),
+            Self::TooManyProcesses(_) | Self::TooManyParticipants(_) | Self::TooManySegments(_) => {
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the time ran out that the caller was ready to wait; see [`LockError::is_timeout`].
+    ///
+    /// ```
+    /// use dsm_core::{lock::LockError, namespace::Error};
+    ///
+    /// assert!(Error::Lock(LockError::TimedOut).is_timeout());
+    /// ```
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        match self {
+            Self::Provider(failure) => matches!(failure.kind, ErrorKind::TimedOut),
+            Self::Lock(error) => error.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether the caller would have waited for itself; see [`LockError::is_would_deadlock`].
+    ///
+    /// ```
+    /// use dsm_core::{lock::LockError, namespace::Error};
+    ///
+    /// assert!(Error::Lock(LockError::WouldDeadlock).is_would_deadlock());
+    /// ```
+    #[must_use]
+    pub const fn is_would_deadlock(&self) -> bool {
+        matches!(self, Self::Lock(error) if error.is_would_deadlock())
+    }
 }
 
 impl From<ProviderFailure> for Error {
@@ -168,4 +220,5 @@ fn other_width(theirs: u64, ours: u64) -> bool {
     matches!(width, 4 | 8) && width != ours & 0xff
 }
 
+crate::debug_is_display!(Error);
 impl core::error::Error for Error {}

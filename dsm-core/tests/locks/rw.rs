@@ -53,6 +53,9 @@ fn exclusive_excludes_everybody_and_restores_the_word() {
     assert_eq!(lock.lock().shared(&b, Patience::Try).err(), Some(LockError::WouldBlock));
     assert_eq!(lock.lock().exclusive(&b, soon(&crowd)).err(), Some(LockError::TimedOut));
     assert_eq!(lock.lock().shared(&b, soon(&crowd)).err(), Some(LockError::TimedOut));
+    for patience in [Patience::Try, soon(&crowd)] {
+        assert!(lock.lock().shared(&b, patience).err().unwrap().is_timeout());
+    }
     assert!(!b.holds_any());
     assert_eq!(crowd.slot(1).held().count(), 0);
     assert_eq!(state(&lock), (Some(0), true, false, 0));
@@ -110,6 +113,8 @@ fn shared_beside_shared_is_counted_and_all_else_would_deadlock() {
     let alone = lock.lock().exclusive(&me, FOREVER).unwrap();
     assert_eq!(lock.lock().exclusive(&me, Patience::Try).err(), Some(LockError::WouldDeadlock));
     assert_eq!(lock.lock().shared(&me, soon(&crowd)).err(), Some(LockError::WouldDeadlock));
+    let own = lock.lock().shared(&me, FOREVER).err().unwrap();
+    assert!(own.is_would_deadlock() && !own.is_timeout());
     assert_eq!(
         crowd.slot(1).held().collect::<Vec<_>>(),
         [(LockAddress::new(1, 64), HeldMode::Exclusive)]

@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use super::block::BlockId;
 
 /// Why a dump file can't be read.
-#[derive(Debug)]
 pub(crate) enum Error {
     /// The system says so.
     Io(PathBuf, io::Error),
@@ -44,6 +43,7 @@ impl fmt::Display for Error {
     }
 }
 
+dsm_core::debug_is_display!(Error);
 impl std::error::Error for Error {}
 
 /// Reads the file; `None` if there is none.

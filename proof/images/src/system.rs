@@ -85,7 +85,7 @@ pub(crate) fn look<T>(work: impl FnOnce(&System) -> T) -> T {
 }
 
 /// A failure of the simulated system.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct SystemError(ProviderFailure);
 
 impl std::fmt::Display for SystemError {
@@ -94,6 +94,7 @@ impl std::fmt::Display for SystemError {
     }
 }
 
+dsm_core::debug_is_display!(SystemError);
 impl std::error::Error for SystemError {}
 
 impl ProviderError for SystemError {

@@ -63,7 +63,7 @@ const RECORDS: usize = if cfg!(loom) { 4 } else { 1024 };
 pub const PAGE: usize = 4096;
 
 /// A failure on the simulated machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HeapError(pub ProviderFailure);
 
 impl HeapError {
@@ -78,6 +78,7 @@ impl core::fmt::Display for HeapError {
     }
 }
 
+dsm_core::debug_is_display!(HeapError);
 impl core::error::Error for HeapError {}
 
 impl ProviderError for HeapError {
