@@ -21,7 +21,6 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dsa_core::error::FreeError;
 use dsa_core::{AreaLocal, DsaPointer, DsaPtr, Flags, Heap, Report, Stats};
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::rw::RwLock;
@@ -29,6 +28,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::boxed::DsaBox;
 use crate::error::Error;
+use crate::error::context::{Context, Refusal};
 use crate::plain::{Object, Snapshot};
 use crate::process::Attachment;
 use crate::stable::Stable;
@@ -61,8 +61,7 @@ impl RawArea {
         let local = Stable::from(Box::<AreaLocal>::default());
         // SAFETY: kept beside the area, and dropped after it.
         let table = unsafe { local.forever() };
-        let area = CoreArea::create(home.namespace_static(), options, table)
-            .map_err(|e| home.area_error(label, e))?;
+        let area = CoreArea::create(home.namespace_static(), options, table).of(home, label)?;
         Ok(Self::new(home, label, area, local))
     }
 
@@ -79,7 +78,7 @@ impl RawArea {
         match CoreArea::attach(home.namespace_static(), handle, table) {
             Ok(area) => Ok(Some(Self::new(home, label, area, local))),
             Err(dsa_core::Error::CouldNotAttach) => Ok(None),
-            Err(e) => Err(home.area_error(label, e)),
+            Err(e) => Err(e.of(home, label)),
         }
     }
 
@@ -101,10 +100,9 @@ impl RawArea {
         unsafe { &*std::ptr::from_ref(self.core()) }
     }
 
-    /// An error of the area's, by what it is to users.
-    #[cold]
-    pub(crate) fn error(&self, home: &Attachment, error: dsa_core::Error) -> Error {
-        home.area_error(&self.label, error)
+    /// What errors call it.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -193,7 +191,7 @@ impl AreaObject {
 
     #[inline]
     fn heap(&self) -> Result<&Heap<'static, RwLock>, Error> {
-        thread::heap(&self.home, &self.raw).map_err(|e| *e)
+        thread::heap(&self.home, &self.raw)
     }
 }
 
@@ -264,13 +262,15 @@ impl Area {
         Self { object }
     }
 
-    fn wrap(&self, error: dsa_core::Error) -> Error {
-        self.object.raw().error(&self.object.home, error)
+    /// What the area returned, with an error that names it.
+    #[inline]
+    fn say<T>(&self, result: Result<T, impl Refusal>) -> Result<T, Error> {
+        result.of(&self.object.home, &self.object.raw.label)
     }
 
     /// Where an object that was allocated just now lies.
     fn fresh(&self, pointer: DsaPointer) -> Result<NonNull<u8>, Error> {
-        self.object.core().try_resolve_range(pointer, 1).map_err(|e| self.wrap(e))
+        self.say(self.object.core().try_resolve_range(pointer, 1))
     }
 
     /// Allocates memory for a value and stores it there. Until its pointer is stored somewhere
@@ -280,9 +280,10 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the system has no memory for another segment; [`Error::Area`] at
-    /// the area's limit, and for what is longer than an allocation can be; [`Error::Namespace`]
-    /// when all segment slots are taken.
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if the system has no memory for
+    /// another segment; [`ErrorKind::Area`](crate::ErrorKind::Area) at the area's limit, and for
+    /// what is longer than an allocation can be;
+    /// [`ErrorKind::Namespace`](crate::ErrorKind::Namespace) when all segment slots are taken.
     #[doc(alias = "dsa_allocate")]
     pub fn allocate<T: Object>(&self, value: T) -> Result<DsaPtr<T>, Error> {
         let pointer = self.allocate_unwritten()?;
@@ -305,7 +306,7 @@ impl Area {
         } else {
             heap.allocate_layout(std::alloc::Layout::new::<T>())
         };
-        pointer.map(DsaPointer::cast).map_err(|e| self.wrap(e))
+        self.say(pointer.map(DsaPointer::cast))
     }
 
     /// As [`allocate`](Self::allocate), for many values one after the other.
@@ -315,7 +316,7 @@ impl Area {
     /// As [`allocate`](Self::allocate).
     pub fn allocate_slice<T: Object + Copy>(&self, values: &[T]) -> Result<DsaSlice<T>, Error> {
         let layout = std::alloc::Layout::for_value(values);
-        let pointer = self.object.heap()?.allocate_layout(layout).map_err(|e| self.wrap(e))?;
+        let pointer = self.say(self.object.heap()?.allocate_layout(layout))?;
         let to = self.fresh(pointer)?.cast::<T>();
         // SAFETY: allocated just now for this many, and nobody else knows it.
         unsafe { to.as_ptr().copy_from_nonoverlapping(values.as_ptr(), values.len()) };
@@ -331,8 +332,7 @@ impl Area {
     pub fn allocate_box<T: Snapshot>(&self, value: T) -> Result<DsaBox<T>, Error> {
         let (size, align) = (size_of::<T>(), align_of::<T>());
         let heap = self.object.heap()?;
-        let pointer =
-            heap.allocate_unpublished(size, align, Flags::empty()).map_err(|e| self.wrap(e))?;
+        let pointer = self.say(heap.allocate_unpublished(size, align, Flags::empty()))?;
         let mut owned = DsaBox::own(self.clone(), pointer.cast());
         owned.set(&value)?;
         Ok(owned)
@@ -340,14 +340,15 @@ impl Area {
 
     /// Makes an unpublished object one that lives until it is freed.
     pub(crate) fn settle<T>(&self, pointer: DsaPtr<T>) -> Result<(), Error> {
-        self.object.heap()?.settle(pointer.pointer()).map_err(|e| self.wrap(e))
+        self.say(self.object.heap()?.settle(pointer.pointer()))
     }
 
     /// Frees an object, whoever allocated it.
     ///
     /// # Errors
     ///
-    /// [`Error::Free`] for what is no allocated object, with nothing changed.
+    /// [`ErrorKind::Free`](crate::ErrorKind::Free) for what is no allocated object, with nothing
+    /// changed.
     ///
     /// # Safety
     ///
@@ -356,14 +357,7 @@ impl Area {
     pub unsafe fn free<T>(&self, pointer: DsaPtr<T>) -> Result<(), Error> {
         let heap = self.object.heap()?;
         // SAFETY: the caller's promise.
-        unsafe { heap.free(pointer.pointer()) }.map_err(|e| self.wrap_free(e))
-    }
-
-    fn wrap_free(&self, error: FreeError) -> Error {
-        match error {
-            FreeError::Refused(e) => self.wrap(e),
-            e => Error::Free(e),
-        }
+        self.say(unsafe { heap.free(pointer.pointer()) })
     }
 
     /// Copies a value out. Safe whatever the pointer is; what others write meanwhile may be seen
@@ -371,7 +365,8 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Area`] unless an allocated object of at least that size is there.
+    /// [`ErrorKind::Area`](crate::ErrorKind::Area) unless an allocated object of at least that size
+    /// is there.
     pub fn read<T: Snapshot>(&self, pointer: DsaPtr<T>) -> Result<T, Error> {
         let mut value = T::new_zeroed();
         self.copy_out(pointer.pointer(), value.as_mut_bytes())?;
@@ -391,14 +386,14 @@ impl Area {
         self.object.home.check_fork()?;
         // SAFETY: nothing in a named area is behind a reference of safe code's; whoever made one
         // by `as_mut` promised that nobody else uses the object in any way.
-        unsafe { self.object.core().copy_out(pointer, 0, to) }.map_err(|e| self.wrap(e))
+        self.say(unsafe { self.object.core().copy_out(pointer, 0, to) })
     }
 
     fn copy_in(&self, pointer: DsaPointer, from: &[u8]) -> Result<(), Error> {
         self.object.home.check_fork()?;
         // SAFETY: as above; whoever made a reference by `as_ref` promised that nobody changes the
         // object but by atomics.
-        unsafe { self.object.core().copy_in(pointer, 0, from) }.map_err(|e| self.wrap(e))
+        self.say(unsafe { self.object.core().copy_in(pointer, 0, from) })
     }
 
     /// Copies many values out.
@@ -410,9 +405,9 @@ impl Area {
         self.object.home.check_fork()?;
         let pointer = slice.first().pointer();
         let bytes = slice.len().saturating_mul(size_of::<T>() as u64);
-        let there = self.object.core().size_of_object(pointer).map_err(|e| self.wrap(e))?;
+        let there = self.say(self.object.core().size_of_object(pointer))?;
         if bytes > there {
-            return Err(Error::Area(dsa_core::Error::OutOfObject(bytes, there)));
+            return Err(dsa_core::Error::OutOfObject(bytes, there).into());
         }
         let mut values = vec![T::new_zeroed(); slice.len() as usize];
         self.copy_out(pointer, values.as_mut_bytes())?;
@@ -428,7 +423,7 @@ impl Area {
         self.object.home.check_fork()?;
         if values.len() as u64 > slice.len() {
             let (asked, there) = (values.len() as u64, slice.len());
-            return Err(Error::Area(dsa_core::Error::OutOfObject(asked, there)));
+            return Err(dsa_core::Error::OutOfObject(asked, there).into());
         }
         self.copy_in(slice.first().pointer(), values.as_bytes())
     }
@@ -480,19 +475,19 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Area`] if it is damaged.
+    /// [`ErrorKind::Area`](crate::ErrorKind::Area) if it is damaged.
     pub fn stats(&self) -> Result<Stats, Error> {
-        self.object.core().stats().map_err(|e| self.wrap(e))
+        self.say(self.object.core().stats())
     }
 
     /// Walks through everything and compares it with everything else. Linear in the area's size.
     ///
     /// # Errors
     ///
-    /// [`Error::Area`] says what contradicts what.
+    /// [`ErrorKind::Area`](crate::ErrorKind::Area) says what contradicts what.
     pub fn check(&self) -> Result<Report, Error> {
         let participant = self.object.home.participant()?;
-        self.object.core().check(participant).map_err(|e| self.wrap(e))
+        self.say(self.object.core().check(participant))
     }
 
     /// Gives memory back: to the area what this thread keeps for its next allocations, and what the
@@ -503,20 +498,21 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Area`].
+    /// [`ErrorKind::Area`](crate::ErrorKind::Area).
     #[doc(alias = "dsa_trim")]
     pub fn trim(&self) -> Result<(), Error> {
-        self.object.heap()?.trim().map(drop).map_err(|e| self.wrap(e))
+        self.say(self.object.heap()?.trim().map(drop))
     }
 
     /// Limits the bytes that the area may take. What exists stays.
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`], [`Error::DeclaredDead`].
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked),
+    /// [`ErrorKind::DeclaredDead`](crate::ErrorKind::DeclaredDead).
     #[doc(alias = "dsa_set_size_limit")]
     pub fn set_size_limit(&self, bytes: u64) -> Result<(), Error> {
-        self.object.core().set_size_limit(bytes).map_err(|e| self.wrap(e))
+        self.say(self.object.core().set_size_limit(bytes))
     }
 }
 

@@ -45,7 +45,8 @@ impl<T: Snapshot> DsaBox<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Area`] if somebody else has freed the object, [`Error::Forked`] in a forked child.
+    /// [`ErrorKind::Area`](crate::ErrorKind::Area) if somebody else has freed the object,
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked) in a forked child.
     pub fn get(&self) -> Result<T, Error> {
         self.area.read(self.pointer)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dsm_core::namespace::NamespaceConfig;
 
 use crate::error::Error;
+use crate::error::kind::ErrorKind;
 use crate::name;
 use crate::platform::{Backend, Platform, erase};
 use crate::process;
@@ -116,10 +117,10 @@ impl Builder {
                 "it can't be {mode:04o}: it must be from 0600 to 0777, and let the owner read and \
                  write"
             );
-            return Err(Error::InvalidOption { what: "mode", reason });
+            return Err(ErrorKind::InvalidOption { what: "mode", reason }.into());
         }
         let Some(platform) = self.platform.or_else(crate::platform::default) else {
-            return Err(Error::NoBackend);
+            return Err(ErrorKind::NoBackend.into());
         };
         let settings = process::Settings {
             namespace: self.namespace,

@@ -99,7 +99,7 @@ impl<'t, K: Key, V: Plain> WriteGuard<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Table`] from tidying up, or if the table is damaged.
+    /// [`ErrorKind::Table`](crate::ErrorKind::Table) from tidying up, or if the table is damaged.
     #[doc(alias = "dshash_delete_entry")]
     pub fn remove(self) -> Result<(), Error> {
         let mut this = ManuallyDrop::new(self);
@@ -228,8 +228,9 @@ impl<'t, K: Key, V: Plain> Entry<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the system has no memory for it; [`Error::Table`] at the table's
-    /// limit; [`Error::Namespace`] when all segment slots are taken.
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if the system has no memory for
+    /// it; [`ErrorKind::Table`](crate::ErrorKind::Table) at the table's limit;
+    /// [`ErrorKind::Namespace`](crate::ErrorKind::Namespace) when all segment slots are taken.
     #[inline]
     pub fn or_insert(self, value: V) -> Result<WriteGuard<'t, K, V>, Error> {
         self.or_insert_with(|| value)

@@ -5,13 +5,14 @@
 
 use std::mem::ManuallyDrop;
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::{ErrorKind as FailureKind, ProviderFailure};
 use dsm_core::inspect::Inspector;
 use dsm_core::namespace::{self, Discard};
 use dsm_core::provider::Mapping;
 
 use crate::builder::Builder;
 use crate::error::Error;
+use crate::error::kind::ErrorKind;
 use crate::manage::Listing;
 use crate::outside;
 use crate::platform::{Backend, Link};
@@ -36,15 +37,15 @@ impl RegistryInspector {
     pub(crate) fn open(backend: &dyn Backend, name: &str, mode: u32) -> Result<Self, Error> {
         let place = backend.place();
         let fail = |e: namespace::Error| match e {
-            namespace::Error::Provider(ProviderFailure { kind: ErrorKind::NotFound, .. }) => {
-                Error::NoNamespace { namespace: name.into() }
+            namespace::Error::Provider(ProviderFailure { kind: FailureKind::NotFound, .. }) => {
+                ErrorKind::NoNamespace { namespace: name.into() }.into()
             }
             e => Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e),
         };
         let (link, _) = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
         let mapping = match link.peek() {
             Ok(mapping) => Some(mapping),
-            Err(e) if e.kind == ErrorKind::Unfinished => None,
+            Err(e) if e.kind == FailureKind::Unfinished => None,
             Err(e) => return Err(fail(e.into())),
         };
         let link = Stable::from(link);
@@ -70,7 +71,7 @@ impl RegistryInspector {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`], or what the platform says of the objects behind the names.
+    /// [`ErrorKind::Damaged`], or what the platform says of the objects behind the names.
     pub fn names(&self) -> Result<Vec<Listing>, Error> {
         match &self.inspector {
             Some(inspector) => outside::names(inspector, self.link.provider(), &self.name),
@@ -112,7 +113,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::NoNamespace`], and what `open` says of a control object that is not what it
+    /// [`ErrorKind::NoNamespace`], and what `open` says of a control object that is not what it
     /// should be.
     pub fn inspect(self) -> Result<RegistryInspector, Error> {
         let (backend, settings) = self.into_parts()?;
@@ -124,7 +125,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Namespace`] where objects can't be listed.
+    /// [`ErrorKind::Namespace`] where objects can't be listed.
     pub fn namespaces(self) -> Result<Vec<String>, Error> {
         let (backend, settings) = self.into_parts()?;
         backend.namespaces().map_err(|e| {
@@ -139,8 +140,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::NoNamespace`]; as for `open`; [`Error::Namespace`] if something could not be
-    /// removed, which may be for another user to do.
+    /// [`ErrorKind::NoNamespace`]; as for `open`; [`ErrorKind::Namespace`] if something could not
+    /// be removed, which may be for another user to do.
     pub fn reap(self) -> Result<usize, Error> {
         let (backend, settings) = self.into_parts()?;
         let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?;
@@ -159,7 +160,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::NamespaceInUse`] while processes live in it (this one included); otherwise as
+    /// [`ErrorKind::NamespaceInUse`] while processes live in it (this one included); otherwise as
     /// [`reap`](Self::reap).
     pub fn destroy(self) -> Result<(), Error> {
         let (backend, settings) = self.into_parts()?;
@@ -173,10 +174,8 @@ impl Builder {
         match seen?.processes().filter(|process| !process.dead).count() {
             0 => {}
             processes => {
-                return Err(Error::NamespaceInUse {
-                    namespace: settings.namespace.into(),
-                    processes,
-                });
+                let namespace = settings.namespace.into();
+                return Err(ErrorKind::NamespaceInUse { namespace, processes }.into());
             }
         }
         process::visit(&*backend, settings, |namespace| namespace.set_persistent(false))

@@ -39,7 +39,7 @@
 //!
 //! What it held is released, by the next one who wants it; what it had half done to tables and
 //! areas is completed or undone. A value that it was changing through an exclusive guard is
-//! *poisoned*: every access reports [`Error::Poisoned`] until somebody has looked at it and
+//! *poisoned*: every access reports [`ErrorKind::Poisoned`] until somebody has looked at it and
 //! repaired it ([`HashTable::poisoned`]). A panic that unwinds through such a guard does the same.
 //!
 //! # How long things live
@@ -77,7 +77,7 @@
 //!   are whatever bytes say, which for plain data is always *some* value. Objects are created for
 //!   this user only (mode 0600); [`Builder::mode`] widens that.
 //! - **Fork without exec.** The child must open the namespace anew; handles of its parent say
-//!   [`Error::Forked`]. But a reference into a segment that the child inherited keeps working,
+//!   [`ErrorKind::Forked`]. But a reference into a segment that the child inherited keeps working,
 //!   unguarded by the child's own attachment, which knows nothing of its type; a fork while another thread is inside a call of this
 //!   crate leaves the child with locks of this process that nobody will ever release, as it does
 //!   with the allocator and everything else in a process; and a guard that both sides hold is
@@ -127,9 +127,10 @@ pub use dsa_core::{
     Stats as AreaStats,
 };
 pub use dshash_core::{Error as TableError, Report as TableReport, Stats as TableStats};
-pub use dsm_core::error::{ErrorKind, ProviderFailure};
+pub use dsm_core::error::{ErrorKind as ProviderErrorKind, ProviderFailure};
 pub use dsm_core::lock::LockError;
 pub use dsm_core::namespace::Error as NamespaceError;
+pub use error::kind::ErrorKind;
 pub use error::{BoxError, Description, Error, Kind, Mismatch, Shortage};
 pub use guard::{Entry, Poisoned, ReadGuard, Vacant, WriteGuard};
 pub use inspect::RegistryInspector;

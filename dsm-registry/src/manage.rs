@@ -13,6 +13,8 @@ use dsm_core::sync::Ordering;
 
 use crate::area::AreaObject;
 use crate::entry::State;
+use crate::error::context::Context;
+use crate::error::kind::ErrorKind;
 use crate::error::{Description, Error, Kind};
 use crate::name;
 use crate::names::{Seen, Verdict};
@@ -78,13 +80,13 @@ impl Registry {
                     .get_or_attach(seen.handle, || AreaObject::attach(home, &label, seen.handle));
                 let stats = area.and_then(|area| {
                     let stats = |area: &AreaObject| area.core().stats();
-                    area.map(|area| stats(&area).map_err(|e| area.raw().error(home, e))).transpose()
+                    area.map(|area| stats(&area).of(home, &label)).transpose()
                 });
-                match stats.map_err(|e| e.of_memory(&name)) {
+                match stats {
                     Ok(Some(stats)) => (size, used) = (stats.total, stats.used),
                     Ok(None) => return Ok(None),
                     // What is left of it is a name, to be removed.
-                    Err(Error::MemoryRemoved { .. }) => {}
+                    Err(error) if matches!(error.kind(), ErrorKind::MemoryRemoved { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -100,9 +102,9 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::InUse`]; [`Error::Initialising`] while it is being
-    /// initialised, [`Error::OwnInitialiser`] if that is what this thread does;
-    /// [`Error::InvalidName`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`]; [`ErrorKind::Initialising`] while it is being
+    /// initialised, [`ErrorKind::OwnInitialiser`] if that is what this thread does;
+    /// [`ErrorKind::InvalidName`].
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         self.take_away(name, false)
     }
@@ -112,7 +114,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As [`remove`](Self::remove), but for [`Error::InUse`].
+    /// As [`remove`](Self::remove), but for [`ErrorKind::InUse`].
     pub fn remove_forced(&self, name: &str) -> Result<(), Error> {
         self.take_away(name, true)
     }
@@ -120,31 +122,30 @@ impl Registry {
     fn take_away(&self, name: &str, force: bool) -> Result<(), Error> {
         let home = &self.shared.home;
         let key = name::key(name)?;
-        let not_found = || Error::NotFound { name: name.into() };
-        let me = home.participant()?.id().ok_or(Error::Forked)?;
+        let not_found = || ErrorKind::NotFound { name: name.into() };
+        let me = home.participant()?.id().ok_or(ErrorKind::Forked)?;
         let seen = home.names().look(home, &key)?.ok_or_else(not_found)?;
         if self.others(seen.handle) > 0 {
             // The dead don't count.
-            home.reap().map_err(|e| home.error("the reaping of the dead", e))?;
+            home.reap().of(home, "the reaping of the dead")?;
         }
         let handle = home.names().modify(home, &key, |entry| {
-            let busy = |processes| Error::InUse { name: name.into(), processes };
             match entry.state() {
                 Some(State::Initialising(id)) if id == me => {
-                    return Err(Error::OwnInitialiser { name: name.into() });
+                    return Err(ErrorKind::OwnInitialiser { name: name.into() }.into());
                 }
                 Some(State::Initialising(id)) if !home.namespace().is_dead(id) => {
                     let process = home.process_of(id);
-                    return Err(Error::Initialising { name: name.into(), process });
+                    return Err(ErrorKind::Initialising { name: name.into(), process }.into());
                 }
                 Some(State::Removing(id)) if !home.namespace().is_dead(id) => {
-                    return Err(not_found());
+                    return Err(not_found().into());
                 }
                 _ => {}
             }
             let others = self.others(entry.handle());
             if others > 0 && !force {
-                return Err(busy(others));
+                return Err(ErrorKind::InUse { name: name.into(), processes: others }.into());
             }
             entry.set_state(State::Removing(me));
             Ok(Verdict::Keep(entry.handle()))
@@ -184,12 +185,12 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::NamespaceUnlinked`], after the sweep; [`Error::Namespace`] if an object could not be
-    /// removed; the others are.
+    /// [`ErrorKind::NamespaceUnlinked`], after the sweep; [`ErrorKind::Namespace`] if an object
+    /// could not be removed; the others are.
     pub fn reap(&self) -> Result<u32, Error> {
         let home = &self.shared.home;
         home.check_fork()?;
-        let freed = home.reap().map_err(|e| home.error("the reaping of the dead", e))?;
+        let freed = home.reap().of(home, "the reaping of the dead")?;
         home.confirm_name()?;
         Ok(freed)
     }
@@ -198,10 +199,10 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`], [`Error::DeclaredDead`].
+    /// [`ErrorKind::Forked`], [`ErrorKind::DeclaredDead`].
     pub fn set_persistent(&self, persistent: bool) -> Result<(), Error> {
         let home = &self.shared.home;
-        home.namespace().set_persistent(persistent).map_err(|e| home.error("persistence", e))
+        home.namespace().set_persistent(persistent).of(home, "persistence")
     }
 
     /// Whether the namespace outlives its last process.

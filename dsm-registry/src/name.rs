@@ -2,6 +2,7 @@
 //! them, which are keys of the registry's own table.
 
 use crate::error::Error;
+use crate::error::kind::ErrorKind;
 
 /// Longest name in bytes, of either sort.
 pub const MAX_NAME: usize = 63;
@@ -22,7 +23,7 @@ pub(crate) fn check_namespace(name: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidNamespaceName { name: name.into(), reason })
+    Err(ErrorKind::InvalidNamespaceName { name: name.into(), reason }.into())
 }
 
 /// Turns the name of a thing into its key: 1 to 63 bytes of UTF-8 without NUL.
@@ -45,7 +46,7 @@ fn invalid(name: &str) -> Error {
     } else {
         "it contains a NUL byte"
     };
-    Error::InvalidName { name: name.into(), reason }
+    ErrorKind::InvalidName { name: name.into(), reason }.into()
 }
 
 /// The name in a key, however its bytes came about.
@@ -64,10 +65,9 @@ mod tests {
             check_namespace(good).unwrap();
         }
         for bad in ["", ".", "..", ".x", "a/b", "a b", "ä", "a\0", &"x".repeat(64)] {
-            assert!(
-                matches!(check_namespace(bad), Err(Error::InvalidNamespaceName { .. })),
-                "{bad:?}"
-            );
+            let error = check_namespace(bad).unwrap_err();
+            let refused = matches!(error.kind(), ErrorKind::InvalidNamespaceName { .. });
+            assert!(refused, "{bad:?}: {error}");
         }
     }
 
@@ -77,7 +77,8 @@ mod tests {
             assert_eq!(text(&key(good).unwrap()), good);
         }
         for bad in ["", "a\0b", &"x".repeat(64), &"ä".repeat(32)] {
-            assert!(matches!(key(bad), Err(Error::InvalidName { .. })), "{bad:?}");
+            let error = key(bad).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::InvalidName { .. }), "{bad:?}: {error}");
         }
     }
 }

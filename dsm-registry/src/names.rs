@@ -26,6 +26,8 @@ use dsm_core::sync::Ordering;
 use crate::area::RawArea;
 use crate::entry::{Entry, Header, MAGIC, ROOT_AREA, ROOT_BUILDER, ROOT_HEADER, Shape, State};
 use crate::error::Error;
+use crate::error::context::{Context, Refusal};
+use crate::error::kind::ErrorKind;
 use crate::name::NameKey;
 use crate::process::Attachment;
 use crate::stable::Stable;
@@ -81,11 +83,6 @@ impl Drop for Building<'_> {
     }
 }
 
-#[cold]
-fn names_error(home: &Attachment, error: dshash_core::Error) -> Error {
-    home.table_error_of(LABEL, error)
-}
-
 impl Names {
     /// Finds the table of names, or builds it.
     pub(crate) fn open(home: &Attachment) -> Result<Self, Error> {
@@ -111,7 +108,7 @@ impl Names {
 
     /// Takes the right to build; `None` while somebody else who lives has it.
     fn claim(home: &Attachment) -> Result<Option<Building<'_>>, Error> {
-        let me = home.participant()?.id().ok_or(Error::Forked)?;
+        let me = home.participant()?.id().ok_or(ErrorKind::Forked)?;
         let word = home.namespace().root(ROOT_BUILDER);
         let builder = word.load(Ordering::Acquire);
         if ParticipantId::unpack(builder).is_some_and(|id| !home.namespace().is_dead(id)) {
@@ -126,15 +123,13 @@ impl Names {
         let area = Stable::new(RawArea::create(home, LABEL, &dsa_core::Options::default())?);
         let mut unfinished = Unfinished { home, area: Some(area) };
         let area = unfinished.area();
-        let heap = thread::heap(home, area).map_err(|e| *e)?;
+        let heap = thread::heap(home, area)?;
         let params = Params { partitions: PARTITIONS, type_tag: TYPE_TAG };
-        let table =
-            Table::create(area.core_static(), heap, &params).map_err(|e| names_error(home, e))?;
+        let table = Table::create(area.core_static(), heap, &params).of(home, LABEL)?;
         let layout = std::alloc::Layout::new::<Header>();
-        let pointer = heap.allocate_layout(layout).map_err(|e| area.error(home, e))?;
+        let pointer = heap.allocate_layout(layout).of(home, LABEL)?;
         let at = area.core().try_resolve_range(pointer, size_of::<Header>());
-        let at = at.map_err(|e| area.error(home, e))?;
-        let header = at.cast::<Header>();
+        let header = at.of(home, LABEL)?.cast::<Header>();
         // SAFETY: allocated just now for a header, and nobody else knows it.
         unsafe { header.write(Header::new(table.handle().0.raw())) };
         let handle = area.handle();
@@ -158,7 +153,7 @@ impl Names {
             Err(dsa_core::Error::InvalidPointer(_)) => {
                 return Err(home.damaged("the header's place"));
             }
-            Err(e) => return Err(area.error(home, e)),
+            Err(e) => return Err(e.of(home, LABEL)),
         };
         let aligned = Some(at).filter(|at| at.is_aligned());
         let header = aligned.ok_or_else(|| home.damaged("the header's place"))?;
@@ -170,8 +165,7 @@ impl Names {
         let params = Params { partitions: PARTITIONS, type_tag: TYPE_TAG };
         let table = TableHandle(DsaPointer::from_raw(table));
         // SAFETY: the header names the table that was built with it; it goes with the area only.
-        let table = unsafe { Table::attach(area.core_static(), table, &params) }
-            .map_err(|e| names_error(home, e))?;
+        let table = unsafe { Table::attach(area.core_static(), table, &params) }.of(home, LABEL)?;
         let area = unfinished.keep();
         let names = Self { table: ManuallyDrop::new(table), header, area };
         names.pin(home)?;
@@ -185,7 +179,7 @@ impl Names {
         };
         match home.namespace().pin_segment(handle) {
             Ok(()) | Err(namespace::Error::Pinned(true)) => Ok(()),
-            Err(e) => Err(home.error(LABEL, e)),
+            Err(e) => Err(e.of(home, LABEL)),
         }
     }
 
@@ -205,10 +199,10 @@ impl Names {
     }
 
     fn session(&self, home: &Attachment) -> Result<Session<'_>, Error> {
-        let heap = thread::heap(home, &self.area).map_err(|e| *e)?;
+        let heap = thread::heap(home, &self.area)?;
         // SAFETY: it lives as long as the thread and the area, which this keeps attached.
         let heap = unsafe { &*std::ptr::from_ref(heap) };
-        self.table.bind(heap).map_err(|e| names_error(home, e))
+        self.table.bind(heap).of(home, LABEL)
     }
 
     /// What a name stands for.
@@ -219,7 +213,7 @@ impl Names {
                 Ok(Some(entry)) => return Seen::of(&entry, home).map(Some),
                 Ok(None) => return Ok(None),
                 Err(dshash_core::Error::Poisoned) => Self::unpoison(&session, home, key)?,
-                Err(e) => return Err(names_error(home, e)),
+                Err(e) => return Err(e.of(home, LABEL)),
             }
         }
     }
@@ -233,14 +227,14 @@ impl Names {
         change: impl FnOnce(&Entry) -> Result<Verdict<R>, Error>,
     ) -> Result<Option<R>, Error> {
         let session = self.session(home)?;
-        let Some(mut guard) = session.find_poisoned(key).map_err(|e| names_error(home, e))? else {
+        let Some(mut guard) = session.find_poisoned(key).of(home, LABEL)? else {
             return Ok(None);
         };
         guard.clear_poison();
         match change(&guard)? {
             Verdict::Keep(result) => Ok(Some(result)),
             Verdict::Delete(result) => {
-                guard.delete().map_err(|e| names_error(home, e))?;
+                guard.delete().of(home, LABEL)?;
                 Ok(Some(result))
             }
         }
@@ -258,12 +252,12 @@ impl Names {
         let entry = loop {
             match session.entry(key) {
                 Err(dshash_core::Error::Poisoned) => Self::unpoison(&session, home, key)?,
-                outcome => break outcome.map_err(|e| names_error(home, e))?,
+                outcome => break outcome.of(home, LABEL)?,
             }
         };
         match entry {
             dshash_core::Entry::Vacant(place) => {
-                place.insert(make()).map_err(|e| names_error(home, e))?.release();
+                place.insert(make()).of(home, LABEL)?.release();
                 Ok(None)
             }
             dshash_core::Entry::Occupied(entry) => {
@@ -271,7 +265,7 @@ impl Names {
                 match change(&guard)? {
                     Verdict::Keep(result) => Ok(Some(result)),
                     Verdict::Delete(result) => {
-                        guard.delete().map_err(|e| names_error(home, e))?;
+                        guard.delete().of(home, LABEL)?;
                         Ok(Some(result))
                     }
                 }
@@ -288,7 +282,7 @@ impl Names {
         let session = self.session(home)?;
         let mut poisoned = Vec::new();
         let mut scan = session.scan();
-        while let Some(entry) = scan.next().map_err(|e| names_error(home, e))? {
+        while let Some(entry) = scan.next().of(home, LABEL)? {
             match entry.value() {
                 Ok(value) => show(entry.key(), Seen::of(value, home)?),
                 Err(_) => poisoned.push(*entry.key()),
@@ -304,7 +298,7 @@ impl Names {
     }
 
     fn unpoison(session: &Session<'_>, home: &Attachment, key: &NameKey) -> Result<(), Error> {
-        session.repair(key, |_| {}).map(drop).map_err(|e| names_error(home, e))
+        session.repair(key, |_| {}).map(drop).of(home, LABEL)
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a name is created with, beyond its type. Ignored, but for checks, by those who find it.
 
-use dsm_core::error::OutOfRange;
-
 use crate::error::Error;
+use crate::error::kind::ErrorKind;
 use crate::tag::TypeTag;
 
 /// How to look up, or create, a segment of one value.
@@ -55,7 +54,7 @@ impl AreaOptions {
             // What is wrong then is not how long the usual one is.
             None => dsa_core::Options { initial: default.initial, ..options }.check(),
         };
-        checked.map_err(|error| invalid(error).unwrap_or_else(Error::Area))?;
+        checked?;
         Ok(options)
     }
 
@@ -104,7 +103,7 @@ impl HashOptions {
         if !partitions.is_power_of_two() || partitions > most {
             let reason =
                 format!("it can't be {partitions}: it must be a power of two from 1 to {most}");
-            return Err(Error::InvalidOption { what: "partitions", reason });
+            return Err(ErrorKind::InvalidOption { what: "partitions", reason }.into());
         }
         let table = (partitions as usize * 2080).min(1 << 20);
         let first = (table + (16 << 10)).next_multiple_of(64 << 10);
@@ -113,7 +112,7 @@ impl HashOptions {
                 "{limit} bytes are less than {partitions} partitions need, {first}; raise it, or \
                  take fewer `partitions`"
             );
-            return Err(Error::InvalidOption { what: "limit", reason });
+            return Err(ErrorKind::InvalidOption { what: "limit", reason }.into());
         }
         let area = AreaOptions::new()
             .first_segment(first)
@@ -142,16 +141,4 @@ impl HashOptions {
         self.limit = Some(bytes);
         self
     }
-}
-
-/// Says of an area's options what is wrong in the words of [`AreaOptions`]; other errors are given
-/// back.
-pub(crate) fn invalid(error: dsa_core::Error) -> Result<Error, dsa_core::Error> {
-    let dsa_core::Error::InvalidOptions(range) = error else { return Err(error) };
-    let option = match range.option {
-        "initial" => "first_segment",
-        "maximum" => "largest_segment",
-        other => other,
-    };
-    Ok(Error::out_of_range(OutOfRange { option, ..range }))
 }

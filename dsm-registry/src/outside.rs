@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use dsa_core::DsaPointer;
 use dshash_core::{Params, Peeked, Store, Table, TableHandle, Unresolved};
-use dsm_core::error::ErrorKind;
+use dsm_core::error::ErrorKind as FailureKind;
 use dsm_core::handle::{LockAddress, SegmentHandle};
 use dsm_core::inspect::{Inspector, SegmentInfo};
 use dsm_core::lock::rw::RwLock;
@@ -18,6 +18,7 @@ use dsm_core::namespace;
 use dsm_core::provider::{ErasedProvider, Mapping};
 
 use crate::entry::{Entry, Header, MAGIC, ROOT_AREA, ROOT_HEADER, State};
+use crate::error::kind::ErrorKind;
 use crate::error::{Error, Kind};
 use crate::manage::Listing;
 use crate::name::{self, NameKey};
@@ -61,7 +62,7 @@ impl Outside<'_> {
         } else {
             match self.provider.attach(info.handle, info.id) {
                 Ok(mapping) => (mapping.base, mapping.len, Some(mapping)),
-                Err(e) if e.kind == ErrorKind::NotFound => return Ok(()),
+                Err(e) if e.kind == FailureKind::NotFound => return Ok(()),
                 Err(e) => return Err(e.into()),
             }
         };
@@ -104,16 +105,14 @@ pub(crate) fn names(
     provider: &dyn ErasedProvider,
     namespace: &str,
 ) -> Result<Vec<Listing>, Error> {
-    let damaged = |what| Error::Damaged { namespace: namespace.into(), what };
+    let damaged = |what| ErrorKind::Damaged { namespace: namespace.into(), what };
     let Some(area) = SegmentHandle::from_raw(inspector.root(ROOT_AREA)) else {
         return Ok(Vec::new());
     };
     let segments: Vec<SegmentInfo> = inspector.segments().collect();
     let mut outside = Outside { segments: Vec::new(), provider };
     for info in segments.iter().filter(|s| s.handle == area || s.under == Some(area)) {
-        outside
-            .map(inspector, info)
-            .map_err(|source| Error::Namespace { namespace: namespace.into(), source })?;
+        outside.map(inspector, info).map_err(|e| Error::from(e).in_namespace(namespace))?;
     }
     let at = (&outside)
         .resolve(DsaPointer::from_raw(inspector.root(ROOT_HEADER)), size_of::<Header>())
@@ -127,17 +126,16 @@ pub(crate) fn names(
     // SAFETY: mapped, long enough, aligned; any bytes are a header.
     let (magic, table) = unsafe { header.as_ref() }.parts();
     if magic != MAGIC {
-        return Err(damaged("the header's magic"));
+        return Err(damaged("the header's magic").into());
     }
     let params = Params { partitions: PARTITIONS, type_tag: TYPE_TAG };
     let handle = TableHandle(DsaPointer::from_raw(table));
     // SAFETY: the header names the table that was built with it; what is read of it is checked.
-    let table = unsafe { Table::<NameKey, Entry, _>::attach(&outside, handle, &params) }
-        .map_err(Error::Table)?;
+    let table = unsafe { Table::<NameKey, Entry, _>::attach(&outside, handle, &params) }?;
     let mut found = Vec::new();
     let mut show =
         |seen: Peeked<NameKey, Entry>| found.extend(listing(inspector, &segments, &seen));
-    table.peek(&mut show).map_err(Error::Table)?;
+    table.peek(&mut show)?;
     found.sort_by(|a, b| a.name.cmp(&b.name));
     // One that moved while it was looked at was seen twice.
     found.dedup_by(|a, b| a.name == b.name);

@@ -15,19 +15,21 @@
 //! opposite order by `Drop`.
 //!
 //! **Fork.** A forked child finds the birthmark wiped: every call through an old handle is
-//! [`Error::Forked`], dropping the handle touches nothing shared, and `open` attaches anew. What
-//! the parent had attached stays mapped in the child. A thread of the parent's, which the child does not
-//! have, may have been anywhere when it was forked: inside of `open`, with a mutex locked, or changing
-//! a map. So a child has an `ATTACHED` of its own ([`PerProcess`]), looks whose an attachment is before it
-//! takes any lock of it, and leaks its parent's maps instead of dropping them.
+//! [`ErrorKind::Forked`], dropping the handle touches nothing shared, and `open` attaches anew.
+//! What the parent had attached stays mapped in the child. A thread of the parent's, which the
+//! child does not have, may have been anywhere when it was forked: inside of `open`, with a mutex
+//! locked, or changing a map. So a child has an `ATTACHED` of its own ([`PerProcess`]), looks whose
+//! an attachment is before it takes any lock of it, and leaks its parent's maps instead of dropping
+//! them.
 //!
-//! **Removed behind our back** (`rm /dev/shm/...`). A process whose control object has lost its name goes on
-//! with what it has, beside a second namespace that others have under that name. It can't join the two,
-//! but it says so ([`Error::NamespaceUnlinked`]) where it is about to share something new: when the
-//! namespace is opened again, when a name is looked up that it doesn't know yet, and when it reaps.
+//! **Removed behind our back** (`rm /dev/shm/...`). A process whose control object has lost its
+//! name goes on with what it has, beside a second namespace that others have under that name. It
+//! can't join the two, but it says so ([`ErrorKind::NamespaceUnlinked`]) where it is about to share
+//! something new: when the namespace is opened again, when a name is looked up that it doesn't know
+//! yet, and when it reaps.
 //!
 //! **Declared dead.** A process that others have declared dead finds every call through an old
-//! handle [`Error::DeclaredDead`], and `open` attaches anew beside what is left of it.
+//! handle [`ErrorKind::DeclaredDead`], and `open` attaches anew beside what is left of it.
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -35,9 +37,8 @@ use std::sync::atomic::{AtomicU64 as LocalU64, Ordering as LocalOrdering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::{ErrorKind as FailureKind, ProviderFailure};
 use dsm_core::handle::{ParticipantId, SegmentHandle};
-use dsm_core::lock::LockError;
 use dsm_core::namespace::{self, Discard, LocalSegment, Namespace, NamespaceConfig, ProcessLocal};
 use dsm_core::participant::{Participant, Peers};
 use dsm_core::sync::Ordering;
@@ -45,6 +46,8 @@ use dsm_core::sync::Ordering;
 use crate::area::AreaObject;
 use crate::entry::Header;
 use crate::error::Error;
+use crate::error::context::{Context, Refusal};
+use crate::error::kind::ErrorKind;
 use crate::fork::{PerProcess, Token};
 use crate::names::Names;
 use crate::objects::Objects;
@@ -183,7 +186,7 @@ impl Indexes {
 }
 
 fn out_of_memory() -> ProviderFailure {
-    ProviderFailure::new(ErrorKind::NoMemory, "mmap")
+    ProviderFailure::new(FailureKind::NoMemory, "mmap")
 }
 
 /// A namespace opened by this process, and what it borrows from.
@@ -366,7 +369,7 @@ impl Attachment {
     }
 
     pub(crate) fn check_fork(&self) -> Result<(), Error> {
-        if self.is_ours() { Ok(()) } else { Err(Error::Forked) }
+        if self.is_ours() { Ok(()) } else { Err(ErrorKind::Forked.into()) }
     }
 
     /// Makes sure that the namespace is still the one of its name: others that open it would get another
@@ -374,11 +377,11 @@ impl Attachment {
     pub(crate) fn confirm_name(&self) -> Result<(), Error> {
         self.check_fork()?;
         // Who was declared dead is told that: its namespace may have gone as it should.
-        self.namespace().confirm().map_err(|e| self.error("a look at its name", e))?;
+        self.namespace().confirm().of(self, "a look at its name")?;
         match self.parts.base.link.is_named(self.namespace()) {
             Ok(false) => {
                 let (namespace, place) = (self.name.clone(), self.place.clone());
-                Err(Error::NamespaceUnlinked { namespace, place })
+                Err(ErrorKind::NamespaceUnlinked { namespace, place }.into())
             }
             Ok(true) | Err(_) => Ok(()),
         }
@@ -443,7 +446,7 @@ impl Attachment {
     pub(crate) fn error(&self, what: &str, error: namespace::Error) -> Error {
         if let namespace::Error::Provider(failure) = error {
             // The namespace lists it.
-            if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Foreign) {
+            if matches!(failure.kind, FailureKind::NotFound | FailureKind::Foreign) {
                 return self.memory_removed();
             }
         }
@@ -455,8 +458,7 @@ impl Attachment {
     pub(crate) fn area_error(&self, label: &str, error: dsa_core::Error) -> Error {
         match error {
             dsa_core::Error::Namespace(error) => self.error(label, error),
-            dsa_core::Error::Lock(error) => error.into(),
-            error => crate::options::invalid(error).unwrap_or_else(Error::Area),
+            error => error.into(),
         }
     }
 
@@ -465,22 +467,15 @@ impl Attachment {
         self.table_error_of("a hash table", error)
     }
 
-    /// An error of the table that errors call `label`. What its area says stays an error of the
-    /// table's.
+    /// An error of the table that errors call `label`.
     #[cold]
     pub(crate) fn table_error_of(&self, label: &str, error: dshash_core::Error) -> Error {
-        use dshash_core::MemoryError as M;
+        use dshash_core::{Error as E, MemoryError::Area};
         match error {
-            dshash_core::Error::Poisoned => Error::Poisoned,
-            dshash_core::Error::WouldDeadlock => LockError::WouldDeadlock.into(),
-            dshash_core::Error::Lock(error) => error.into(),
-            dshash_core::Error::Memory(M::Area(memory)) => match self.area_error(label, memory) {
-                Error::Area(_) => Error::Table(error),
-                other => other,
-            },
+            E::Memory(Area(error @ dsa_core::Error::Namespace(_))) => self.area_error(label, error),
             // What leads nowhere may lead to a segment that can't be mapped: nothing is damaged then.
-            dshash_core::Error::Corrupt(_) => self.unmapped().unwrap_or(Error::Table(error)),
-            error => Error::Table(error),
+            E::Corrupt(_) => self.unmapped().unwrap_or_else(|| error.into()),
+            error => error.into(),
         }
     }
 
@@ -489,7 +484,7 @@ impl Attachment {
         let refused = std::cell::Cell::new(None);
         self.areas().any(|area| match area.core().attach_all() {
             Err(error @ dsa_core::Error::Namespace(_)) => {
-                refused.set(Some(area.raw().error(self, error)));
+                refused.set(Some(error.of(self, area.raw().label())));
                 true
             }
             _ => false,
@@ -506,12 +501,12 @@ impl Attachment {
     #[cold]
     pub(crate) fn memory_removed(&self) -> Error {
         let (namespace, place) = (self.name.clone(), self.place.clone());
-        Error::MemoryRemoved { namespace, name: None, place }
+        ErrorKind::MemoryRemoved { namespace, name: None, place }.into()
     }
 
     #[cold]
     pub(crate) fn damaged(&self, what: &'static str) -> Error {
-        Error::Damaged { namespace: self.name.clone(), what }
+        ErrorKind::Damaged { namespace: self.name.clone(), what }.into()
     }
 }
 

@@ -29,6 +29,7 @@ use dsm_core::participant::Peers;
 use dsm_core::sync::Ordering::{Acquire, Release};
 
 use crate::error::Error;
+use crate::error::context::Context;
 use crate::process::Attachment;
 use crate::registry::Registry;
 
@@ -99,12 +100,14 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Namespace`] ([`ErrorKind::Unsupported`]) on a platform that can't tell of deaths:
-    /// all but Linux. [`Error::OutOfMemory`] if there is no memory for its threads.
+    /// [`ErrorKind::Namespace`](crate::ErrorKind::Namespace)
+    /// ([`Unsupported`](ErrorKind::Unsupported)) on a platform that can't tell of deaths: all but
+    /// Linux. [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if there is no memory for
+    /// its threads.
     pub fn spawn_reaper(&self) -> Result<Reaper, Error> {
         let home = &self.shared.home;
         home.check_fork()?;
-        let watch = home.make_watch().map_err(|e| home.error("a reaper", e.into()))?;
+        let watch = home.make_watch().of(home, "a reaper")?;
         let (home, over) = (Arc::clone(home), AtomicBool::new(false));
         let shared = Arc::new(Shared { home, over, interrupt: watch.interrupt() });
         let mut reaper = Reaper { shared: Arc::clone(&shared), threads: [None, None] };

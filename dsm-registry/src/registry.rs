@@ -23,6 +23,8 @@ use rapidhash::fast::RapidHasher;
 use crate::area::{Area, AreaObject};
 use crate::builder::Builder;
 use crate::entry::{Shape, TypeInfo};
+use crate::error::context::Context;
+use crate::error::kind::ErrorKind;
 use crate::error::{BoxError, Error, Kind};
 use crate::name;
 use crate::names::Seen;
@@ -115,10 +117,11 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Initialiser`] if `init` failed; [`Error::Mismatch`] if the name means something
-    /// else; [`Error::OutOfMemory`], [`Error::Namespace`] if it can't be created or attached;
-    /// [`Error::InvalidName`]; what another initialiser of the name leads to:
-    /// [`Error::OwnInitialiser`], [`Error::InitialiserCycle`], [`Error::InitialiserTimedOut`].
+    /// [`ErrorKind::Initialiser`] if `init` failed; [`ErrorKind::Mismatch`] if the name means
+    /// something else; [`ErrorKind::OutOfMemory`], [`ErrorKind::Namespace`] if it can't be created
+    /// or attached; [`ErrorKind::InvalidName`]; what another initialiser of the name leads to:
+    /// [`ErrorKind::OwnInitialiser`], [`ErrorKind::InitialiserCycle`],
+    /// [`ErrorKind::InitialiserTimedOut`].
     #[doc(alias = "GetNamedDSMSegment")]
     pub fn segment<T: Plain>(
         &self,
@@ -168,7 +171,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As there; another length is a mismatch, and no length at all [`Error::InvalidOption`].
+    /// As there; another length is a mismatch, and no length at all [`ErrorKind::InvalidOption`].
     pub fn segment_bytes(
         &self,
         name: &str,
@@ -210,7 +213,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As there; [`Error::InvalidOption`].
+    /// As there; [`ErrorKind::InvalidOption`].
     pub fn area_with(&self, name: &str, options: AreaOptions) -> Result<Area, Error> {
         let options = options.to_core()?;
         let shape = Shape::new(Kind::Area, TypeInfo::NONE, TypeInfo::NONE);
@@ -248,7 +251,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As there; [`Error::InvalidOption`].
+    /// As there; [`ErrorKind::InvalidOption`].
     pub fn hash_with<K: Key, V: Plain>(
         &self,
         name: &str,
@@ -390,7 +393,7 @@ impl Registry {
         let home = &self.shared.home;
         if size == 0 {
             let reason = "it can't be 0: a segment has at least one byte".to_owned();
-            return Err(Error::InvalidOption { what: "len", reason });
+            return Err(ErrorKind::InvalidOption { what: "len", reason }.into());
         }
         let segment = home
             .namespace_static()
@@ -404,7 +407,7 @@ impl Registry {
         let handle = segment.handle().get();
         let object = home.segments().add(handle, SegmentObject::new(segment, Arc::clone(home)));
         object.use_as(name, asked)?;
-        init(&object).map_err(|source| Error::Initialiser { name: name.into(), source })?;
+        init(&object).map_err(|error| Error::of_initialiser(name, error))?;
         self.publish(claim, object.handle(), 0)?;
         Ok(Object::Segment(object))
     }
@@ -415,7 +418,7 @@ impl Registry {
             let Some(handle) = SegmentHandle::from_raw(handle) else {
                 return Err(home.damaged("a handle of zero"));
             };
-            home.namespace().pin_segment(handle).map_err(|e| home.error("a pin", e))
+            home.namespace().pin_segment(handle).of(home, "a pin")
         })
     }
 }
@@ -434,7 +437,7 @@ mod tests {
         if child == 0 {
             // SAFETY: ends the child, should it hang.
             unsafe { libc::alarm(20) };
-            let told = matches!(registry.area("area"), Err(Error::Forked));
+            let told = matches!(registry.area("area"), Err(e) if *e.kind() == ErrorKind::Forked);
             drop(registry.clone());
             // SAFETY: ends the child without running anything of the harness.
             unsafe { libc::_exit(i32::from(!told)) };

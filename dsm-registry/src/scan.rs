@@ -13,7 +13,8 @@ use crate::process::Attachment;
 use crate::table::{Session, Store};
 use crate::thread::Keep;
 
-/// An entry met by a [`Scan`]: its key, and its value or [`Error::Poisoned`].
+/// An entry met by a [`Scan`]: its key, and its value or
+/// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned).
 pub type Scanned<'a, K, V> = (&'a K, Result<&'a V, Error>);
 
 /// A scan that looks; see [`HashTable::scan`](crate::HashTable::scan).
@@ -32,7 +33,8 @@ impl<'t, K: Key, V: Plain> Scan<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`], [`Error::Table`]; the next call tries again.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock), [`ErrorKind::Table`](crate::ErrorKind::Table);
+    /// the next call tries again.
     #[doc(alias = "dshash_seq_next")]
     #[expect(clippy::should_implement_trait, reason = "the items borrow the scan")]
     pub fn next(&mut self) -> Result<Option<Scanned<'_, K, V>>, Error> {
@@ -98,7 +100,7 @@ impl<'a, 't, K: Key, V: Plain> ScanEntry<'a, 't, K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`].
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned).
     pub fn value(&self) -> Result<&V, Error> {
         self.inner().value().map_err(|e| self.home.table_error(e))
     }
@@ -119,7 +121,7 @@ impl<'a, 't, K: Key, V: Plain> ScanEntry<'a, 't, K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Table`] if the table is damaged.
+    /// [`ErrorKind::Table`](crate::ErrorKind::Table) if the table is damaged.
     #[doc(alias = "dshash_delete_current")]
     pub fn remove(mut self) -> Result<(), Error> {
         let home = self.home;
@@ -142,8 +144,9 @@ impl<K: Key, V: Plain> Drop for ScanEntry<'_, '_, K, V> {
 
 /// Copies of all entries, in no particular order; see [`HashTable::iter`](crate::HashTable::iter).
 ///
-/// A poisoned entry is an [`Error::Poisoned`] in its place, after which the others follow. Any other
-/// error is the last item: what keeps the walk from going on would do so for ever.
+/// A poisoned entry is an [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) in its place, after
+/// which the others follow. Any other error is the last item: what keeps the walk from going on
+/// would do so for ever.
 pub struct Iter<'t, K: Key, V: Plain> {
     /// `None` after the end, or an error.
     scan: Option<Scan<'t, K, V>>,

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU8;
 
 use dsm_core::segment::Segment as CoreSegment;
 
+use crate::error::kind::ErrorKind;
 use crate::error::{BoxError, Error};
 use crate::plain::Plain;
 use crate::process::Attachment;
@@ -166,7 +167,7 @@ impl Bytes {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] if the range does not lie within the segment.
+    /// [`ErrorKind::InvalidOption`] if the range does not lie within the segment.
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<(), Error> {
         let range = self.range(offset, into.len())?;
         for (to, from) in into.iter_mut().zip(range) {
@@ -188,12 +189,12 @@ impl Bytes {
     }
 
     fn range(&self, offset: usize, len: usize) -> Result<&[AtomicU8], Error> {
-        offset.checked_add(len).and_then(|end| self.get(offset..end)).ok_or_else(|| {
-            Error::InvalidOption {
-                what: "range",
-                reason: format!("{len} bytes at {offset} in a segment of {} bytes", self.len),
-            }
-        })
+        let range = offset.checked_add(len).and_then(|end| self.get(offset..end));
+        let range = range.ok_or_else(|| ErrorKind::InvalidOption {
+            what: "range",
+            reason: format!("{len} bytes at {offset} in a segment of {} bytes", self.len),
+        })?;
+        Ok(range)
     }
 }
 

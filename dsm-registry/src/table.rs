@@ -15,6 +15,7 @@ use dsm_core::lock::rw::RwLock;
 
 use crate::area::AreaObject;
 use crate::error::Error;
+use crate::error::context::Context;
 use crate::guard::{Entry, Poisoned, ReadGuard, WriteGuard};
 use crate::options::HashOptions;
 use crate::plain::{Key, Plain, Snapshot};
@@ -36,7 +37,7 @@ pub(crate) struct TypedTable<K, V> {
 impl<K: Key, V: Plain> TypedTable<K, V> {
     pub(crate) fn create(area: Arc<AreaObject>, options: &HashOptions) -> Result<Self, Error> {
         let home = area.home();
-        let heap = thread::heap(home, area.raw()).map_err(|e| *e)?;
+        let heap = thread::heap(home, area.raw())?;
         let mut params = Params::default();
         if let Some(partitions) = options.partitions {
             params.partitions = partitions;
@@ -69,10 +70,7 @@ impl<K: Key, V: Plain> TypedTable<K, V> {
     /// The table as the calling thread uses it.
     #[inline(always)]
     pub(crate) fn session(&self) -> Result<Session<'_, K, V>, Error> {
-        let heap = match thread::heap(self.home(), self.area.raw()) {
-            Ok(heap) => heap,
-            Err(error) => return Err(*error),
-        };
+        let heap = thread::heap(self.home(), self.area.raw())?;
         // SAFETY: a heap of the table's area.
         Ok(unsafe { self.table.bind_unchecked(heap) })
     }
@@ -133,7 +131,9 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread is changing an entry of this table.
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned);
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread is changing an entry of this
+    /// table.
     #[doc(alias = "dshash_find")]
     #[inline]
     pub fn find(&self, key: &K) -> Result<Option<ReadGuard<'_, K, V>>, Error> {
@@ -144,7 +144,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned);
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     #[doc(alias = "dshash_find")]
     #[inline]
     pub fn find_mut(&self, key: &K) -> Result<Option<WriteGuard<'_, K, V>>, Error> {
@@ -155,13 +156,15 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread is changing an entry of this table.
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned);
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread is changing an entry of this
+    /// table.
     #[inline]
     pub fn get(&self, key: &K) -> Result<Option<V>, Error>
     where
         V: Snapshot,
     {
-        self.session()?.get(key).map_err(|e| *boxed(self.home(), e))
+        self.session()?.get(key).map_err(|e| self.home().table_error(e))
     }
 
     /// Copies many values out, so that their accesses to memory overlap; calls `found` with the
@@ -169,7 +172,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread is changing an entry of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread is changing an entry of this
+    /// table.
     pub fn get_many(
         &self,
         keys: &[K],
@@ -188,7 +192,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`]; [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned);
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     #[doc(alias = "dshash_find_or_insert")]
     #[inline]
     pub fn entry<'e>(&'e self, key: &'e K) -> Result<Entry<'e, K, V>, Error> {
@@ -198,27 +203,27 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// Inserts an entry, or replaces the value of the one there is, which is returned.
     ///
     /// Killed at any moment of it, a process leaves a new entry whole or not at all. One whose
-    /// value it was replacing is poisoned ([`Error::Poisoned`] for who looks next), and its value
-    /// the old one, the new one, or part of each: see [`poisoned`](Self::poisoned) and
-    /// [`entry_or_repair`](Self::entry_or_repair).
+    /// value it was replacing is poisoned ([`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) for
+    /// who looks next), and its value the old one, the new one, or part of each: see
+    /// [`poisoned`](Self::poisoned) and [`entry_or_repair`](Self::entry_or_repair).
     ///
     /// # Errors
     ///
     /// As [`entry`](Self::entry) and [`Entry::or_insert`].
     #[inline]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
-        self.session()?.insert(key, value).map_err(|e| *boxed(self.home(), e))
+        self.session()?.insert(key, value).map_err(|e| self.home().table_error(e))
     }
 
     /// Removes the entry of a key, poisoned or not. Returns whether there was one.
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     #[doc(alias = "dshash_delete_key")]
     #[inline]
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.session()?.delete(key).map_err(|e| *boxed(self.home(), e))
+        self.session()?.delete(key).map_err(|e| self.home().table_error(e))
     }
 
     /// A poisoned entry, locked for its repair; `None` if there is no entry of the key, or it is
@@ -226,7 +231,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn poisoned(&self, key: &K) -> Result<Option<Poisoned<'_, K, V>>, Error> {
         let home = self.home();
         let found = self.session()?.find_poisoned(key).map_err(|e| home.table_error(e))?;
@@ -238,14 +243,14 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn entry_or_repair<'e>(
         &'e self,
         key: &'e K,
         repair: impl FnOnce(&mut V),
     ) -> Result<Entry<'e, K, V>, Error> {
         match self.entry(key) {
-            Err(Error::Poisoned) => {}
+            Err(error) if error.is_poisoned() => {}
             outcome => return outcome,
         }
         match self.poisoned(key)? {
@@ -262,7 +267,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// As any call: [`Error::Forked`], for example.
+    /// As any call: [`ErrorKind::Forked`](crate::ErrorKind::Forked), for example.
     #[doc(alias = "dshash_seq_init")]
     pub fn scan(&self) -> Result<Scan<'_, K, V>, Error> {
         let keep = thread::keep(self.home())?;
@@ -281,7 +286,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     }
 
     /// Copies of all entries, as [`scan`](Self::scan) meets them. A poisoned one is
-    /// [`Error::Poisoned`] in its place; any other error is the last item.
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) in its place; any other error is the
+    /// last item.
     ///
     /// # Errors
     ///
@@ -301,7 +307,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn clear(&self) -> Result<(), Error> {
         self.session()?.clear().map_err(|e| self.home().table_error(e))
     }
@@ -317,12 +323,12 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread holds a guard of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn trim(&self) -> Result<(), Error> {
         self.session()?.trim().map_err(|e| self.home().table_error(e))?;
         // What the table gave back goes to the system, and what the dead had for the table, too.
-        let heap = thread::heap(self.home(), self.inner.area.raw()).map_err(|e| *e)?;
-        heap.trim().map(drop).map_err(|e| self.inner.area.raw().error(self.home(), e))
+        let heap = thread::heap(self.home(), self.inner.area.raw())?;
+        heap.trim().map(drop).of(self.home(), self.inner.area.raw().label())
     }
 
     /// Number of entries, poisoned ones included, as far as one can say while others work: the
@@ -330,7 +336,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`].
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked).
     pub fn len(&self) -> Result<u64, Error> {
         self.home().check_fork()?;
         Ok(self.inner.table.len())
@@ -340,7 +346,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`].
+    /// [`ErrorKind::Forked`](crate::ErrorKind::Forked).
     pub fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.len()? == 0)
     }
@@ -349,7 +355,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lock`] if this thread is changing an entry of this table.
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread is changing an entry of this
+    /// table.
     pub fn stats(&self) -> Result<dshash_core::Stats, Error> {
         self.session()?.stats().map_err(|e| self.home().table_error(e))
     }
@@ -359,8 +366,8 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Table`] says what is damaged; [`Error::Lock`] if this thread holds a guard of this
-    /// table.
+    /// [`ErrorKind::Table`](crate::ErrorKind::Table) says what is damaged;
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn check(&self) -> Result<dshash_core::Report, Error> {
         self.session()?.check().map_err(|e| self.home().table_error(e))
     }
@@ -372,15 +379,6 @@ impl<K: Key, V: Plain> fmt::Debug for HashTable<K, V> {
     }
 }
 
-/// What went wrong. Boxed for the sake of those calls in which nothing does: a function that returns
-/// a long value is told where to write it, and if that is the place of a caller's result, the result
-/// is in memory in any case, also where it is a guard of a few words.
-#[cold]
-#[inline(never)]
-fn boxed(home: &Attachment, error: dshash_core::Error) -> Box<Error> {
-    Box::new(home.table_error(error))
-}
-
 #[inline(always)]
 fn find<'t, K: Key, V: Plain>(
     home: &'t Attachment,
@@ -389,7 +387,7 @@ fn find<'t, K: Key, V: Plain>(
 ) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
     match session.find(key) {
         Ok(found) => Ok(found.map(ReadGuard::new)),
-        Err(error) => Err(*boxed(home, error)),
+        Err(error) => Err(home.table_error(error)),
     }
 }
 
@@ -401,7 +399,7 @@ fn find_mut<'t, K: Key, V: Plain>(
 ) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
     match session.find_exclusive(key) {
         Ok(found) => Ok(found.map(|guard| WriteGuard::new(guard, home))),
-        Err(error) => Err(*boxed(home, error)),
+        Err(error) => Err(home.table_error(error)),
     }
 }
 
@@ -413,7 +411,7 @@ fn entry<'e, K: Key, V: Plain>(
 ) -> Result<Entry<'e, K, V>, Error> {
     match session.entry(key) {
         Ok(entry) => Ok(Entry::new(entry, home)),
-        Err(error) => Err(*boxed(home, error)),
+        Err(error) => Err(home.table_error(error)),
     }
 }
 
@@ -439,7 +437,7 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// As there, and [`Error::Lock`].
+    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn find(&self, key: &K) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
         find(self.table.home(), self.session()?, key)
     }
@@ -448,7 +446,7 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// As there, and [`Error::Lock`].
+    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn find_mut(&self, key: &K) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
         find_mut(self.table.home(), self.session()?, key)
     }
@@ -457,7 +455,7 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// As there, and [`Error::Lock`].
+    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn entry<'e>(&self, key: &'e K) -> Result<Entry<'e, K, V>, Error>
     where
         't: 'e,
@@ -469,7 +467,7 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// As there, and [`Error::Lock`].
+    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         self.session()?.insert(key, value).map_err(|e| self.table.home().table_error(e))
     }
@@ -478,7 +476,7 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// # Errors
     ///
-    /// As there, and [`Error::Lock`].
+    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
         self.session()?.delete(key).map_err(|e| self.table.home().table_error(e))
     }

@@ -36,6 +36,8 @@ use dsm_core::participant::Participant;
 
 use crate::area::RawArea;
 use crate::error::Error;
+use crate::error::context::Context;
+use crate::error::kind::ErrorKind;
 use crate::fork::Local;
 use crate::process::Attachment;
 use crate::stable::Stable;
@@ -101,7 +103,7 @@ pub(crate) fn keep(home: &Attachment) -> Result<Keep, Error> {
     let number = member(home)?.number;
     let find = |members: &Members| members.0.iter().find(|m| m.number == number).map(Rc::clone);
     let found = MEMBERS.try_with(|members| find(&members.borrow())).ok().flatten();
-    found.map(|member| Keep { _member: member }).ok_or(Error::ThreadEnding)
+    found.map(|member| Keep { _member: member }).ok_or_else(|| ErrorKind::ThreadEnding.into())
 }
 
 /// The calling thread's participant in `home`.
@@ -126,13 +128,13 @@ fn recent_heap(area: &RawArea) -> Option<&Heap<'static, RwLock>> {
     })
 }
 
-/// The calling thread's heap in an area of `home`; knows the participant too. Two words are
-/// returned in registers, so the error is boxed.
+/// The calling thread's heap in an area of `home`; knows the participant too. Two words,
+/// returned in registers.
 #[inline(always)]
 pub(crate) fn heap<'a>(
     home: &'a Attachment,
     area: &'a RawArea,
-) -> Result<&'a Heap<'static, RwLock>, Box<Error>> {
+) -> Result<&'a Heap<'static, RwLock>, Error> {
     match recent_heap(area) {
         Some(heap) => Ok(heap),
         None => find_heap(home, area),
@@ -144,7 +146,7 @@ pub(crate) fn heap<'a>(
 fn find_heap<'a>(
     home: &'a Attachment,
     area: &'a RawArea,
-) -> Result<&'a Heap<'static, RwLock>, Box<Error>> {
+) -> Result<&'a Heap<'static, RwLock>, Error> {
     let member = member(home)?;
     let known = match member.heaps.borrow().get(area.index()) {
         Some(Some(known)) if known.serial == area.serial() => std::ptr::from_ref(&known.heap),
@@ -210,7 +212,7 @@ fn find(home: &Attachment) -> Result<&Member, Error> {
         LAST.set((home.number(), member));
         Ok(member)
     });
-    let member = found.map_err(|_| Error::ThreadEnding)??;
+    let member = found.map_err(|_| ErrorKind::ThreadEnding)??;
     // SAFETY: members are counted, and freed only once their attachment is gone, which the caller
     // keeps alive, or when the thread ends, and then only if nothing is held.
     Ok(unsafe { &*member })
@@ -219,7 +221,7 @@ fn find(home: &Attachment) -> Result<&Member, Error> {
 impl Member {
     fn register(home: &Attachment) -> Result<Rc<Self>, Error> {
         let local = Local::new().ok_or_else(|| home.no_memory("a participant of this thread"))?;
-        home.namespace().register(local.get()).map_err(|e| home.error("this thread", e))?;
+        home.namespace().register(local.get()).of(home, "this thread")?;
         // SAFETY: the local half lies in pages of its own that live as long as the member.
         let pages = unsafe { &*std::ptr::from_ref(local.get()) };
         let participant = home.namespace_static().participant(pages);
@@ -243,7 +245,7 @@ impl Member {
         let local = unsafe { hints.forever() };
         // SAFETY: part of a counted member, which is dropped after its heaps.
         let participant = unsafe { &*std::ptr::from_ref(&self.participant) };
-        let heap = area.core_static().heap(participant, local).map_err(|e| area.error(home, e))?;
+        let heap = area.core_static().heap(participant, local).of(home, area.label())?;
         let added = Stable::new(AreaHeap { serial: area.serial(), heap, _hints: hints });
         let heap = std::ptr::from_ref(&added.heap);
         let mut heaps = self.heaps.borrow_mut();

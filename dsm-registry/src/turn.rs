@@ -27,6 +27,7 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::Ordering;
 
 use crate::entry::{Entry, Shape, State};
+use crate::error::kind::ErrorKind;
 use crate::error::{Error, Mismatch};
 use crate::name::NameKey;
 use crate::names::{Seen, Verdict};
@@ -77,7 +78,8 @@ fn fit(home: &Attachment, name: &str, seen: Seen, asked: &Shape) -> Result<Seen,
     match (seen.shape.describe(), asked.describe()) {
         (Some(there), Some(asked)) => {
             let name = name.to_owned();
-            Err(Error::Mismatch(Box::new(Mismatch { name, there, asked, in_this_process: false })))
+            let mismatch = Mismatch { name, there, asked, in_this_process: false };
+            Err(ErrorKind::Mismatch(mismatch).into())
         }
         _ => Err(home.damaged("an entry of unknown kind")),
     }
@@ -90,7 +92,7 @@ fn claim<'a>(
     key: &NameKey,
     asked: &Shape,
 ) -> Result<Option<Claim<'a>>, Error> {
-    let id = me.id().ok_or(Error::Forked)?;
+    let id = me.id().ok_or(ErrorKind::Forked)?;
     let mine = home.names().upsert(
         home,
         key,
@@ -203,9 +205,9 @@ impl<'a> Waiting<'a> {
 
     /// Sleeps until something changed or it is time to look again.
     fn for_owner(&mut self, owner: ParticipantId, ticket: u32) -> Result<(), Error> {
-        let my_id = self.me.id().ok_or(Error::Forked)?;
+        let my_id = self.me.id().ok_or(ErrorKind::Forked)?;
         if owner == my_id {
-            return Err(Error::OwnInitialiser { name: self.name.into() });
+            return Err(ErrorKind::OwnInitialiser { name: self.name.into() }.into());
         }
         let env = self.home.namespace().env();
         let now = env.now();
@@ -215,14 +217,11 @@ impl<'a> Waiting<'a> {
         }
         let waited = now.saturating_sub(self.since.unwrap_or(now));
         if self.home.initialiser_patience().is_some_and(|patience| waited >= patience) {
-            return Err(Error::InitialiserTimedOut {
-                name: self.name.into(),
-                waited,
-                process: self.home.process_of(owner),
-            });
+            let (name, process) = (self.name.into(), self.home.process_of(owner));
+            return Err(ErrorKind::InitialiserTimedOut { name, waited, process }.into());
         }
         if self.circle(my_id, owner)?.is_some_and(|largest| largest == my_id.pack()) {
-            return Err(Error::InitialiserCycle { name: self.name.into() });
+            return Err(ErrorKind::InitialiserCycle { name: self.name.into() }.into());
         }
         env.wait(&self.home.header().wake, ticket, self.nap);
         self.nap = (self.nap * 2).min(LONGEST_NAP);

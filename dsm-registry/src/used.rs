@@ -16,6 +16,7 @@ use std::any::{TypeId, type_name};
 use std::sync::OnceLock;
 
 use crate::entry::Shape;
+use crate::error::kind::ErrorKind;
 use crate::error::{Description, Error, Mismatch};
 use crate::process::Attachment;
 
@@ -68,19 +69,19 @@ impl Used {
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] if this process uses it as something else.
+    /// [`ErrorKind::Mismatch`](crate::ErrorKind::Mismatch) if this process uses it as something
+    /// else.
     pub(crate) fn use_as(&self, home: &Attachment, name: &str, asked: &Asked) -> Result<(), Error> {
         let used = self.0.get_or_init(|| *asked);
         if used.types == asked.types {
             return Ok(());
         }
         match (used.describe(), asked.describe()) {
-            (Some(there), Some(asked)) => Err(Error::Mismatch(Box::new(Mismatch {
-                name: name.to_owned(),
-                there,
-                asked,
-                in_this_process: true,
-            }))),
+            (Some(there), Some(asked)) => {
+                let name = name.to_owned();
+                let mismatch = Mismatch { name, there, asked, in_this_process: true };
+                Err(ErrorKind::Mismatch(mismatch).into())
+            }
             _ => Err(home.damaged("an entry of unknown kind")),
         }
     }

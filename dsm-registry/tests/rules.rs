@@ -12,9 +12,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::ProviderFailure;
 use dsm_core::provider::{Forward, Root};
-use dsm_registry::{Connected, Connection, Error, HashOptions, Platform, Registry};
+use dsm_registry::{
+    Connected, Connection, ErrorKind, HashOptions, Platform, ProviderErrorKind, Registry,
+};
 use sim::{HeapMachine, HeapProcess};
 use testkit::environment::Wrapped;
 
@@ -47,7 +49,7 @@ impl Platform for Shared {
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
-        Err(ProviderFailure::new(ErrorKind::Unsupported, "list"))
+        Err(ProviderFailure::new(ProviderErrorKind::Unsupported, "list"))
     }
 }
 
@@ -81,7 +83,8 @@ fn two_processes_use_one_of_each_thing() {
     let same = second.segment::<AtomicU64>("word", |_| Ok(())).unwrap();
     word.fetch_add(1, Ordering::Relaxed);
     assert_eq!(same.load(Ordering::Relaxed), 8);
-    assert!(matches!(second.segment::<u64>("word", |_| Ok(())), Err(Error::Mismatch(_))));
+    let other = second.segment::<u64>("word", |_| Ok(())).unwrap_err();
+    assert!(matches!(other.kind(), ErrorKind::Mismatch(_)), "{other}");
 
     let table = first.hash_with::<u64, u64>("table", options).unwrap();
     let there = second.hash_with::<u64, u64>("table", options).unwrap();

@@ -11,10 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use arbitrary::{Arbitrary, Unstructured};
-use dsm_registry::{
-    AreaOptions, BoxError, Error, HashOptions, Kind, MAX_NAME, Mismatch, Registry, Segment,
-    SegmentOptions, TypeTag,
-};
+use dsm_registry::{AreaOptions, BoxError, Error, HashOptions, Kind, MAX_NAME, Mismatch, Registry, Segment, SegmentOptions, TypeTag, ErrorKind};
 use sim::HeapMachine;
 
 use crate::platform::Machine;
@@ -249,9 +246,9 @@ impl State {
         let there = self.names.get(name);
         let attached = self.sides[usize::from(by)].as_ref().and_then(|s| s.attached.get(name));
         let used = there.and_then(|there| attached.filter(|(life, _)| *life == there.life));
-        match (outcome, there) {
-            (Err(Error::InvalidName { .. }), None) => assert!(!is_name(name)),
-            (Err(Error::Mismatch(mismatch)), Some(there)) => {
+        match (outcome.as_ref().map_err(Error::kind), there) {
+            (Err(ErrorKind::InvalidName { .. }), None) => assert!(!is_name(name)),
+            (Err(ErrorKind::Mismatch(mismatch)), Some(there)) => {
                 check_message(mismatch, name);
                 assert_eq!(mismatch.asked.kind, thing.kind());
                 assert_eq!(mismatch.there.kind, there.thing.kind());
@@ -260,7 +257,7 @@ impl State {
                 assert_eq!(mismatch.in_this_process, there.thing.fits(thing));
                 assert!(!mismatch.in_this_process || other);
             }
-            (Err(Error::InvalidOption { .. }), None) => assert_eq!(thing, Thing::Bytes(0)),
+            (Err(ErrorKind::InvalidOption { .. }), None) => assert_eq!(thing, Thing::Bytes(0)),
             (Ok(_), Some(there)) => {
                 assert!(there.thing.fits(thing));
                 assert!(used.is_none_or(|(_, used)| *used == thing), "one of two types");
@@ -402,7 +399,7 @@ impl State {
             Thing::Tagged { .. } | Thing::TaggedTable { .. } => return,
         };
         match failed {
-            Some(Error::Initialiser { .. }) => assert!(!self.names.contains_key(name)),
+            Some(error) if error.initialiser_error().is_some() => assert!(!self.names.contains_key(name)),
             Some(error) => drop(self.expect::<()>(by, name, thing, &Err(error))),
             None => {
                 assert_eq!(self.names.get(name).map(|there| there.thing), Some(thing));
@@ -417,7 +414,7 @@ impl State {
         let made = registry.segment::<Word>(name, |at| {
             let found = registry.segment::<Word>(inner, |at| at.write(Word::new(value)));
             if inner == name {
-                assert!(matches!(found, Err(Error::OwnInitialiser { .. })));
+                assert!(matches!(found.as_ref().map_err(Error::kind), Err(ErrorKind::OwnInitialiser { .. })));
             }
             at.write(Word::new(value))?;
             asked = Some(found);
@@ -449,18 +446,18 @@ impl State {
         let registry = self.side(by).registry.clone();
         let others = self.attached(name, Some(by));
         let removed = if force { registry.remove_forced(name) } else { registry.remove(name) };
-        match (removed, self.names.get(name)) {
+        match (removed.map_err(Error::into_kind), self.names.get(name)) {
             (Ok(()), Some(_)) => {
                 assert!(force || others == 0);
                 self.names.remove(name);
                 self.side(by).attached.remove(name);
             }
-            (Err(Error::NotFound { .. }), None) => {}
-            (Err(Error::InUse { processes, .. }), Some(_)) => {
+            (Err(ErrorKind::NotFound { .. }), None) => {}
+            (Err(ErrorKind::InUse { processes, .. }), Some(_)) => {
                 assert_eq!((processes, force), (others, false));
                 assert!(others > 0);
             }
-            (Err(Error::InvalidName { .. }), None) => assert!(!is_name(name)),
+            (Err(ErrorKind::InvalidName { .. }), None) => assert!(!is_name(name)),
             (other, there) => {
                 panic!("{other:?}, of {name:?}, which was {:?}", there.map(|there| there.thing))
             }
@@ -494,13 +491,13 @@ impl State {
         let another = Machine::of(new_machine().process());
         let machine =
             if namespace == "fuzz" { &self.side(false).machine.clone() } else { &another };
-        match open(namespace, machine) {
+        match open(namespace, machine).map_err(Error::into_kind) {
             Ok(registry) => {
                 assert!(is_namespace(namespace));
                 let names = registry.list().expect("the namespace is in order").len();
                 assert_eq!(names, if namespace == "fuzz" { self.names.len() } else { 0 });
             }
-            Err(Error::InvalidNamespaceName { .. }) => assert!(!is_namespace(namespace)),
+            Err(ErrorKind::InvalidNamespaceName { .. }) => assert!(!is_namespace(namespace)),
             Err(error) => panic!("{error}, of namespace {namespace:?}"),
         }
     }

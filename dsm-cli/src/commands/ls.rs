@@ -45,7 +45,7 @@ impl Row {
         };
         match seen {
             Ok(inspector) => row.fill(&inspector),
-            Err(Error::NoNamespace { .. }) => {
+            Err(error) if error.is_not_found() => {
                 row.error = Some("its control object is gone, some segments are not".to_owned());
             }
             Err(error) => row.error = Some(error.to_string()),

@@ -1,6 +1,6 @@
 //! `dsm reap`: sweeps what the dead left.
 
-use dsm_registry::{Error, Registry};
+use dsm_registry::Registry;
 use serde::Serialize;
 
 use super::{namespaces, say_json, table, wrap};
@@ -52,7 +52,7 @@ impl Estate {
         let inspector = match Registry::inspect(namespace) {
             Ok(inspector) => inspector,
             // No control object. Whatever else has the name was left by those who made it.
-            Err(Error::NoNamespace { .. }) if namespaces()?.iter().any(|n| n == namespace) => {
+            Err(error) if error.is_not_found() && namespaces()?.iter().any(|n| n == namespace) => {
                 return Ok(Some(Self { orphaned: true, ..Self::nobody(namespace) }));
             }
             Err(error) => return Err(error.to_string()),
@@ -182,12 +182,12 @@ fn reap(namespace: &str, dry_run: bool) -> Result<Option<Estate>, String> {
         return Ok(Some(estate));
     }
     match Registry::builder(namespace).reap() {
-        // Somebody else has swept it meanwhile.
-        Ok(_) | Err(Error::NoNamespace { .. }) => {
+        Err(error) if !error.is_not_found() => return Err(error.to_string()),
+        // Swept, or somebody else has done it meanwhile.
+        _ => {
             let there = Registry::inspect(namespace);
-            estate.reaped = !estate.unfinished || matches!(there, Err(Error::NoNamespace { .. }));
+            estate.reaped = !estate.unfinished || matches!(there, Err(e) if e.is_not_found());
         }
-        Err(error) => return Err(error.to_string()),
     }
     Ok(Some(estate))
 }

@@ -1,6 +1,6 @@
 //! `dsm rm`: removes a namespace, or one name in it.
 
-use dsm_registry::{Error, Registry};
+use dsm_registry::{Error, ErrorKind, Registry};
 use serde::Serialize;
 
 use super::{inspect, say_json};
@@ -66,18 +66,19 @@ fn remove_item(namespace: &str, item: &str, force: bool) -> Result<(), Error> {
 /// Whether the namespace is gone at once.
 fn remove_namespace(namespace: &str, force: bool) -> Result<bool, Error> {
     match Registry::destroy(namespace) {
-        Err(Error::NamespaceInUse { .. }) if force => {}
+        Err(error) if force && matches!(error.kind(), ErrorKind::NamespaceInUse { .. }) => {}
         done => return done.map(|()| true),
     }
     let registry = Registry::open(namespace)?;
     for listing in registry.list()? {
         match registry.remove_forced(&listing.name) {
             // Removed by somebody else meanwhile.
-            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
     }
     registry.set_persistent(false)?;
     drop(registry);
-    Ok(matches!(Registry::inspect(namespace), Err(Error::NoNamespace { .. })))
+    Ok(matches!(Registry::inspect(namespace), Err(e) if e.is_not_found()))
 }

@@ -76,7 +76,7 @@ impl Shared {
         while let Some((word, count)) = scan.next()? {
             match count {
                 Ok(count) => drop(counts.insert(*word, *count)),
-                Err(Error::Poisoned) => poisoned.push(*word),
+                Err(error) if error.is_poisoned() => poisoned.push(*word),
                 Err(error) => return Err(error),
             }
         }
@@ -105,9 +105,7 @@ impl Shared {
         let namespace = self.registry.namespace().to_owned();
         drop(self);
         let mut left: Vec<(String, u64)> = objects_of(&namespace);
-        if left.is_empty()
-            && !matches!(Registry::inspect(&namespace), Err(Error::NoNamespace { .. }))
-        {
+        if left.is_empty() && !matches!(Registry::inspect(&namespace), Err(e) if e.is_not_found()) {
             left.push((format!("namespace {namespace}"), 0));
         }
         let bytes = left.iter().map(|(_, bytes)| bytes).sum();

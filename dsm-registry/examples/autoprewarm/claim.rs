@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dsm_registry::{Entry, Error, HashOptions, HashTable, Registry};
+use dsm_registry::{Entry, Error, ErrorKind, HashOptions, HashTable, Registry};
 
 /// The entry that is never made.
 const SEAT: u32 = 0;
@@ -35,7 +35,7 @@ impl Claim {
                 pid.store(std::process::id(), Ordering::Release);
                 Ok(Some(Held { _seat: seat, pid }))
             }
-            Err(Error::Lock(_)) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::Lock(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -44,7 +44,9 @@ impl Claim {
     pub(crate) fn holder(&self, pid: &AtomicU32) -> Result<Option<u32>, Error> {
         match self.seats.without_waiting().find(&SEAT) {
             Ok(_) => Ok(None),
-            Err(Error::Lock(_)) => Ok(Some(pid.load(Ordering::Acquire))),
+            Err(error) if matches!(error.kind(), ErrorKind::Lock(_)) => {
+                Ok(Some(pid.load(Ordering::Acquire)))
+            }
             Err(error) => Err(error),
         }
     }

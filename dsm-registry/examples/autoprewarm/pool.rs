@@ -73,7 +73,8 @@ impl Pool {
         match self.blocks.find(&id) {
             Ok(Some(block)) => return Ok((Found::Hit, sum(&block))),
             // Poisoned: a process was killed as it put the block there. Read it anew.
-            Ok(None) | Err(Error::Poisoned) => {}
+            Ok(None) => {}
+            Err(error) if error.is_poisoned() => {}
             Err(error) => return Err(error.into()),
         }
         let Some(block) = id.read(data)? else { return Ok((Found::Missing, 0)) };

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dsm_registry::{Area, DsaPointer, DsaPtr, DsaSlice, Error};
+use dsm_registry::{Area, DsaPointer, DsaPtr, DsaSlice};
 
 use super::block::BlockId;
 use super::server::{Failure, Server};
@@ -45,7 +45,8 @@ impl Records {
 fn remove(server: &Server) -> Result<(), Failure> {
     server.state.records.store(DsaPointer::INVALID, Ordering::Release);
     match server.registry().remove(NAME) {
-        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

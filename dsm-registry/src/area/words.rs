@@ -23,6 +23,7 @@ use dsa_core::{AtomicDsaPointer, DsaPointer, DsaPtr, Flags};
 
 use super::{Area, DsaSlice};
 use crate::error::Error;
+use crate::error::kind::ErrorKind;
 use crate::plain::Object;
 
 impl Area {
@@ -57,8 +58,8 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// As [`allocate`](Self::allocate), and [`Error::Area`] if `destination` is not in shared memory of
-    /// this namespace; nothing is changed then.
+    /// As [`allocate`](Self::allocate), and [`ErrorKind::Area`] if `destination` is not in shared
+    /// memory of this namespace; nothing is changed then.
     pub fn allocate_into<T: Object>(
         &self,
         value: T,
@@ -112,7 +113,7 @@ impl Area {
     ) -> Result<DsaPointer, Error> {
         let heap = self.object.heap()?;
         let made = heap.allocate_into(size, align, Flags::empty(), destination, init);
-        made.map_err(|e| self.wrap(e))
+        self.say(made)
     }
 
     /// Takes out of a word what it names, and leaves the invalid pointer there; returns the invalid
@@ -140,10 +141,11 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Area`] if the word names no allocated object of this area. Nothing is changed then.
+    /// [`ErrorKind::Area`] if the word names no allocated object of this area. Nothing is changed
+    /// then.
     pub fn take<T>(&self, word: &AtomicDsaPointer) -> Result<DsaPtr<T>, Error> {
         let taken = self.object.heap()?.take(word);
-        taken.map(DsaPointer::cast).map_err(|e| self.wrap(e))
+        self.say(taken.map(DsaPointer::cast))
     }
 
     /// Moves what `from` names to `to`, and returns it; the invalid pointer if `from` names nothing.
@@ -168,9 +170,10 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Area`] if `to` names something, if `from` names no allocated object of this area, or if
-    /// `to` is not in shared memory of this namespace; [`Error::InvalidOption`] if `from` is neither in an
-    /// area nor in a segment: [`take`](Self::take) does without. Nothing is changed then.
+    /// [`ErrorKind::Area`] if `to` names something, if `from` names no allocated object of this
+    /// area, or if `to` is not in shared memory of this namespace; [`ErrorKind::InvalidOption`] if
+    /// `from` is neither in an area nor in a segment: [`take`](Self::take) does without. Nothing is
+    /// changed then.
     pub fn move_between<T>(
         &self,
         from: &AtomicDsaPointer,
@@ -178,16 +181,15 @@ impl Area {
     ) -> Result<DsaPtr<T>, Error> {
         let heap = self.object.heap()?;
         if !self.stays_a_word(from) {
-            return Err(Error::InvalidOption {
-                what: "from",
-                reason: "the word must lie in a named area or segment; take from it instead".into(),
-            });
+            let reason =
+                "the word must lie in a named area or segment; take from it instead".into();
+            return Err(ErrorKind::InvalidOption { what: "from", reason }.into());
         }
         // SAFETY: what lies in a named area, or in a segment, and safe code got a reference to, is
         // nobody's exclusively as long as it exists; who frees memory of an area promises that nobody
         // uses it any more, in any process.
         let moved = unsafe { heap.move_between(from, to) };
-        moved.map(DsaPointer::cast).map_err(|e| self.wrap(e))
+        self.say(moved.map(DsaPointer::cast))
     }
 
     /// Whether a word lies where it can be nothing but a word as long as its memory exists.
@@ -218,8 +220,8 @@ impl Area {
     ///
     /// # Errors
     ///
-    /// [`Error::Free`] if the word names no allocated object of this area, [`Error::Area`] if it is not
-    /// in shared memory of this namespace. Nothing is changed then.
+    /// [`ErrorKind::Free`] if the word names no allocated object of this area, [`ErrorKind::Area`]
+    /// if it is not in shared memory of this namespace. Nothing is changed then.
     ///
     /// # Safety
     ///
@@ -231,6 +233,6 @@ impl Area {
     pub unsafe fn free_from(&self, word: &AtomicDsaPointer) -> Result<(), Error> {
         let heap = self.object.heap()?;
         // SAFETY: the caller's promise.
-        unsafe { heap.free_from(word) }.map_err(|e| self.wrap_free(e))
+        self.say(unsafe { heap.free_from(word) })
     }
 }

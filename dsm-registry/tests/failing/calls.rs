@@ -1,7 +1,7 @@
 //! The calls. Each is made once under the limit, and once more after it if it failed.
 
 use dsm_core::namespace::{Discard, Namespace, Platform};
-use dsm_registry::{AreaOptions, AtomicDsaPointer, Error, HashOptions, Registry};
+use dsm_registry::{AreaOptions, AtomicDsaPointer, HashOptions, Registry};
 
 use crate::world::{FOUND, What, World};
 
@@ -38,7 +38,7 @@ pub(crate) const CALLS: &[Call] = &[
         said(Registry::builder(&world.name).reap())
     }),
     call("destroy", World::persistent, |world| match Registry::destroy(&world.name) {
-        Err(Error::NoNamespace { .. }) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         result => said(result),
     }),
     call("segment", World::open, |world| {
@@ -66,12 +66,12 @@ pub(crate) const CALLS: &[Call] = &[
     }),
     call("list", World::open, |world| said(world.opened().registry.list())),
     call("remove", World::open, |world| match world.opened().registry.remove("segment") {
-        Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         result => said(result),
     }),
     call("remove-forced", World::open, |world| {
         match world.opened().registry.remove_forced("segment") {
-            Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
             result => said(result),
         }
     }),

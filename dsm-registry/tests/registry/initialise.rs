@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::{Part, Roles, Space};
-use dsm_registry::{Error, Registry, Segment};
+use dsm_registry::{ErrorKind, Registry, Segment};
 use zerocopy::{FromBytes, KnownLayout};
 
 #[derive(FromBytes, KnownLayout)]
@@ -98,7 +98,7 @@ fn after_a_failed_initialiser_the_next_caller_initialises() {
     let space = Space::new("fails");
     let registry = space.open();
     let error = registry.segment::<[u64; 100]>("config", |_| Err("no luck".into())).unwrap_err();
-    assert!(matches!(&error, Error::Initialiser { .. }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::Initialiser { .. }), "{error:?}");
     assert!(error.to_string().contains("no luck"), "{error}");
     assert!(registry.list().unwrap().is_empty());
     // Size and type are free again.
@@ -175,7 +175,7 @@ fn the_time_to_wait_for_an_initialiser_can_be_bounded() {
     let mut peer = space.peer("hang in initialiser");
     peer.expect("inside");
     let error = registry.segment::<Config>("config", |_| Ok(())).unwrap_err();
-    let Error::InitialiserTimedOut { process, .. } = error else { panic!("{error:?}") };
+    let ErrorKind::InitialiserTimedOut { process, .. } = *error.kind() else { panic!("{error:?}") };
     assert_eq!(process, u64::from(peer.id()));
     peer.kill_and_collect();
 }
@@ -215,7 +215,7 @@ fn an_initialiser_may_use_the_registry_but_not_its_own_name() {
         .segment::<AtomicU64>("outer", |outer| {
             let inner = registry.segment::<AtomicU64>("inner", |i| i.write(AtomicU64::new(41)))?;
             let error = registry.segment::<AtomicU64>("outer", |_| Ok(())).unwrap_err();
-            assert!(matches!(error, Error::OwnInitialiser { .. }), "{error:?}");
+            assert!(matches!(error.kind(), ErrorKind::OwnInitialiser { .. }), "{error:?}");
             let table = registry.hash::<u64, u64>("table")?;
             *table.entry(&1)?.or_insert(0)? += 1;
             outer.write(AtomicU64::new(inner.load(Ordering::SeqCst) + *table.find(&1)?.unwrap()))

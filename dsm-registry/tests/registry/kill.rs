@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::{Part, Roles, Space};
-use dsm_registry::{Error, Registry};
+use dsm_registry::Registry;
 
 pub(crate) const ROLES: Roles = &[
     ("hold shared", hold_shared),
@@ -79,11 +79,11 @@ fn others_go_on_when_the_holder_of_a_guard_is_killed() {
         }
         match table.find(&1) {
             Ok(guard) => assert_eq!(*guard.unwrap(), 10, "{role}"),
-            Err(Error::Poisoned) => {
+            Err(error) if error.is_poisoned() => {
                 assert!(["hold exclusive", "hold scan"].contains(&role), "{role}");
                 // The value was being changed: reported until somebody repairs it.
-                assert!(matches!(table.get(&1), Err(Error::Poisoned)));
-                assert!(matches!(table.entry(&1).map(drop), Err(Error::Poisoned)));
+                assert!(matches!(table.get(&1), Err(e) if e.is_poisoned()));
+                assert!(matches!(table.entry(&1).map(drop), Err(e) if e.is_poisoned()));
                 let mut poisoned = table.poisoned(&1).unwrap().unwrap();
                 assert!([10, 999].contains(&*poisoned), "{role}");
                 *poisoned = 10;
@@ -195,7 +195,9 @@ fn kills_at_random_moments_leave_a_registry_that_works() {
         for key in 0..10 {
             match table.entry(&key) {
                 Ok(entry) => *entry.or_insert(0).unwrap() += 1,
-                Err(Error::Poisoned) => drop(table.poisoned(&key).unwrap().unwrap().repaired()),
+                Err(error) if error.is_poisoned() => {
+                    drop(table.poisoned(&key).unwrap().unwrap().repaired())
+                }
                 Err(error) => panic!("{error}"),
             }
         }

@@ -1,6 +1,6 @@
 //! What errors say: in the caller's words, and what to do next.
 
-use dsm_registry::{Error, HashOptions, Registry, TableError};
+use dsm_registry::{ErrorKind, HashOptions, Registry, TableError};
 
 use crate::support::Space;
 
@@ -18,7 +18,7 @@ fn a_table_at_its_limit_speaks_of_itself() {
     let full = (0..10_000).find_map(|key| insert(key).err().map(|error| (key, error)));
     let (key, error) = full.expect("a limit");
     for error in [error, insert(key + 1).unwrap_err()] {
-        assert!(matches!(error, Error::Table(TableError::Memory(_))), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::Table(TableError::Memory(_))), "{error:?}");
         let text = error.to_string();
         assert!(text.contains("the table") && text.contains("HashOptions::limit"), "{text}");
         assert!(!text.contains("area"), "{text}");
@@ -33,12 +33,13 @@ fn a_name_that_is_being_initialised_is_not_in_use_by_others() {
     registry
         .segment::<u64>("name", |_| {
             for removed in [registry.remove("name"), registry.remove_forced("name")] {
-                assert!(matches!(removed, Err(Error::OwnInitialiser { .. })), "{removed:?}");
+                let error = removed.unwrap_err();
+                assert!(matches!(error.kind(), ErrorKind::OwnInitialiser { .. }), "{error:?}");
             }
             std::thread::scope(|scope| {
                 let other = scope.spawn(|| registry.remove("name").unwrap_err());
-                match other.join().unwrap() {
-                    Error::Initialising { process, .. } => assert_eq!(process, u64::from(own)),
+                match other.join().unwrap().into_kind() {
+                    ErrorKind::Initialising { process, .. } => assert_eq!(process, u64::from(own)),
                     error => panic!("{error:?}"),
                 }
             });
@@ -60,7 +61,7 @@ fn a_directory_that_is_none_is_named() {
     for (path, what) in [(missing, "there is no such directory"), (file, "no directory")] {
         let opened = Registry::builder("demo").provider(Directory::new(&path)).open();
         let error = opened.err().expect("no place for a namespace");
-        assert!(matches!(error, Error::Place { .. }), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::Place { .. }), "{error:?}");
         let text = error.to_string();
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(text.contains(name) && text.contains(what), "{text}");

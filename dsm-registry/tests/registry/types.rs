@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::{Part, Roles, Space};
 use dsm_registry::{
-    Error, HashOptions, HashTable, Key, Plain, Registry, Segment, SegmentOptions, TypeTag,
+    Error, ErrorKind, HashOptions, HashTable, Key, Plain, Registry, Segment, SegmentOptions,
+    TypeTag,
 };
 
 pub(crate) const ROLES: Roles = &[("as signed", as_signed)];
@@ -60,7 +61,7 @@ fn keys_of<T: Key, R>(registry: &Registry, _: Inner<T, R>) -> Result<HashTable<T
 /// Says that both types are named, and that it is this process that uses the first.
 fn refused(error: Error, first: &str, second: &str) {
     let text = error.to_string();
-    let Error::Mismatch(mismatch) = error else { panic!("{text}") };
+    let ErrorKind::Mismatch(mismatch) = error.into_kind() else { panic!("{text}") };
     assert!(mismatch.in_this_process, "{text}");
     assert_eq!((mismatch.there.value.as_str(), mismatch.asked.value.as_str()), (first, second));
     let there = text.find("is used in this process as").expect(&text);
@@ -103,7 +104,7 @@ fn two_local_types_of_one_name_are_not_one_table() {
     assert_eq!(error.matches(&format!("from {name}")).count(), 2, "{error}");
     // Where the alignment differs, shared memory knows better.
     let error = with_local!([u16; 2], keys_of(&registry)).unwrap_err();
-    assert!(matches!(&error, Error::Mismatch(m) if !m.in_this_process), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Mismatch(m) if !m.in_this_process), "{error}");
     drop((first, second));
 }
 

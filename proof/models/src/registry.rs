@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use dsm_core::sync::{AtomicU64, Ordering::Relaxed, shuttle};
-use dsm_registry::{BoxError, Error, Registry};
+use dsm_registry::{BoxError, Registry};
 use sim::{HeapMachine, HeapProcess};
 
 use crate::found::mark;
@@ -121,7 +121,7 @@ fn want(who: usize, registry: &Registry, books: &Books) {
                 }
                 return books.see(&segment);
             }
-            Err(Error::Initialiser { .. }) => {}
+            Err(error) if error.initialiser_error().is_some() => {}
             Err(error) => panic!("{error}"),
         }
     }

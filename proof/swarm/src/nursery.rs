@@ -91,7 +91,9 @@ pub(crate) fn fork<G>(
 
 /// What the child finds: handles that tell it that they are its parent's.
 fn inherit(life: &Life) -> Result<(), String> {
-    let forked = |error| matches!(error, Some(dsm_registry::Error::Forked));
+    let forked = |error: Option<dsm_registry::Error>| {
+        error.is_some_and(|error| *error.kind() == dsm_registry::ErrorKind::Forked)
+    };
     ensure(forked(life.world.accounts.get(&0).err()), || "a table works in a child".into())?;
     ensure(forked(life.world.area.trim().err()), || "an area works in a child".into())?;
     let segment = life.world.core.namespace.create_segment(1, 1);

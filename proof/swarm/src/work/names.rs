@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Release};
 
-use dsm_registry::{BoxError, Error, Init, Registry};
+use dsm_registry::{BoxError, Error, ErrorKind, Init, Registry};
 
 use crate::board::{Asked, Board, NAMES};
 use crate::plan::Event;
@@ -12,10 +12,9 @@ use testkit::tool::{ensure, text};
 
 /// Removed, or a reason why it could not be that is none to complain of.
 fn removed(done: Result<(), Error>) -> Result<(), String> {
-    match done {
-        Ok(()) | Err(Error::NotFound { .. } | Error::InUse { .. } | Error::Initialising { .. }) => {
-            Ok(())
-        }
+    use ErrorKind::{InUse, Initialising, NotFound};
+    match done.map_err(Error::into_kind) {
+        Ok(()) | Err(NotFound { .. } | InUse { .. } | Initialising { .. }) => Ok(()),
         Err(error) => Err(text(error)),
     }
 }
@@ -60,7 +59,7 @@ pub(super) fn table(thread: &mut Thread) -> Result<(), String> {
     let table = registry.hash::<u64, u64>(&name).map_err(text)?;
     match table.insert(&1, 1) {
         Ok(_) => {}
-        Err(Error::Poisoned) => drop(table.remove(&1).map_err(text)?),
+        Err(error) if error.is_poisoned() => drop(table.remove(&1).map_err(text)?),
         Err(error) => return Err(text(error)),
     }
     drop(table);
@@ -86,7 +85,7 @@ pub(super) fn open(thread: &mut Thread) -> Result<(), String> {
     let table = brief.hash::<u64, u64>("brief table").map_err(text)?;
     match table.insert(&number, number) {
         Ok(_) => Ok(()),
-        Err(Error::Poisoned) => table.remove(&number).map(drop).map_err(text),
+        Err(error) if error.is_poisoned() => table.remove(&number).map(drop).map_err(text),
         Err(error) => Err(text(error)),
     }
 }

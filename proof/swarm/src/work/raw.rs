@@ -6,7 +6,7 @@
 //! a function of its caller, and where a guard is held.
 
 use dsm_core::lock::Patience;
-use dsm_registry::{Entry, Error};
+use dsm_registry::Entry;
 
 use super::{locks, names, objects, tables};
 use crate::board::{LOCKS, NAMES};
@@ -43,7 +43,8 @@ pub(in super::super) fn vanish(thread: &mut Thread, raw: Raw) -> Result<(), Stri
             let key = thread.random.below(ENTRY_KEYS);
             match thread.world().entries.find(&key) {
                 Ok(Some(_guard)) => thread.end_raw(raw),
-                Ok(None) | Err(Error::Poisoned) => Ok(()),
+                Ok(None) => Ok(()),
+                Err(error) if error.is_poisoned() => Ok(()),
                 Err(error) => Err(text(error)),
             }
         }
@@ -51,7 +52,8 @@ pub(in super::super) fn vanish(thread: &mut Thread, raw: Raw) -> Result<(), Stri
             let key = thread.random.below(ENTRY_KEYS);
             match thread.world().entries.entry(&key) {
                 Ok(Entry::Vacant(_place)) => thread.end_raw(raw),
-                Ok(Entry::Occupied(_)) | Err(Error::Poisoned) => Ok(()),
+                Ok(Entry::Occupied(_)) => Ok(()),
+                Err(error) if error.is_poisoned() => Ok(()),
                 Err(error) => Err(text(error)),
             }
         }

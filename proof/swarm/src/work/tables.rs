@@ -47,7 +47,7 @@ fn settle_account(board: &Board, world: &World, seat: usize) -> Result<(), Strin
     let target = books.balance.load(Relaxed);
     let balance = match world.accounts.get(&key) {
         Ok(value) => value.unwrap_or(0),
-        Err(Error::Poisoned) => {
+        Err(error) if error.is_poisoned() => {
             let entry = world.accounts.poisoned(&key).map_err(text)?;
             let mut entry = entry.ok_or("poisoned, and not poisoned")?;
             board.count(Event::Poisoned);
@@ -83,7 +83,7 @@ pub(in super::super) fn hot_guard(
                 hot.entry(&key).map_err(text)?.or_insert([0; 3]).map(drop).or_else(unpoisoned)?;
                 continue;
             }
-            Err(Error::Poisoned) => {
+            Err(error) if error.is_poisoned() => {
                 let Some(mut entry) = hot.poisoned(&key).map_err(text)? else { continue };
                 life.board.waited(&life.board.name_waits, entry[2], asked);
                 life.board.count(Event::Poisoned);
@@ -99,7 +99,7 @@ pub(in super::super) fn hot_guard(
 }
 
 fn unpoisoned(error: Error) -> Result<(), String> {
-    if matches!(error, Error::Poisoned) { Ok(()) } else { Err(text(error)) }
+    if error.is_poisoned() { Ok(()) } else { Err(text(error)) }
 }
 
 pub(super) fn hot(thread: &mut Thread, asked: Asked) -> Result<(), String> {
@@ -129,7 +129,7 @@ pub(super) fn entry(thread: &mut Thread) -> Result<(), String> {
         },
     };
     match done {
-        Err(Error::Poisoned) => {
+        Err(error) if error.is_poisoned() => {
             thread.board().count(Event::Poisoned);
             entries.remove(&key).map(drop).map_err(text)
         }
@@ -179,7 +179,7 @@ pub(super) fn scan(thread: &mut Thread) -> Result<(), String> {
         own += u64::from(key >> 40 == seat as u64);
         match value {
             Ok(value) => ensure(*value == whole(*key), || format!("{value:x?} at {key:x}"))?,
-            Err(Error::Poisoned) => {}
+            Err(error) if error.is_poisoned() => {}
             Err(error) => return Err(text(error)),
         }
     }
@@ -224,7 +224,7 @@ pub(super) fn remove_by_scan(thread: &Thread, each: impl Fn(usize)) -> Result<()
 /// it is repaired.
 fn find(board: &Board, world: &World, key: u64) -> Result<bool, String> {
     let value = match world.queue.get(&key) {
-        Err(Error::Poisoned) => match world.queue.poisoned(&key).map_err(text)? {
+        Err(error) if error.is_poisoned() => match world.queue.poisoned(&key).map_err(text)? {
             Some(entry) => {
                 board.count(Event::Poisoned);
                 Some(*entry.repaired())
@@ -286,7 +286,8 @@ pub(in super::super) fn verify(board: &Board, world: &World) -> Result<(), Strin
     }
     for key in 0..ENTRY_KEYS {
         match world.entries.get(&key) {
-            Ok(None) | Err(Error::Poisoned) => {}
+            Ok(None) => {}
+            Err(error) if error.is_poisoned() => {}
             Ok(Some(value)) => ensure(value == whole(key), || format!("{value:x?} at {key}"))?,
             Err(error) => return Err(text(error)),
         }
@@ -296,7 +297,8 @@ pub(in super::super) fn verify(board: &Board, world: &World) -> Result<(), Strin
             Ok(Some([a, b, holder])) => {
                 ensure(a == b && holder == 0, || format!("{a}, {b}, {holder} at {key}"))?
             }
-            Ok(None) | Err(Error::Poisoned) => {}
+            Ok(None) => {}
+            Err(error) if error.is_poisoned() => {}
             Err(error) => return Err(text(error)),
         }
     }
