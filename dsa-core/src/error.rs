@@ -196,7 +196,11 @@ impl fmt::Display for Error {
                 "the participant belongs to another namespace than the area; use one of the area's",
             ),
             Self::InvalidPointer(pointer) => {
-                write!(f, "{pointer} means no allocated object of this area")
+                write!(
+                    f,
+                    "{pointer} means no allocated object of this area: it was freed, or it is not \
+                     what an allocation in this area returned"
+                )
             }
             Self::OutOfObject(asked, there) => {
                 write!(f, "{asked} bytes asked for where the object has {there}")
@@ -257,8 +261,11 @@ pub enum FreeError {
 impl fmt::Display for FreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InvalidPointer(p) => write!(f, "{p} was never returned by this area"),
-            Self::DoubleFree(p) => write!(f, "{p} is free already"),
+            Self::InvalidPointer(p) => write!(
+                f,
+                "{p} was never returned by this area; free what an allocation returned, in its area"
+            ),
+            Self::DoubleFree(p) => write!(f, "{p} is free already; free each object once"),
             Self::Refused(e) => e.fmt(f),
         }
     }

@@ -17,7 +17,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dsm_registry::{Area, AtomicDsaPointer, DsaPtr, Registry, Segment};
+use dsm_registry::{Area, AtomicDsaPointer, DsaPtr, Error, Registry, Segment};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 type Failure = Box<dyn std::error::Error>;
@@ -47,14 +47,14 @@ struct List {
 
 impl List {
     /// Finds the list, or creates an empty one.
-    fn open(registry: &Registry) -> Result<Self, Failure> {
+    fn open(registry: &Registry) -> Result<Self, Error> {
         // Zeros are a list without nodes.
         let head = registry.segment("head", |_| Ok(()))?;
         Ok(Self { head, nodes: registry.area("nodes")? })
     }
 
     /// Puts a value in front.
-    fn push(&self, value: u64) -> Result<(), Failure> {
+    fn push(&self, value: u64) -> Result<(), Error> {
         let mut first = self.head.first.load(Ordering::Acquire);
         let node = self.nodes.allocate(Node { value, next: first.cast() })?;
         while let Err(changed) = self.head.first.compare_exchange(
@@ -71,7 +71,7 @@ impl List {
     }
 
     /// How many nodes it takes to find a value; `None` if it is not there.
-    fn search(&self, value: u64) -> Result<Option<u64>, Failure> {
+    fn search(&self, value: u64) -> Result<Option<u64>, Error> {
         let mut next: DsaPtr<Node> = self.head.first.load(Ordering::Acquire).cast();
         let mut steps = 0;
         while next.is_valid() {

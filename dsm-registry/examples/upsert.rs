@@ -12,7 +12,7 @@
 
 use std::process::Command;
 
-use dsm_registry::{HashTable, Registry};
+use dsm_registry::{Error, HashTable, Registry};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 type Failure = Box<dyn std::error::Error>;
@@ -31,13 +31,13 @@ struct Page {
 
 fn main() -> Result<(), Failure> {
     match std::env::args().nth(1) {
-        Some(namespace) => view_pages(&namespace),
+        Some(namespace) => Ok(view_pages(&namespace)?),
         None => start_viewers(),
     }
 }
 
 /// Records one view: a new entry, or a changed one.
-fn upsert(pages: &HashTable<u64, Page>, page: u64, viewer: u64) -> Result<(), Failure> {
+fn upsert(pages: &HashTable<u64, Page>, page: u64, viewer: u64) -> Result<(), Error> {
     let mut entry = pages
         .entry_or_repair(&page, |_half_recorded| ())?
         .or_insert(Page { views: 0, last_viewer: 0 })?;
@@ -47,7 +47,7 @@ fn upsert(pages: &HashTable<u64, Page>, page: u64, viewer: u64) -> Result<(), Fa
 }
 
 /// One of the processes.
-fn view_pages(namespace: &str) -> Result<(), Failure> {
+fn view_pages(namespace: &str) -> Result<(), Error> {
     let pages = Registry::open(namespace)?.hash("pages")?;
     let viewer = u64::from(std::process::id());
     for view in 0..VIEWS {

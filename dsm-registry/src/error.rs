@@ -1,4 +1,15 @@
 //! What can go wrong, said so that the reader knows what happened, why, and what to do next.
+//!
+//! **One rule for texts**: a sentence is whole, and nothing is said twice. Where another layer refused,
+//! what it says stands in the sentence, in its words or better ones. So it is not the `source`, or a
+//! chain of errors would say it again: the `source` is what lies further down and the sentence
+//! doesn't have, the system's own error. Programs find the errors of other layers in the [`kind`].
+//!
+//! | module | its idea |
+//! |---|---|
+//! | [`kind`] | all that can go wrong, as data, and the sentence of each |
+//! | [`context`] | how the errors of other layers become this one |
+//! | [`mismatch`] | two sides that mean different things by one name |
 
 use std::fmt;
 
@@ -145,7 +156,8 @@ impl Error {
     /// let error = failed.unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "the initialiser of \"limit\" failed: invalid digit found in string"
+    ///     "the initialiser of \"limit\" failed, and the next to ask for the name tries again: invalid \
+    ///      digit found in string"
     /// );
     /// assert!(error.initialiser_error().unwrap().is::<std::num::ParseIntError>());
     /// # Ok::<(), dsm_registry::Error>(())

@@ -42,6 +42,30 @@
 //! *poisoned*: every access reports [`ErrorKind::Poisoned`] until somebody has looked at it and
 //! repaired it ([`HashTable::poisoned`]). A panic that unwinds through such a guard does the same.
 //!
+//! # When a call fails
+//!
+//! [`Error`] is a sentence that says what failed, why, and what to do next; `fn main() -> Result<(),
+//! Box<dyn Error>>` prints it. [`Error::kind`] is for programs, and most ask [`is_full`](Error::is_full),
+//! [`is_poisoned`](Error::is_poisoned), [`is_timeout`](Error::is_timeout) or
+//! [`is_would_deadlock`](Error::is_would_deadlock). A call that fails leaves nothing behind.
+//!
+//! ```
+//! # let demo = &format!("doc-fails-{}", std::process::id());
+//! # let registry = dsm_registry::Registry::open(demo)?;
+//! let hits = registry.hash::<u64, u64>("hits")?;
+//! hits.insert(&1, 1)?;
+//! let held = hits.find_mut(&1)?;
+//! // In this thread, which would wait for itself.
+//! let error = hits.insert(&1, 2).unwrap_err();
+//! assert!(error.is_would_deadlock());
+//! assert_eq!(
+//!     format!("{error:?}"),
+//!     "this thread holds the lock already; drop its guard before asking again"
+//! );
+//! # drop(held);
+//! # Ok::<(), dsm_registry::Error>(())
+//! ```
+//!
 //! # How long things live
 //!
 //! A process leaves a namespace when its last handle (of a [`Registry`] or anything looked up

@@ -13,11 +13,11 @@ pub(crate) type NameKey = [u8; MAX_NAME + 1];
 /// Checks the name of a namespace: `[A-Za-z0-9._-]{1,63}`, not starting with a dot.
 pub(crate) fn check_namespace(name: &str) -> Result<(), Error> {
     let reason = if name.is_empty() {
-        "it is empty"
+        "it is empty; take 1 to 63 bytes"
     } else if name.len() > MAX_NAME {
-        "it is longer than 63 bytes"
+        "it is longer than 63 bytes; take a shorter one"
     } else if name.starts_with('.') {
-        "it starts with a dot"
+        "it starts with a dot; take one that doesn't"
     } else if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         "it may consist of letters, digits, dot, underscore and hyphen only"
     } else {
@@ -40,11 +40,11 @@ pub(crate) fn key(name: &str) -> Result<NameKey, Error> {
 #[cold]
 fn invalid(name: &str) -> Error {
     let reason = if name.is_empty() {
-        "it is empty"
+        "it is empty; take 1 to 63 bytes"
     } else if name.len() > MAX_NAME {
-        "it is longer than 63 bytes"
+        "it is longer than 63 bytes; take a shorter one"
     } else {
-        "it contains a NUL byte"
+        "it contains a NUL byte; take one without"
     };
     ErrorKind::InvalidName { name: name.into(), reason }.into()
 }

@@ -347,7 +347,7 @@ impl Registry {
         let Some(handle) = SegmentHandle::from_raw(seen.handle) else { return Ok(None) };
         let object = home.segments().get_or_attach(seen.handle, || {
             let segment = home.namespace_static().attach_segment(handle);
-            let segment = segment.map_err(|e| home.error(&asked.label(name), e).of_memory(name))?;
+            let segment = segment.of(home, &asked.label(name)).map_err(|e| e.of_memory(name))?;
             Ok(segment.map(|segment| SegmentObject::new(segment, Arc::clone(home))))
         })?;
         object.as_deref().map_or(Ok(()), |object| object.use_as(name, asked))?;
@@ -395,10 +395,8 @@ impl Registry {
             let reason = "it can't be 0: a segment has at least one byte".to_owned();
             return Err(ErrorKind::InvalidOption { what: "len", reason }.into());
         }
-        let segment = home
-            .namespace_static()
-            .create_segment(size, size)
-            .map_err(|e| home.error(&asked.label(name), e))?;
+        let segment =
+            home.namespace_static().create_segment(size, size).of(home, &asked.label(name))?;
         if segment.handle().is_main_region() {
             // Memory of the main region keeps what its last user left.
             // SAFETY: a new segment of that length that nobody else sees.

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use dsm_core::error::ProviderFailure;
 #[cfg(unix)]
 use dsm_core::handle::ObjectId;
-use dsm_core::provider::ProviderError;
 #[cfg(unix)]
 use platform_posix::{self as system, Posix as Environment};
 #[cfg(windows)]
@@ -26,10 +25,6 @@ use crate::reaper::Watch;
 use crate::reaper::no_watch as watch;
 #[cfg(unix)]
 use crate::watch::watch;
-
-fn failure(error: system::Error) -> ProviderFailure {
-    error.failure()
-}
 
 fn texts(names: Vec<NamespaceName>) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
@@ -75,7 +70,7 @@ impl Platform for SharedMemory {
         namespace: &str,
         mode: u32,
     ) -> Result<Connection<Shm, Shm, Environment>, ProviderFailure> {
-        let shm = Shm::with_options(namespace, self.options.clone().mode(mode)).map_err(failure)?;
+        let shm = Shm::with_options(namespace, self.options.clone().mode(mode))?;
         Ok(Connection { environment: shm.environment(), root: shm.clone(), provider: shm })
     }
 
@@ -89,7 +84,7 @@ impl Platform for SharedMemory {
         let found = Shm::namespaces_with_options(&self.options);
         #[cfg(unix)]
         let found = Shm::namespaces();
-        found.map(texts).map_err(failure)
+        Ok(texts(found?))
     }
 
     fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
@@ -133,8 +128,7 @@ impl Platform for Directory {
         namespace: &str,
         mode: u32,
     ) -> Result<Connection<File, File, Environment>, ProviderFailure> {
-        let file = File::with_options(&self.path, namespace, self.options.clone().mode(mode))
-            .map_err(failure)?;
+        let file = File::with_options(&self.path, namespace, self.options.clone().mode(mode))?;
         Ok(Connection { environment: file.environment(), root: file.clone(), provider: file })
     }
 
@@ -144,7 +138,7 @@ impl Platform for Directory {
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
-        File::namespaces(&self.path).map(texts).map_err(failure)
+        Ok(texts(File::namespaces(&self.path)?))
     }
 
     fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {

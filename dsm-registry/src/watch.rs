@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use dsm_core::env::ProcessProof;
 use dsm_core::error::ProviderFailure;
-use dsm_core::provider::ProviderError;
 
 use crate::reaper::{Watch, Watched};
 
@@ -33,5 +32,5 @@ impl Watch for platform_posix::Watch {
 
 /// A new one.
 pub(crate) fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
-    Ok(Box::new(platform_posix::Watch::new().map_err(|error| error.failure())?))
+    Ok(Box::new(platform_posix::Watch::new()?))
 }

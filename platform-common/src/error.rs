@@ -139,6 +139,12 @@ impl ProviderError for Error {
 dsm_core::debug_is_display!(Error);
 impl std::error::Error for Error {}
 
+impl From<Error> for ProviderFailure {
+    fn from(error: Error) -> Self {
+        error.failure()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { failure, subject, why } = &*self.0;

@@ -240,7 +240,11 @@ impl fmt::Display for ErrorKind {
             Self::Namespace { namespace, source } => {
                 write!(f, "namespace {namespace:?}: {}", explain(namespace, source))
             }
-            Self::NoNamespace { namespace } => write!(f, "there is no namespace {namespace:?}"),
+            Self::NoNamespace { namespace } => write!(
+                f,
+                "there is no namespace {namespace:?}: nobody has opened it yet, or the last process \
+                 has left it; `dsm ls` or `Registry::namespaces` lists those there are"
+            ),
             Self::NamespaceInUse { namespace, processes } => {
                 write!(f, "{processes} process(es) live in namespace {namespace:?}; end them first")
             }
@@ -249,7 +253,10 @@ impl fmt::Display for ErrorKind {
             }
             Self::OutOfMemory(shortage) => shortage.fmt(f),
             Self::Mismatch(mismatch) => mismatch.fmt(f),
-            Self::Initialiser { name } => write!(f, "the initialiser of {name:?} failed"),
+            Self::Initialiser { name } => write!(
+                f,
+                "the initialiser of {name:?} failed, and the next to ask for the name tries again"
+            ),
             Self::OwnInitialiser { name } => write!(
                 f,
                 "{name:?} was asked for, or was to be removed, inside its own initialiser, which \
@@ -270,7 +277,9 @@ impl fmt::Display for ErrorKind {
                 "{name:?} was not initialised within {waited:?}: process {process} is still at \
                  it; see what it is doing, or allow more time with `Builder::initialiser_patience`"
             ),
-            Self::NotFound { name } => write!(f, "there is no {name:?} in this namespace"),
+            Self::NotFound { name } => {
+                write!(f, "there is no {name:?} in this namespace; `Registry::list` says what is")
+            }
             Self::InUse { name, processes } => write!(
                 f,
                 "{name:?} is in use by {processes} other process(es); end them first, or force its \
@@ -298,10 +307,15 @@ impl fmt::Display for ErrorKind {
                  others: its token of life was lost, as when a program closes descriptors that it \
                  did not open; open the namespace again",
             ),
+            // The only locks for which a call waits no longer than it was told to.
+            Self::Lock(error) if error.is_timeout() => f.write_str(
+                "the key's part of the table was locked by another thread or process for as long as \
+                 this call waits; try again, or allow more time with `HashTable::within`",
+            ),
             Self::Lock(error) => error.fmt(f),
             Self::Poisoned => f.write_str(
-                "the value was being changed when the thread that held it died or panicked; look \
-                 at it and repair it through `Poisoned`",
+                "the entry's value was being changed when the thread that held it died or panicked; \
+                 look at it and repair it through `HashTable::poisoned`, or remove the entry",
             ),
             Self::ThreadEnding => f.write_str(
                 "the thread is ending: shared memory can't be used in destructors of thread-locals",
