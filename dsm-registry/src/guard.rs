@@ -21,9 +21,10 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
+use crate::error::context::Context;
 use crate::plain::{Key, Plain};
 use crate::process::Attachment;
-use crate::table::Store;
+use crate::table::{Store, TABLE};
 
 /// An entry that nobody changes while this lives; dereferences to the value.
 ///
@@ -105,7 +106,7 @@ impl<'t, K: Key, V: Plain> WriteGuard<'t, K, V> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: taken out once, for what it was in is not dropped.
         let inner = unsafe { ManuallyDrop::take(&mut this.inner) };
-        inner.delete().map_err(|e| this.home.table_error(e))
+        inner.delete().of(this.home, TABLE)
     }
 }
 
@@ -179,7 +180,7 @@ impl<'t, K: Key, V: Plain> Poisoned<'t, K, V> {
     /// As [`WriteGuard::remove`].
     pub fn remove(self) -> Result<(), Error> {
         let home = self.home;
-        self.inner.delete().map_err(|e| home.table_error(e))
+        self.inner.delete().of(home, TABLE)
     }
 }
 
@@ -268,7 +269,7 @@ impl<'t, K: Key, V: Plain> Vacant<'t, K, V> {
     #[inline]
     pub fn insert(self, value: V) -> Result<WriteGuard<'t, K, V>, Error> {
         let home = self.home;
-        let inner = self.inner.insert(value).map_err(|e| home.table_error(e))?;
+        let inner = self.inner.insert(value).of(home, TABLE)?;
         Ok(WriteGuard::new(inner, home))
     }
 }

@@ -320,6 +320,10 @@ impl Attachment {
         &self.name
     }
 
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
     pub(crate) fn initialiser_patience(&self) -> Option<Duration> {
         self.initialiser_patience
     }
@@ -433,7 +437,7 @@ impl Attachment {
                 | namespace::Error::NoSuchSegment(_)
                 | namespace::Error::Provider(_),
             ) => Ok(()),
-            Err(e) => Err(self.error("an unpinned segment", e)),
+            Err(e) => Err(e.of(self, "an unpinned segment")),
         }
     }
 
@@ -442,45 +446,8 @@ impl Attachment {
         self.namespace().process_of(who).map_or(0, |proof| proof.pid)
     }
 
-    #[cold]
-    pub(crate) fn error(&self, what: &str, error: namespace::Error) -> Error {
-        if let namespace::Error::Provider(failure) = error {
-            // The namespace lists it.
-            if matches!(failure.kind, FailureKind::NotFound | FailureKind::Foreign) {
-                return self.memory_removed();
-            }
-        }
-        Error::from_namespace(&self.name, &self.place, &|| what.to_owned(), error)
-    }
-
-    /// An error of the area that errors call `label`.
-    #[cold]
-    pub(crate) fn area_error(&self, label: &str, error: dsa_core::Error) -> Error {
-        match error {
-            dsa_core::Error::Namespace(error) => self.error(label, error),
-            error => error.into(),
-        }
-    }
-
-    #[cold]
-    pub(crate) fn table_error(&self, error: dshash_core::Error) -> Error {
-        self.table_error_of("a hash table", error)
-    }
-
-    /// An error of the table that errors call `label`.
-    #[cold]
-    pub(crate) fn table_error_of(&self, label: &str, error: dshash_core::Error) -> Error {
-        use dshash_core::{Error as E, MemoryError::Area};
-        match error {
-            E::Memory(Area(error @ dsa_core::Error::Namespace(_))) => self.area_error(label, error),
-            // What leads nowhere may lead to a segment that can't be mapped: nothing is damaged then.
-            E::Corrupt(_) => self.unmapped().unwrap_or_else(|| error.into()),
-            error => error.into(),
-        }
-    }
-
     /// Why a segment can't be mapped of what this process has attached, if one can't.
-    fn unmapped(&self) -> Option<Error> {
+    pub(crate) fn unmapped(&self) -> Option<Error> {
         let refused = std::cell::Cell::new(None);
         self.areas().any(|area| match area.core().attach_all() {
             Err(error @ dsa_core::Error::Namespace(_)) => {
@@ -494,7 +461,7 @@ impl Attachment {
 
     #[cold]
     pub(crate) fn no_memory(&self, what: &str) -> Error {
-        self.error(what, out_of_memory().into())
+        out_of_memory().of(self, what)
     }
 
     /// Memory that the namespace knows of is not there.

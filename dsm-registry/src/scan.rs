@@ -8,9 +8,10 @@
 use std::iter::FusedIterator;
 
 use crate::error::Error;
+use crate::error::context::Context;
 use crate::plain::{Key, Plain, Snapshot};
 use crate::process::Attachment;
-use crate::table::{Session, Store};
+use crate::table::{Session, Store, TABLE};
 use crate::thread::Keep;
 
 /// An entry met by a [`Scan`]: its key, and its value or
@@ -39,8 +40,8 @@ impl<'t, K: Key, V: Plain> Scan<'t, K, V> {
     #[expect(clippy::should_implement_trait, reason = "the items borrow the scan")]
     pub fn next(&mut self) -> Result<Option<Scanned<'_, K, V>>, Error> {
         let home = self.home;
-        let entry = self.inner.next().map_err(|e| home.table_error(e))?;
-        Ok(entry.map(|entry| (entry.key(), entry.value().map_err(|e| home.table_error(e)))))
+        let entry = self.inner.next().of(home, TABLE)?;
+        Ok(entry.map(|entry| (entry.key(), entry.value().of(home, TABLE))))
     }
 }
 
@@ -65,7 +66,7 @@ impl<'t, K: Key, V: Plain> ScanMut<'t, K, V> {
     #[expect(clippy::should_implement_trait, reason = "the items borrow the scan")]
     pub fn next(&mut self) -> Result<Option<ScanEntry<'_, 't, K, V>>, Error> {
         let home = self.home;
-        let entry = self.inner.next().map_err(|e| home.table_error(e))?;
+        let entry = self.inner.next().of(home, TABLE)?;
         let panicking = std::thread::panicking();
         Ok(entry.map(|inner| ScanEntry { inner: Some(inner), home, panicking }))
     }
@@ -102,7 +103,7 @@ impl<'a, 't, K: Key, V: Plain> ScanEntry<'a, 't, K, V> {
     ///
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned).
     pub fn value(&self) -> Result<&V, Error> {
-        self.inner().value().map_err(|e| self.home.table_error(e))
+        self.inner().value().of(self.home, TABLE)
     }
 
     /// The value, to change it, poisoned or not: a poisoned one to repair it.
@@ -126,7 +127,7 @@ impl<'a, 't, K: Key, V: Plain> ScanEntry<'a, 't, K, V> {
     pub fn remove(mut self) -> Result<(), Error> {
         let home = self.home;
         match self.inner.take() {
-            Some(inner) => inner.delete().map_err(|e| home.table_error(e)),
+            Some(inner) => inner.delete().of(home, TABLE),
             None => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use dsm_core::lock::rw::RwLock;
 
 use crate::area::AreaObject;
 use crate::error::Error;
-use crate::error::context::Context;
+use crate::error::context::{Context, Refusal};
 use crate::guard::{Entry, Poisoned, ReadGuard, WriteGuard};
 use crate::options::HashOptions;
 use crate::plain::{Key, Plain, Snapshot};
@@ -23,6 +23,8 @@ use crate::process::Attachment;
 use crate::scan::{Iter, Scan, ScanMut};
 use crate::thread;
 
+/// What errors call a table.
+pub(crate) const TABLE: &str = "a hash table";
 /// Where tables live.
 pub(crate) type Store = &'static dsa_core::Area<'static, RwLock>;
 pub(crate) type Session<'t, K, V> = dshash_core::Session<'t, K, V, Store>;
@@ -42,8 +44,7 @@ impl<K: Key, V: Plain> TypedTable<K, V> {
         if let Some(partitions) = options.partitions {
             params.partitions = partitions;
         }
-        let table = Table::create(area.raw().core_static(), heap, &params)
-            .map_err(|e| home.table_error(e))?;
+        let table = Table::create(area.raw().core_static(), heap, &params).of(home, TABLE)?;
         Ok(Self { table: ManuallyDrop::new(table), area })
     }
 
@@ -54,8 +55,8 @@ impl<K: Key, V: Plain> TypedTable<K, V> {
         let handle = TableHandle(DsaPointer::from_raw(handle));
         let store = area.raw().core_static();
         // SAFETY: the caller's promise; a table goes with its area only.
-        let table = unsafe { Table::attach(store, handle, &Params::default()) }
-            .map_err(|e| area.home().table_error(e))?;
+        let table =
+            unsafe { Table::attach(store, handle, &Params::default()) }.of(area.home(), TABLE)?;
         Ok(Self { table: ManuallyDrop::new(table), area })
     }
 
@@ -164,7 +165,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     where
         V: Snapshot,
     {
-        self.session()?.get(key).map_err(|e| self.home().table_error(e))
+        self.session()?.get(key).of(self.home(), TABLE)
     }
 
     /// Copies many values out, so that their accesses to memory overlap; calls `found` with the
@@ -183,9 +184,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
         V: Snapshot,
     {
         let home = self.home();
-        self.session()?
-            .get_many(keys, |i, value| found(i, value.map_err(|e| home.table_error(e))))
-            .map_err(|e| home.table_error(e))
+        self.session()?.get_many(keys, |i, value| found(i, value.of(home, TABLE))).of(home, TABLE)
     }
 
     /// Locks the place of a key, whether there is an entry or not.
@@ -212,7 +211,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// As [`entry`](Self::entry) and [`Entry::or_insert`].
     #[inline]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
-        self.session()?.insert(key, value).map_err(|e| self.home().table_error(e))
+        self.session()?.insert(key, value).of(self.home(), TABLE)
     }
 
     /// Removes the entry of a key, poisoned or not. Returns whether there was one.
@@ -223,7 +222,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     #[doc(alias = "dshash_delete_key")]
     #[inline]
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.session()?.delete(key).map_err(|e| self.home().table_error(e))
+        self.session()?.delete(key).of(self.home(), TABLE)
     }
 
     /// A poisoned entry, locked for its repair; `None` if there is no entry of the key, or it is
@@ -234,7 +233,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn poisoned(&self, key: &K) -> Result<Option<Poisoned<'_, K, V>>, Error> {
         let home = self.home();
-        let found = self.session()?.find_poisoned(key).map_err(|e| home.table_error(e))?;
+        let found = self.session()?.find_poisoned(key).of(home, TABLE)?;
         Ok(found.filter(|guard| guard.is_poisoned()).map(|guard| Poisoned::new(guard, home)))
     }
 
@@ -309,7 +308,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn clear(&self) -> Result<(), Error> {
-        self.session()?.clear().map_err(|e| self.home().table_error(e))
+        self.session()?.clear().of(self.home(), TABLE)
     }
 
     /// Gives memory back that the table does not need at its present size: frees parts of the
@@ -325,7 +324,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn trim(&self) -> Result<(), Error> {
-        self.session()?.trim().map_err(|e| self.home().table_error(e))?;
+        self.session()?.trim().of(self.home(), TABLE)?;
         // What the table gave back goes to the system, and what the dead had for the table, too.
         let heap = thread::heap(self.home(), self.inner.area.raw())?;
         heap.trim().map(drop).of(self.home(), self.inner.area.raw().label())
@@ -358,7 +357,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread is changing an entry of this
     /// table.
     pub fn stats(&self) -> Result<dshash_core::Stats, Error> {
-        self.session()?.stats().map_err(|e| self.home().table_error(e))
+        self.session()?.stats().of(self.home(), TABLE)
     }
 
     /// Walks the whole table and compares everything with everything else: a test of its health,
@@ -369,7 +368,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// [`ErrorKind::Table`](crate::ErrorKind::Table) says what is damaged;
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn check(&self) -> Result<dshash_core::Report, Error> {
-        self.session()?.check().map_err(|e| self.home().table_error(e))
+        self.session()?.check().of(self.home(), TABLE)
     }
 }
 
@@ -387,7 +386,7 @@ fn find<'t, K: Key, V: Plain>(
 ) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
     match session.find(key) {
         Ok(found) => Ok(found.map(ReadGuard::new)),
-        Err(error) => Err(home.table_error(error)),
+        Err(error) => Err(error.of(home, TABLE)),
     }
 }
 
@@ -399,7 +398,7 @@ fn find_mut<'t, K: Key, V: Plain>(
 ) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
     match session.find_exclusive(key) {
         Ok(found) => Ok(found.map(|guard| WriteGuard::new(guard, home))),
-        Err(error) => Err(home.table_error(error)),
+        Err(error) => Err(error.of(home, TABLE)),
     }
 }
 
@@ -411,7 +410,7 @@ fn entry<'e, K: Key, V: Plain>(
 ) -> Result<Entry<'e, K, V>, Error> {
     match session.entry(key) {
         Ok(entry) => Ok(Entry::new(entry, home)),
-        Err(error) => Err(home.table_error(error)),
+        Err(error) => Err(error.of(home, TABLE)),
     }
 }
 
@@ -469,7 +468,7 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
-        self.session()?.insert(key, value).map_err(|e| self.table.home().table_error(e))
+        self.session()?.insert(key, value).of(self.table.home(), TABLE)
     }
 
     /// See [`HashTable::remove`].
@@ -478,6 +477,6 @@ impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
     ///
     /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.session()?.delete(key).map_err(|e| self.table.home().table_error(e))
+        self.session()?.delete(key).of(self.table.home(), TABLE)
     }
 }

@@ -159,24 +159,36 @@ pub(crate) trait Refusal {
 }
 
 impl Refusal for namespace::Error {
+    #[cold]
     fn of(self, home: &Attachment, what: &str) -> Error {
-        home.error(what, self)
+        if let Self::Provider(failure) = self {
+            // The namespace lists it.
+            if matches!(failure.kind, FailureKind::NotFound | FailureKind::Foreign) {
+                return home.memory_removed();
+            }
+        }
+        Error::from_namespace(home.name(), home.place(), &|| what.to_owned(), self)
     }
 }
 
 impl Refusal for ProviderFailure {
     fn of(self, home: &Attachment, what: &str) -> Error {
-        home.error(what, self.into())
+        namespace::Error::Provider(self).of(home, what)
     }
 }
 
 impl Refusal for dsa_core::Error {
+    #[cold]
     fn of(self, home: &Attachment, what: &str) -> Error {
-        home.area_error(what, self)
+        match self {
+            Self::Namespace(error) => error.of(home, what),
+            error => error.into(),
+        }
     }
 }
 
 impl Refusal for FreeError {
+    #[cold]
     fn of(self, home: &Attachment, what: &str) -> Error {
         match self {
             Self::Refused(error) => error.of(home, what),
@@ -186,8 +198,16 @@ impl Refusal for FreeError {
 }
 
 impl Refusal for dshash_core::Error {
+    #[cold]
     fn of(self, home: &Attachment, what: &str) -> Error {
-        home.table_error_of(what, self)
+        match self {
+            Self::Memory(MemoryError::Area(error @ dsa_core::Error::Namespace(_))) => {
+                error.of(home, what)
+            }
+            // What leads nowhere may lead to a segment that can't be mapped: nothing is damaged then.
+            Self::Corrupt(_) => home.unmapped().unwrap_or_else(|| self.into()),
+            error => error.into(),
+        }
     }
 }
 
