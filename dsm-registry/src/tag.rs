@@ -8,9 +8,10 @@
 //! which crate version a type comes. Programs that are built apart give a tag of their own:
 //! [`TypeTag::named`], through the options of each call.
 //!
-//! Within one process a tag is not what decides: the first lookup of an object does, and who asks for
-//! another Rust type with the same tag gets [`Error::Mismatch`](crate::Error::Mismatch) as long as
-//! there are handles of the first. (A program that contains this library twice is like two processes.)
+//! Within one process a tag is not what decides: the first lookup of an object does, and who asks
+//! for another Rust type with the same tag gets [`ErrorKind::Mismatch`](crate::ErrorKind::Mismatch)
+//! as long as there are handles of the first. (A program that contains this library twice is like
+//! two processes.)
 //!
 //! The hash is FNV-1a of 64 bits over the bytes of the name, then size and alignment as eight
 //! little-endian bytes each: part of the shared layout, and never changed within one.

@@ -69,7 +69,7 @@ impl Used {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Mismatch`](crate::ErrorKind::Mismatch) if this process uses it as something
+    /// [`ErrorKind::Mismatch`] if this process uses it as something
     /// else.
     pub(crate) fn use_as(&self, home: &Attachment, name: &str, asked: &Asked) -> Result<(), Error> {
         let used = self.0.get_or_init(|| *asked);
