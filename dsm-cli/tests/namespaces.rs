@@ -311,3 +311,23 @@ fn output_that_nobody_takes_is_no_crash() {
         assert_eq!(said.is_empty(), complaint.is_empty(), "{said}");
     }
 }
+
+/// What the platform knows reaches who typed the command: whose it is, and what to do.
+#[cfg(unix)]
+#[test]
+fn whose_a_namespace_is_that_is_not_trusted_is_said() {
+    let name = testkit::name("cli-whose");
+    testkit::system::plant_control(&name, &[]);
+    let control = testkit::system::control_of(&name);
+    if std::os::unix::fs::chown(&control, Some(4711), None).is_ok() {
+        for command in ["show", "reap", "rm"] {
+            let said = fails(&[command, &name]);
+            for word in ["user 4711", "run this as that user", &name] {
+                assert!(said.contains(word), "{command}: {word} in {said}");
+            }
+        }
+        let said = text(&dsm(&["ls"]).stdout);
+        assert!(said.contains("user 4711"), "{said}");
+    }
+    std::fs::remove_file(control).unwrap();
+}

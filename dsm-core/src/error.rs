@@ -7,6 +7,8 @@
 
 use core::fmt;
 
+pub use crate::failure::{Explanation, ProviderFailure, Reason};
+
 /// What went wrong, independent of the platform.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 #[non_exhaustive]
@@ -40,25 +42,6 @@ pub enum ErrorKind {
     Other,
 }
 
-/// A provider's error as plain data: what the cores return.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct ProviderFailure {
-    /// The kind.
-    pub kind: ErrorKind,
-    /// The operating system's error code; 0 if there was none.
-    pub os_code: i32,
-    /// The system call or step that failed; empty if unknown.
-    pub step: &'static str,
-    /// Bytes that were asked for; 0 if that is not what failed.
-    pub requested: u64,
-    /// Bytes that were free at that moment; 0 if unknown.
-    pub available: u64,
-    /// Bytes the backing store has in all; 0 if unknown.
-    pub total: u64,
-    /// The number of the user whose object it is, where that may be why it failed.
-    pub owner: Option<u32>,
-}
-
 impl ErrorKind {
     /// Whether something is used up: shared memory, addresses, or what the system allows a process to
     /// have open.
@@ -74,62 +57,6 @@ impl ErrorKind {
         matches!(self, Self::NoSpace | Self::NoMemory | Self::TooMany)
     }
 }
-
-impl ProviderFailure {
-    /// A failure of this kind without further details.
-    #[must_use]
-    pub const fn new(kind: ErrorKind, step: &'static str) -> Self {
-        Self { kind, os_code: 0, step, requested: 0, available: 0, total: 0, owner: None }
-    }
-}
-
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotFound => "no such object",
-            Self::Unfinished => "its creator has not finished it",
-            Self::AlreadyExists => "already exists",
-            Self::Foreign => "the name belongs to another object",
-            Self::NoSpace => "shared memory is full",
-            Self::NoMemory => "the process cannot map more memory",
-            Self::PermissionDenied => "permission denied",
-            Self::InvalidSize => "invalid size",
-            Self::InvalidName => "the platform cannot express this name",
-            Self::TooMany => "too many open objects",
-            Self::TimedOut => "timed out",
-            Self::Unsupported => "not supported on this platform",
-            Self::Other => "system error",
-        })
-    }
-}
-
-impl fmt::Display for ProviderFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)?;
-        if !self.step.is_empty() {
-            write!(f, " ({}", self.step)?;
-            if self.os_code != 0 {
-                write!(f, ", os error {}", self.os_code)?;
-            }
-            f.write_str(")")?;
-        }
-        if let Some(owner) = self.owner {
-            write!(f, ": it belongs to user {owner}")?;
-        }
-        if self.requested != 0 {
-            write!(f, ": {} bytes asked for", self.requested)?;
-            match (self.total, self.kind) {
-                (most, ErrorKind::InvalidSize) => write!(f, ", {most} bytes at most")?,
-                (0, _) => {}
-                (total, _) => write!(f, ", {} free of {total}", self.available)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-crate::debug_is_display!(ProviderFailure);
-impl core::error::Error for ProviderFailure {}
 
 /// A number that an option can't have: which, what it was given, and what it can have. `{:#}` leaves
 /// out which.

@@ -20,6 +20,7 @@ pub mod deaths;
 pub mod detach;
 pub mod env;
 pub mod error;
+mod failure;
 pub mod handle;
 pub mod inspect;
 pub mod lock;

@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::ProviderFailure;
 use dsm_core::namespace;
 
 pub use self::mismatch::{Description, Kind, Mismatch};
@@ -37,49 +37,9 @@ pub struct Shortage {
     pub failure: ProviderFailure,
 }
 
-/// Bytes in a form people read.
-pub(crate) fn human(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let (mut whole, mut rest, mut unit) = (bytes, 0, 0);
-    while whole >= 1024 && unit + 1 < UNITS.len() {
-        (whole, rest, unit) = (whole / 1024, whole % 1024, unit + 1);
-    }
-    let tenth = rest * 10 / 1024;
-    if tenth == 0 || whole >= 100 {
-        format!("{whole} {}", UNITS[unit])
-    } else {
-        format!("{whole}.{tenth} {}", UNITS[unit])
-    }
-}
-
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, place, failure } = self;
-        if failure.requested == 0 {
-            return write!(f, "{what} failed: {failure}");
-        }
-        write!(f, "{what} needs {}", human(failure.requested))?;
-        if failure.kind == ErrorKind::NoMemory {
-            return f.write_str(
-                ", and this process cannot map more: its addresses are limited (`ulimit -v`) or \
-                 used up",
-            );
-        }
-        if failure.total != 0 {
-            let (free, total) = (human(failure.available), human(failure.total));
-            write!(f, " but {place} has {free} free of {total}")?;
-        } else {
-            write!(f, ", more than {place} has left")?;
-        }
-        if place.starts_with("/dev/shm") {
-            let enough = (failure.requested + failure.total).max(1 << 26).next_power_of_two();
-            let mib = enough >> 20;
-            write!(
-                f,
-                "; in Docker pass --shm-size={mib}m, elsewhere `mount -o remount,size={mib}m /dev/shm`"
-            )?;
-        }
-        Ok(())
+        write!(f, "{}", self.failure.explain(&self.what, &self.place))
     }
 }
 
@@ -333,22 +293,6 @@ impl From<kind::ErrorKind> for Error {
 fn explain(namespace: &str, error: &namespace::Error) -> String {
     use namespace::Error as E;
     match error {
-        E::Provider(failure) if failure.kind == ErrorKind::PermissionDenied => {
-            format!("{failure}; {}", permit(namespace, failure))
-        }
-        E::Provider(failure) if failure.kind == ErrorKind::InvalidSize && failure.os_code != 0 => {
-            format!("{failure}; ask for less, or raise that limit")
-        }
-        E::Provider(failure) if failure.step == "lookup of a descriptor" => format!(
-            "{failure}; this process has not been passed the segment's descriptor: pass it \
-             (`Memfd::insert`), or take a backend whose segments have names"
-        ),
-        E::Provider(failure) if failure.kind == ErrorKind::TimedOut => {
-            format!("{failure}; another process is opening or leaving it, and has not finished")
-        }
-        E::Provider(failure) if failure.kind == ErrorKind::TooMany => {
-            format!("{failure}; close some, or raise the limit (`ulimit -n`)")
-        }
         E::Truncated(..) | E::Corrupt(_) | E::Copied => {
             format!("{error}, by `dsm rm {namespace}` or `Registry::destroy`")
         }
@@ -359,64 +303,19 @@ fn explain(namespace: &str, error: &namespace::Error) -> String {
     }
 }
 
-/// What to do about a missing right.
-fn permit(namespace: &str, failure: &ProviderFailure) -> String {
-    let what = match (failure.owner, failure.step) {
-        (None, "check of the mode") => {
-            "more may write it than was asked for: agree on `Builder::mode`, or use another name"
-        }
-        (None, step) if !step.contains("owner") => {
-            "see that this user may write there, or choose another place"
-        }
-        (Some(_), "unlink") => {
-            return format!(
-                "let that user, or root, open the namespace, or call `dsm reap {namespace}`"
-            );
-        }
-        _ => {
-            "list that user in the backend's options (`Owners::Listed`) and agree on \
-             `Builder::mode`, or use another name"
-        }
-    };
-    what.to_owned()
-}
-
-/// Whether it is the place that an error is about, and no object in it.
-fn is_about_the_place(failure: &ProviderFailure) -> bool {
-    failure.step == "opening the directory" || is_read_only(failure)
-}
-
-fn is_read_only(failure: &ProviderFailure) -> bool {
-    let system = std::io::Error::from_raw_os_error(failure.os_code);
-    failure.os_code != 0 && system.kind() == std::io::ErrorKind::ReadOnlyFilesystem
-}
-
-/// What is wrong with a place, and what to do.
-fn explain_place(failure: &ProviderFailure) -> String {
-    match failure.kind {
-        _ if is_read_only(failure) => {
-            "it is mounted read-only; mount it for writing, or choose another directory".to_owned()
-        }
-        ErrorKind::NotFound => {
-            "there is no such directory; create it, or choose another".to_owned()
-        }
-        ErrorKind::Foreign => "that is no directory; choose one".to_owned(),
-        _ => failure.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use dsm_core::error::Reason;
+
     use super::*;
 
     #[test]
     fn a_full_store_names_sizes_and_the_way_out() {
         let failure = ProviderFailure {
-            kind: ErrorKind::NoSpace,
             requested: 128 << 20,
             available: 60 << 20,
             total: 64 << 20,
-            ..ProviderFailure::default()
+            ..ProviderFailure::because(Reason::TmpfsFull, "posix_fallocate")
         };
         let error = Error::from_namespace(
             "demo",
@@ -433,31 +332,17 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_used_is_named() {
-        let text = |kind, step, os_code| {
-            let failure = ProviderFailure { os_code, ..ProviderFailure::new(kind, step) };
+        for (reason, words) in [
+            (Reason::NoSuchDirectory, "/mnt/x: there is no such directory; create it"),
+            (Reason::NotADirectory, "/mnt/x: that is no directory"),
+            (Reason::ReadOnlyMount, "/mnt/x: the file system is mounted read-only"),
+            (Reason::DirectoryDenied, "/mnt/x: this user may not"),
+        ] {
+            let failure = ProviderFailure::because(reason, "open");
             let of = || "it".into();
-            Error::from_namespace("demo", "/mnt/x", &of, failure.into()).to_string()
-        };
-        let opening = "opening the directory";
-        let missing = text(ErrorKind::NotFound, opening, 2);
-        assert!(missing.contains("/mnt/x: there is no such directory; create it"), "{missing}");
-        let file = text(ErrorKind::Foreign, opening, 20);
-        assert!(file.contains("/mnt/x: that is no directory"), "{file}");
-        if cfg!(target_os = "linux") {
-            let read_only = text(ErrorKind::PermissionDenied, "open", 30);
-            assert!(read_only.contains("/mnt/x: it is mounted read-only"), "{read_only}");
+            let error = Error::from_namespace("demo", "/mnt/x", &of, failure.into());
+            assert!(matches!(error.kind(), kind::ErrorKind::Place { .. }), "{error:?}");
+            assert!(error.to_string().contains(words), "{error}");
         }
-        let unpassed = text(ErrorKind::NotFound, "lookup of a descriptor", 0);
-        assert!(unpassed.contains("Memfd::insert"), "{unpassed}");
-        let limit = text(ErrorKind::InvalidSize, "shmget: kernel.shmmax", 22);
-        assert!(limit.contains("kernel.shmmax") && limit.contains("raise"), "{limit}");
-    }
-
-    #[test]
-    fn sizes_for_people() {
-        assert_eq!(human(0), "0 bytes");
-        assert_eq!(human(1536), "1.5 KiB");
-        assert_eq!(human(64 << 20), "64 MiB");
-        assert_eq!(human((64 << 20) + 1), "64 MiB");
     }
 }

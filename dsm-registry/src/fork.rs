@@ -4,7 +4,10 @@
 
 use std::sync::atomic::{AtomicPtr, Ordering as LocalOrdering};
 
+use dsm_core::error::ProviderFailure;
 use dsm_core::participant::ParticipantLocal;
+#[cfg(all(any(unix, windows), not(any(shuttle, miri))))]
+use dsm_core::provider::ProviderError;
 use dsm_core::sync::{AtomicU64, Ordering};
 
 #[cfg(all(unix, not(any(shuttle, miri))))]
@@ -14,16 +17,28 @@ type Wiped<T> = platform_windows::fork::Wiped<T>;
 #[cfg(any(not(any(unix, windows)), shuttle, miri))]
 type Wiped<T> = crate::stable::Stable<T>;
 
+#[cfg(all(unix, not(any(shuttle, miri))))]
+fn wiped<T: platform_posix::fork::ZeroIsUnregistered>() -> Result<Wiped<T>, ProviderFailure> {
+    Wiped::new().map_err(|e| e.failure())
+}
+
+#[cfg(all(windows, not(any(shuttle, miri))))]
+fn wiped<T: Default>() -> Result<Wiped<T>, ProviderFailure> {
+    Wiped::new().map_err(|e| e.failure())
+}
+
+#[cfg(any(not(any(unix, windows)), shuttle, miri))]
+fn wiped<T: Default>() -> Result<Wiped<T>, ProviderFailure> {
+    Ok(Wiped::new(T::default()))
+}
+
 /// A thread's participant, unregistered in a forked child.
 pub(crate) struct Local(Wiped<ParticipantLocal>);
 
 impl Local {
-    /// An unregistered participant; `None` if the process can't map any more.
-    pub(crate) fn new() -> Option<Self> {
-        #[cfg(all(any(unix, windows), not(any(shuttle, miri))))]
-        return Wiped::new().ok().map(Self);
-        #[cfg(any(not(any(unix, windows)), shuttle, miri))]
-        Some(Self(Wiped::new(Default::default())))
+    /// An unregistered participant; an error if the process can't map any more.
+    pub(crate) fn new() -> Result<Self, ProviderFailure> {
+        wiped().map(Self)
     }
 
     pub(crate) fn get(&self) -> &ParticipantLocal {
@@ -36,12 +51,9 @@ impl Local {
 pub(crate) struct Token(Wiped<AtomicU64>);
 
 impl Token {
-    /// Zero; `None` if the process can't map any more.
-    pub(crate) fn new() -> Option<Self> {
-        #[cfg(all(any(unix, windows), not(any(shuttle, miri))))]
-        return Wiped::new().ok().map(Self);
-        #[cfg(any(not(any(unix, windows)), shuttle, miri))]
-        Some(Self(Wiped::new(Default::default())))
+    /// Zero; an error if the process can't map any more.
+    pub(crate) fn new() -> Result<Self, ProviderFailure> {
+        wiped().map(Self)
     }
 
     pub(crate) fn word(&self) -> &AtomicU64 {
@@ -70,14 +82,14 @@ impl<T: Default + Send + Sync> PerProcess<T> {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// The value of this process; `None` if it can't map any more. Nobody waits here: of several
+    /// The value of this process; an error if it can't map any more. Nobody waits here: of several
     /// that make it at once, one's is kept.
-    pub(crate) fn get(&self) -> Option<&'static T> {
+    pub(crate) fn get(&self) -> Result<&'static T, ProviderFailure> {
         let mut seen = self.0.load(LocalOrdering::Acquire);
         loop {
             // SAFETY: null, or leaked below.
             if let Some(made) = unsafe { seen.as_ref() }.filter(|made| made.token.is_ours()) {
-                return Some(&made.value);
+                return Ok(&made.value);
             }
             let fresh = Made { token: Token::new()?, value: T::default() };
             fresh.token.word().store(1, Ordering::Relaxed);

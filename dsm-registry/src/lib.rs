@@ -151,7 +151,7 @@ pub use dsa_core::{
     Stats as AreaStats,
 };
 pub use dshash_core::{Error as TableError, Report as TableReport, Stats as TableStats};
-pub use dsm_core::error::{ErrorKind as ProviderErrorKind, ProviderFailure};
+pub use dsm_core::error::{ErrorKind as ProviderErrorKind, ProviderFailure, Reason};
 pub use dsm_core::lock::LockError;
 pub use dsm_core::namespace::Error as NamespaceError;
 pub use error::kind::ErrorKind;

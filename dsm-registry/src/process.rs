@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64 as LocalU64, Ordering as LocalOrdering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use dsm_core::error::{ErrorKind as FailureKind, ProviderFailure};
+use dsm_core::error::ProviderFailure;
 use dsm_core::handle::{ParticipantId, SegmentHandle};
 use dsm_core::namespace::{self, Discard, LocalSegment, Namespace, NamespaceConfig, ProcessLocal};
 use dsm_core::participant::{Participant, Peers};
@@ -82,7 +82,7 @@ pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry
     // The place is looked up first: what it is called may mean another one by now, or be one of
     // several names of the same.
     let way = Way::connect(backend, &settings)?;
-    let all = ATTACHED.get().ok_or_else(|| way.error(out_of_memory().into()))?;
+    let all = ATTACHED.get().map_err(|e| way.error(e.into()))?;
     let key = (way.identity.clone(), settings.namespace.clone());
     let slot = {
         let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,10 +185,6 @@ impl Indexes {
     }
 }
 
-fn out_of_memory() -> ProviderFailure {
-    ProviderFailure::new(FailureKind::NoMemory, "mmap")
-}
-
 /// A namespace opened by this process, and what it borrows from.
 struct Parts {
     /// Borrows from `local` and `base`.
@@ -206,7 +202,7 @@ impl Parts {
         let fail = |e| error_of(&name, &place, e);
         // Before so many records are made.
         config.check().map_err(fail)?;
-        let token = Token::new().ok_or_else(|| fail(out_of_memory().into()))?;
+        let token = Token::new().map_err(|e| fail(e.into()))?;
         let base = Stable::new(Base { link, token });
         // SAFETY: kept beside the namespace, and dropped after it; as all that follows.
         let borrowed = unsafe { base.forever() };
@@ -457,11 +453,6 @@ impl Attachment {
             _ => false,
         });
         refused.into_inner()
-    }
-
-    #[cold]
-    pub(crate) fn no_memory(&self, what: &str) -> Error {
-        out_of_memory().of(self, what)
     }
 
     /// Memory that the namespace knows of is not there.

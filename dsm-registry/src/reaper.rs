@@ -24,12 +24,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dsm_core::env::ProcessProof;
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::{ErrorKind, ProviderFailure, Reason};
 use dsm_core::participant::Peers;
 use dsm_core::sync::Ordering::{Acquire, Release};
 
 use crate::error::Error;
-use crate::error::context::Context;
+use crate::error::context::{Context, Refusal};
 use crate::process::Attachment;
 use crate::registry::Registry;
 
@@ -124,7 +124,11 @@ fn start(
     work: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, Error> {
     let builder = std::thread::Builder::new().name(name.into()).stack_size(128 << 10);
-    builder.spawn(work).map_err(|_| shared.home.no_memory("a thread"))
+    builder.spawn(work).map_err(|e| {
+        let os_code = e.raw_os_error().unwrap_or(0);
+        let failure = ProviderFailure::because(Reason::NoThread, "spawning");
+        ProviderFailure { os_code, ..failure }.of(&shared.home, "a thread")
+    })
 }
 
 /// Waits for deaths, and reaps.

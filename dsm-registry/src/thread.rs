@@ -220,7 +220,7 @@ fn find(home: &Attachment) -> Result<&Member, Error> {
 
 impl Member {
     fn register(home: &Attachment) -> Result<Rc<Self>, Error> {
-        let local = Local::new().ok_or_else(|| home.no_memory("a participant of this thread"))?;
+        let local = Local::new().of(home, "a participant of this thread")?;
         home.namespace().register(local.get()).of(home, "this thread")?;
         // SAFETY: the local half lies in pages of its own that live as long as the member.
         let pages = unsafe { &*std::ptr::from_ref(local.get()) };

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::io;
 
-use dsm_core::error::{ErrorKind, ProviderFailure};
+use dsm_core::error::{ErrorKind, ProviderFailure, Reason};
 use dsm_core::provider::ProviderError;
 
 /// An error of a platform's provider.
@@ -16,9 +16,11 @@ pub struct Error(Box<Inner>);
 #[derive(Clone)]
 struct Inner {
     failure: ProviderFailure,
-    /// The object or file system concerned; empty if the explanation says it.
+    /// The object or directory concerned; empty if the explanation says it.
     subject: String,
-    /// An explanation beyond the kind; empty if the system's own text is all there is to say.
+    /// Where it lies, if memory ran out there; empty elsewhere.
+    place: String,
+    /// An explanation that no [`Reason`] gives; empty if the failure says all.
     why: String,
 }
 
@@ -27,95 +29,91 @@ pub trait SystemCode: Copy {
     /// The code, as [`io::Error::from_raw_os_error`] takes it.
     fn number(self) -> i32;
 
-    /// What it means, after a step that failed with it.
-    fn kind(self, step: &str) -> ErrorKind;
+    /// What it means, after a step that failed with it: of which kind it is, and the reason if that
+    /// is certain.
+    fn meaning(self, step: &str) -> (ErrorKind, Reason);
 }
 
 impl Error {
-    /// An error that the provider found by itself.
+    fn of(failure: ProviderFailure, subject: String) -> Self {
+        let (place, why) = Default::default();
+        Self(Box::new(Inner { failure, subject, place, why }))
+    }
+
+    /// An error that the provider found by itself, of `subject`, for this reason.
+    pub fn refused(reason: Reason, step: &'static str, subject: impl Into<String>) -> Self {
+        Self::of(ProviderFailure::because(reason, step), subject.into())
+    }
+
+    /// An error that the provider found by itself, and that no [`Reason`] explains.
     pub fn new(kind: ErrorKind, step: &'static str, why: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            failure: ProviderFailure::new(kind, step),
-            subject: String::new(),
-            why: why.into(),
-        }))
+        let mut error = Self::of(ProviderFailure::new(kind, step), String::new());
+        error.0.why = why.into();
+        error
     }
 
     /// An error of a system call on `subject`.
     pub fn os(code: impl SystemCode, step: &'static str, subject: impl Into<String>) -> Self {
-        let failure = ProviderFailure {
-            os_code: code.number(),
-            ..ProviderFailure::new(code.kind(step), step)
-        };
-        Self(Box::new(Inner { failure, subject: subject.into(), why: String::new() }))
+        let (kind, reason) = code.meaning(step);
+        let os_code = code.number();
+        let failure = ProviderFailure { reason, os_code, ..ProviderFailure::new(kind, step) };
+        Self::of(failure, subject.into())
     }
 
-    /// Memory ran out: `asked` bytes were wanted in `place`, which has `free` of `total`.
-    pub fn full(code: impl SystemCode, asked: u64, (free, total): (u64, u64), place: &str) -> Self {
-        let error = Self::os(code, "reserving", "").with_kind(ErrorKind::NoSpace);
-        error.with_space(asked, place, || (free, total))
-    }
-
-    /// The same with another kind, where the call's circumstances say more than its code.
+    /// The same with another kind, and without a reason, where the call's circumstances say more than
+    /// its code.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
-        self.0.failure.kind = kind;
+        (self.0.failure.kind, self.0.failure.reason) = (kind, Reason::Unknown);
         self
     }
 
-    /// The same with sizes, if it says that memory or addresses ran out: `asked` bytes were wanted in `place`,
-    /// which has as many bytes free, of as many, as `space` says.
+    /// The same for a reason, where the call's circumstances say more than its code.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        (self.0.failure.kind, self.0.failure.reason) = (reason.kind(), reason);
+        self
+    }
+
+    /// The same with sizes, if it says that memory ran out: `asked` bytes were wanted in `place`,
+    /// and `space` says what is full, and how many bytes it has free, of how many.
     #[must_use]
     pub fn with_space(
         mut self,
         asked: u64,
         place: &str,
-        space: impl FnOnce() -> (u64, u64),
+        space: impl FnOnce() -> (Reason, u64, u64),
     ) -> Self {
-        let Inner { failure, subject, .. } = &mut *self.0;
+        let Inner { failure, place: there, .. } = &mut *self.0;
         if failure.kind == ErrorKind::NoSpace {
             failure.requested = asked;
-            (failure.available, failure.total) = space();
-            place.clone_into(subject);
-        }
-        self.with_asked(asked)
-    }
-
-    /// The same, if it says that the process can map no more: `asked` bytes were wanted.
-    #[must_use]
-    pub fn with_asked(mut self, asked: u64) -> Self {
-        if self.0.failure.kind == ErrorKind::NoMemory {
-            self.0.failure.requested = asked;
+            let reason;
+            (reason, failure.available, failure.total) = space();
+            if failure.reason == Reason::Unknown {
+                failure.reason = reason;
+            }
+            place.clone_into(there);
         }
         self
     }
 
-    /// The same with sizes, where a limit says no: `asked` bytes were wanted, `most` are possible.
+    /// The same with sizes, if it says that the process can map no more: `asked` bytes were wanted,
+    /// and `limit` says why it can't.
+    #[must_use]
+    pub fn with_addresses(mut self, asked: u64, limit: impl FnOnce() -> Reason) -> Self {
+        let failure = &mut self.0.failure;
+        if failure.kind == ErrorKind::NoMemory {
+            (failure.requested, failure.reason) = (asked, limit());
+        }
+        self
+    }
+
+    /// The same with sizes, where a limit says no: `asked` bytes were wanted, `most` are possible, or
+    /// 0 if that is not known.
     #[must_use]
     pub fn with_limit(mut self, asked: u64, most: u64) -> Self {
         let failure = &mut self.0.failure;
         (failure.requested, failure.available, failure.total) = (asked, most, most);
-        self
-    }
-
-    /// The same with what it is about, in place of the kind, and after the step.
-    #[must_use]
-    pub fn because(mut self, why: impl Into<String>) -> Self {
-        self.0.why = why.into();
-        self
-    }
-
-    /// The same after a step that says more of what refused it: a limit's name.
-    #[must_use]
-    pub fn at(mut self, step: &'static str) -> Self {
-        self.0.failure.step = step;
-        self
-    }
-
-    /// The same with the number of the user whose object it is.
-    #[must_use]
-    pub fn of_user(mut self, owner: u32) -> Self {
-        self.0.failure.owner = Some(owner);
         self
     }
 
@@ -147,19 +145,13 @@ impl From<Error> for ProviderFailure {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { failure, subject, why } = &*self.0;
-        if failure.kind == ErrorKind::NoSpace && failure.total != 0 {
-            return no_space(f, failure, subject);
-        }
+        let Inner { failure, subject, place, why } = &*self.0;
         write!(f, "{} failed", failure.step)?;
         if !subject.is_empty() {
             write!(f, " for {subject}")?;
         }
         if why.is_empty() {
-            write!(f, ": {}", failure.kind)?;
-            if failure.kind == ErrorKind::NoMemory && failure.requested != 0 {
-                write!(f, ", of which {} bytes were asked for", failure.requested)?;
-            }
+            write!(f, ": {}", failure.explain("", place))?;
         } else {
             write!(f, ": {why}")?;
         }
@@ -170,86 +162,77 @@ impl fmt::Display for Error {
     }
 }
 
-/// `segment needs 128 MiB but /dev/shm has 60 MiB free of 64; in Docker pass --shm-size=256m`
-fn no_space(f: &mut fmt::Formatter<'_>, failure: &ProviderFailure, place: &str) -> fmt::Result {
-    let &ProviderFailure { requested, available, total, .. } = failure;
-    let (unit, name) =
-        if requested.min(total) >= 1 << 20 { (1 << 20, "MiB") } else { (1024, "KiB") };
-    write!(
-        f,
-        "segment needs {} {name} but {place} has {} {name} free of {}",
-        requested.div_ceil(unit),
-        available / unit,
-        total / unit
-    )?;
-    if place == "/dev/shm" {
-        let wanted = total.saturating_sub(available).saturating_add(requested);
-        let mebibytes = (wanted >> 20).saturating_add(1).next_power_of_two();
-        write!(f, "; in Docker pass --shm-size={mebibytes}m")?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A code that means what is written on it.
     #[derive(Clone, Copy)]
-    struct Plain(i32, ErrorKind);
+    struct Plain(i32, ErrorKind, Reason);
 
     impl SystemCode for Plain {
         fn number(self) -> i32 {
             self.0
         }
 
-        fn kind(self, _step: &str) -> ErrorKind {
-            self.1
+        fn meaning(self, _step: &str) -> (ErrorKind, Reason) {
+            (self.1, self.2)
         }
     }
 
+    const FULL: Plain = Plain(28, ErrorKind::NoSpace, Reason::Unknown);
+    const DENIED: Plain = Plain(13, ErrorKind::PermissionDenied, Reason::Unknown);
+
     #[test]
     fn a_full_place_is_explained() {
-        let text = |asked, place| {
-            Error::full(Plain(5, ErrorKind::Other), asked, (60 << 20, 64 << 20), place).to_string()
+        let text = |reason, asked, place| {
+            let error = Error::os(FULL, "ftruncate", "x");
+            error.with_space(asked, place, || (reason, 60 << 20, 64 << 20)).to_string()
         };
-        assert_eq!(
-            text(128 << 20, "/dev/shm"),
-            "segment needs 128 MiB but /dev/shm has 60 MiB free of 64; in Docker pass \
-             --shm-size=256m"
+        let shm = text(Reason::TmpfsFull, 128 << 20, "/dev/shm");
+        assert!(
+            shm.starts_with(
+                "ftruncate failed for x: this needs 128 MiB but /dev/shm has 60 MiB free of 64 MiB; \
+                 in Docker pass --shm-size=256m"
+            ),
+            "{shm}"
         );
-        assert_eq!(
-            text(128 << 20, r"C:\Temp"),
-            r"segment needs 128 MiB but C:\Temp has 60 MiB free of 64"
-        );
-        assert_eq!(
-            text(100 << 10, "/var/lib/dsm"),
-            "segment needs 100 KiB but /var/lib/dsm has 61440 KiB free of 65536"
-        );
+        let disk = text(Reason::DiskFull, 128 << 20, r"C:\Temp");
+        assert!(disk.contains(r"but C:\Temp has 60 MiB free of 64 MiB; free some"), "{disk}");
     }
 
     #[test]
     fn sizes_are_asked_for_only_where_memory_ran_out() {
-        let denied = Error::os(Plain(13, ErrorKind::PermissionDenied), "open", "/dev/shm/x");
+        let denied = Error::os(DENIED, "open", "/dev/shm/x");
         let same = denied.clone().with_space(1, "/dev/shm", || unreachable!());
-        assert_eq!(same.to_string(), denied.to_string());
-        let full = Error::os(Plain(28, ErrorKind::NoSpace), "ftruncate", "/dev/shm/x");
-        let failure = full.with_space(1, "/dev/shm", || (2, 3)).failure();
+        assert_eq!(same.with_addresses(1, || unreachable!()).to_string(), denied.to_string());
+        let full = Error::os(FULL, "ftruncate", "/dev/shm/x");
+        let failure = full.with_space(1, "/dev/shm", || (Reason::DiskFull, 2, 3)).failure();
         assert_eq!((failure.requested, failure.available, failure.total), (1, 2, 3));
         assert_eq!((failure.os_code, failure.step), (28, "ftruncate"));
+        assert_eq!(failure.reason, Reason::DiskFull);
+        // What the system has said is not guessed anew.
+        let quota = Error::os(Plain(122, ErrorKind::NoSpace, Reason::Quota), "write", "x");
+        let failure = quota.with_space(1, "/x", || (Reason::DiskFull, 2, 3)).failure();
+        assert_eq!(failure.reason, Reason::Quota);
     }
 
     #[test]
     fn texts_name_the_step_the_object_and_the_cause() {
-        let error = Error::os(Plain(13, ErrorKind::PermissionDenied), "open", "/x/dsm.demo.ctl");
+        let error = Error::os(DENIED, "open", "/x/dsm.demo.ctl");
         let system = io::Error::from_raw_os_error(13);
         assert_eq!(
             error.to_string(),
             format!("open failed for /x/dsm.demo.ctl: permission denied ({system})")
         );
         assert_eq!((error.kind(), error.os_code()), (ErrorKind::PermissionDenied, 13));
-        let error = Error::new(ErrorKind::Foreign, "removal", "x is another object; left alone");
-        assert_eq!(error.to_string(), "removal failed: x is another object; left alone");
-        assert_eq!(error.os_code(), 0);
+        let error = Error::refused(Reason::Replaced, "removal", "x");
+        assert_eq!(
+            error.to_string(),
+            "removal failed for x: the name means another object by now, which is left alone"
+        );
+        assert_eq!((error.kind(), error.os_code()), (ErrorKind::Foreign, 0));
+        let error = Error::new(ErrorKind::Unsupported, "listing", "it can't be listed");
+        assert_eq!(error.to_string(), "listing failed: it can't be listed");
     }
 }

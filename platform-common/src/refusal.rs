@@ -3,9 +3,8 @@
 
 use core::fmt::Display;
 use core::ops::Range;
-use core::time::Duration;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::provider::Mapping;
 
 use crate::error::Error;
@@ -14,59 +13,54 @@ const MAPPING_CONTROL: &str = "mapping of the control object";
 const TOKEN: &str = "token of life";
 
 /// The election was not won in time.
-pub fn elected_late(label: impl Display, patience: Duration) -> Error {
-    let why = format!(
-        "another process has been setting up or leaving {label} for {patience:?}; it may be \
-         stopped, or in the initialisation of a large namespace: try again, or allow more time"
-    );
-    Error::new(ErrorKind::TimedOut, "election", why)
+pub fn elected_late(label: impl Display) -> Error {
+    Error::refused(Reason::ElectionHeld, "election", label.to_string())
 }
 
 /// The control object has no size, to one who only looks.
 pub fn being_set_up(label: impl Display) -> Error {
-    let why = format!("{label} is empty: it is being set up, or its creator died");
-    Error::new(ErrorKind::Unfinished, MAPPING_CONTROL, why)
+    Error::refused(Reason::BeingSetUp, MAPPING_CONTROL, label.to_string())
 }
 
 /// The control object has no size, to the one who is elected.
 pub fn never_set_up(label: impl Display) -> Error {
-    let why = format!("{label} is empty: it was never set up");
-    Error::new(ErrorKind::InvalidSize, MAPPING_CONTROL, why)
+    Error::refused(Reason::NeverCompleted, MAPPING_CONTROL, label.to_string())
 }
 
 /// A segment has no size.
 pub fn never_completed(label: impl Display) -> Error {
-    let why = format!("{label} is empty: its creation was never completed");
-    Error::new(ErrorKind::InvalidSize, "attaching", why)
+    Error::refused(Reason::NeverCompleted, "attaching", label.to_string())
 }
 
 /// The token of a process slot is taken.
 pub fn token_taken(slot: u32, label: impl Display) -> Error {
-    let why = format!("a living process holds the token of process slot {slot} of {label}");
-    Error::new(ErrorKind::AlreadyExists, TOKEN, why)
+    Error::refused(Reason::TokenHeld { slot }, TOKEN, label.to_string())
 }
 
 /// A token is asked for under another control object than those that this process holds.
 pub fn control_replaced(label: impl Display) -> Error {
-    let why = format!(
-        "{label} was replaced while this process is attached to the one before; leave that one \
-         first"
-    );
-    Error::new(ErrorKind::Foreign, TOKEN, why)
+    Error::refused(Reason::ControlReplaced, TOKEN, label.to_string())
 }
 
-/// The owner of an object is not trusted.
-pub fn untrusted_owner(
-    step: &'static str,
-    label: impl Display,
-    owner: impl Display,
-    own: impl Display,
-) -> Error {
-    let why = format!(
-        "{label} belongs to user {owner}, this process is user {own}; trust that user with \
-         Options::owners, or choose another name"
-    );
-    Error::new(ErrorKind::PermissionDenied, step, why)
+/// Refuses sizes that no object can have: of more than `most` bytes, with addresses of this width.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidSize`].
+pub fn check_size(size: usize, reserved: usize, most: usize) -> Result<(), Error> {
+    const STEP: &str = "check of the size";
+    if size == 0 {
+        return Err(Error::refused(Reason::ZeroSize, STEP, ""));
+    }
+    if size > most {
+        let error = Error::refused(Reason::Unaddressable, STEP, "");
+        return Err(error.with_limit(size as u64, most as u64));
+    }
+    if reserved > size {
+        let why = format!("{reserved} bytes to reserve of an object of {size}");
+        return Err(Error::new(ErrorKind::InvalidSize, STEP, why));
+    }
+    Ok(())
 }
 
 /// Refuses a range to be reserved that leaves its mapping.
@@ -86,7 +80,18 @@ pub fn check_range(mapping: &Mapping, range: &Range<usize>) -> Result<(), Error>
 mod tests {
     use core::ptr::NonNull;
 
+    use dsm_core::provider::ProviderError;
+
     use super::*;
+
+    #[test]
+    fn sizes_are_possible() {
+        assert!(check_size(1, 1, 100).is_ok() && check_size(100, 0, 100).is_ok());
+        let reason = |size, reserved| check_size(size, reserved, 100).unwrap_err().failure().reason;
+        assert_eq!(reason(0, 0), Reason::ZeroSize);
+        assert_eq!(reason(101, 0), Reason::Unaddressable);
+        assert_eq!(reason(9, 10), Reason::Unknown);
+    }
 
     #[test]
     fn ranges_stay_in_their_mapping() {

@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dsm_core::error::Reason;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::Forward;
 
 use crate::descriptor::Kept;
-use crate::error::Error;
+use crate::error::{Error, LIST, OPEN_DIRECTORY};
+use crate::limits;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style, split};
 use crate::object::{Named, Place};
@@ -108,15 +110,7 @@ pub(crate) struct Directory {
 impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let label = path.display().to_string();
-        // Known to `dsm-registry` by this name.
-        let fail = |e| {
-            let error = Error::os(e, "opening the directory", &*label);
-            match e {
-                Errno(libc::ENOENT) => error.because("there is none; create it, or choose another"),
-                Errno(libc::ENOTDIR) => error.because("that is no directory; choose one"),
-                _ => error,
-            }
-        };
+        let fail = |e| Error::os(e, OPEN_DIRECTORY, &*label);
         let name =
             CString::new(path.as_os_str().as_bytes()).map_err(|_| fail(Errno(libc::EINVAL)))?;
         let descriptor = Kept::new(sys::open_at(None, &name, OPEN, 0).map_err(fail)?);
@@ -178,6 +172,10 @@ impl Place for Directory {
     fn on_disk(&self) -> bool {
         true
     }
+
+    fn space(&self) -> (Reason, u64, u64) {
+        self.with(|directory| Ok(limits::space(directory))).unwrap_or_default()
+    }
 }
 
 pub(crate) fn list_directory(path: &Path, found: &mut dyn FnMut(&str)) -> Result<(), Errno> {
@@ -197,7 +195,7 @@ pub(crate) fn namespaces(place: &dyn Place) -> Result<Vec<NamespaceName>, Error>
             names.push(namespace.to_owned());
         }
     });
-    listed.map_err(|e| Error::os(e, "listing", place.label()))?;
+    listed.map_err(|e| Error::os(e, LIST, place.label()))?;
     names.sort_unstable();
     names.dedup();
     names.iter().map(|name| NamespaceName::new(name)).collect()

@@ -40,11 +40,13 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
+use dsm_core::error::ErrorKind;
 use dsm_core::participant::ParticipantLocal;
 
 use crate::descriptor;
 use crate::error::Error;
-use crate::sys::{self, Errno};
+use crate::limits;
+use crate::sys;
 
 // ---------------------------------------------------------------------------------------------
 // The lock and the handlers
@@ -195,12 +197,16 @@ impl<T: ZeroIsUnregistered> Wiped<T> {
             assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0 && !std::mem::needs_drop::<T>());
         }
         let len = size_of::<T>().next_multiple_of(sys::page_size());
-        let base = sys::map_private(len).map_err(|e| Error::os(e, "mmap", ""))?;
+        let base = sys::map_private(len).map_err(|e| {
+            let error = Error::os(e, "mmap", "");
+            error.with_addresses(len as u64, || limits::why_unmappable(len))
+        })?;
         let by_hand = !wipe_on_fork(base, len);
         if by_hand && !enlist(base, len) {
             // SAFETY: mapped above, and nobody has seen it.
             unsafe { sys::unmap(base, len) };
-            return Err(Error::os(Errno(libc::EMFILE), "list of pages to wipe on fork", ""));
+            let why = "the list is full";
+            return Err(Error::new(ErrorKind::TooMany, "list of pages to wipe on fork", why));
         }
         Ok(Self { value: base.cast(), len, by_hand, _owns: PhantomData })
     }

@@ -23,6 +23,7 @@ mod entropy;
 mod error;
 mod file;
 pub mod fork;
+mod limits;
 mod liveness;
 mod lock;
 #[cfg(target_os = "linux")]

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider};
 use platform_common::blanks::Blanks;
@@ -90,6 +90,9 @@ impl Place for Nameless {
     }
     fn on_disk(&self) -> bool {
         false
+    }
+    fn space(&self) -> (Reason, u64, u64) {
+        Default::default()
     }
     fn id(&self) -> ObjectId {
         ObjectId::default()
@@ -189,8 +192,8 @@ impl Memfd {
         work: impl FnOnce(&Subject<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let Some(kept) = self.find(handle) else {
-            let why = format!("no descriptor of segment {handle} was passed to this process");
-            return Err(Error::new(ErrorKind::NotFound, "lookup of a descriptor", why));
+            let step = "lookup of a descriptor";
+            return Err(Error::refused(Reason::DescriptorNotPassed, step, label(handle)));
         };
         let fail = |e| Error::os(e, "fstat", label(handle));
         let fd = kept.get().map_err(fail)?;

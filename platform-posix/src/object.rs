@@ -50,15 +50,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::planted::{Bug, planted};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner};
 use platform_common::blanks::Blanks;
 use platform_common::refusal;
 
-use crate::error::Error;
+use crate::error::{CREATE, Error, OPEN};
 use crate::fork;
+use crate::limits;
 use crate::name::{NamespaceName, ObjectName, Role, Style};
 use crate::options::Options;
 use crate::root::{ControlObject, Spare, addressable, enough_memory, set_mode};
@@ -81,6 +82,8 @@ pub(crate) trait Place: Send + Sync + fmt::Debug {
     fn style(&self) -> Style;
     /// Whether objects may be files on a disk.
     fn on_disk(&self) -> bool;
+    /// What is full if nothing can be created, and how many bytes it has free, of how many.
+    fn space(&self) -> (Reason, u64, u64);
     /// Which place it is, however it is called; all zero if there is but one.
     fn id(&self) -> ObjectId;
 }
@@ -157,8 +160,13 @@ impl Named {
     pub(crate) fn open(&self, name: &ObjectName, flags: c_int) -> Result<(OwnedFd, Stat), Error> {
         let fail = |e, step| Error::os(e, step, self.path(name));
         let fd = self.place.open(name, flags, 0).map_err(|e| {
-            let stat = self.place.look(name).ok().filter(|_| e.is_denied());
-            stat.map_or_else(|| fail(e, "open"), |stat| denied(fail(e, "open"), &stat))
+            let error = fail(e, OPEN);
+            match self.place.look(name).ok().filter(|_| e.is_denied()) {
+                Some(Stat { owner, mode, .. }) => {
+                    error.because(Reason::AccessDenied { owner, mode: (mode & 0o777) as u16 })
+                }
+                None => error,
+            }
         })?;
         let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
         Ok((fd, stat))
@@ -194,28 +202,38 @@ impl Named {
         let path = || self.path(name);
         let checked = !planted(Bug::UnlinkByName);
         if !stat.regular || (checked && id != ObjectId::default() && stat.id != id) {
-            let why = format!("{} is another object by now; it was left alone", path());
-            return Err(Error::new(ErrorKind::Foreign, "removal", why));
+            return Err(Error::refused(Reason::Replaced, "removal", path()));
         }
         self.options.accept_owner(stat.owner, &path)?;
         match self.place.unlink(name) {
             Ok(()) | Err(Errno(libc::ENOENT)) => Ok(()),
-            Err(e) if e.is_denied() => Err(denied(Error::os(e, "unlink", path()), &stat)),
-            Err(e) => Err(Error::os(e, "unlink", path())),
+            Err(e) => {
+                let error = Error::os(e, "unlink", path());
+                Err(match e {
+                    // The directory is sticky.
+                    Errno(libc::EPERM) => {
+                        error.because(Reason::RemovalDenied { owner: stat.owner })
+                    }
+                    Errno(libc::EACCES) => error.because(Reason::DirectoryDenied),
+                    _ => error,
+                })
+            }
         }
     }
-}
 
-/// Says whose an object is that this user may not do something with.
-fn denied(error: Error, stat: &Stat) -> Error {
-    let why = format!(
-        "it belongs to user {} and has mode {:04o}, this process is user {}: where only owners may \
-         remove what is there, or the mode lets others do less, that user, or root, can do it",
-        stat.owner,
-        stat.mode & 0o777,
-        sys::effective_user()
-    );
-    error.because(why).of_user(stat.owner)
+    /// Creates an object that must not exist; `asked` bytes are wanted for it.
+    pub(crate) fn create_new(
+        &self,
+        name: &ObjectName,
+        mode: u32,
+        asked: usize,
+    ) -> Result<OwnedFd, Error> {
+        let flags = USE | libc::O_CREAT | libc::O_EXCL;
+        self.place.open(name, flags, mode).map_err(|e| {
+            let error = Error::os(e, CREATE, self.path(name));
+            error.with_space(asked as u64, self.place.label(), || self.place.space())
+        })
+    }
 }
 
 impl ControlObject for Named {
@@ -232,8 +250,7 @@ impl ControlObject for Named {
                 Err(e) if e.kind() == ErrorKind::NotFound && create => {}
                 Err(e) => return Err(e),
             }
-            let flags = USE | libc::O_CREAT | libc::O_EXCL;
-            match self.place.open(&self.control, flags, self.options.mode | 0o600) {
+            match self.create_new(&self.control, self.options.mode | 0o600, sys::page_size()) {
                 Ok(fd) => {
                     let fail = |e, step| Error::os(e, step, &*path);
                     let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
@@ -242,8 +259,8 @@ impl ControlObject for Named {
                     }
                     return Ok(fd);
                 }
-                Err(Errno(libc::EEXIST)) => {}
-                Err(e) => return Err(Error::os(e, "open", path)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
             }
         }
     }
@@ -300,7 +317,8 @@ pub(crate) struct Subject<'a> {
 impl Subject<'_> {
     fn fail(&self, errno: Errno, step: &'static str, asked: usize) -> Error {
         let error = Error::os(errno, step, (self.name)());
-        error.with_space(asked as u64, self.place.label(), || sys::space(self.fd))
+        let error = error.with_space(asked as u64, self.place.label(), || limits::space(self.fd));
+        error.with_addresses(asked as u64, || limits::why_unmappable(asked))
     }
 }
 
@@ -344,8 +362,7 @@ pub(crate) fn map_existing(
 ) -> Result<Mapping, Error> {
     let stat = subject.stat;
     if id != ObjectId::default() && stat.id != id {
-        let why = format!("{} is not the object it was when it was created", (subject.name)());
-        return Err(Error::new(ErrorKind::Foreign, "attaching", why));
+        return Err(Error::refused(Reason::Replaced, "attaching", (subject.name)()));
     }
     let len = addressable(stat.size, subject.name)?;
     if len == 0 {
@@ -363,8 +380,7 @@ pub(crate) fn back_mapped(
     range: Range<usize>,
 ) -> Result<(), Error> {
     if token(subject.stat.id) != mapping.token {
-        let why = format!("{} is another object than the one that is mapped", (subject.name)());
-        return Err(Error::new(ErrorKind::Foreign, "reserving", why));
+        return Err(Error::refused(Reason::Replaced, "reserving", (subject.name)()));
     }
     if !subject.place.on_disk() {
         enough_memory(range.len())?;
@@ -391,7 +407,7 @@ fn room_for(subject: &Subject<'_>, len: usize) -> Result<(), Error> {
     if len as u64 <= sys::PIECE || subject.place.on_disk() {
         return Ok(());
     }
-    let (available, total) = sys::space(subject.fd);
+    let (_, available, total) = limits::space(subject.fd);
     let missing = (len as u64).saturating_sub(subject.stat.backed);
     if total == 0 || missing <= available {
         return Ok(());
@@ -434,7 +450,8 @@ pub(crate) fn populate(mapping: &Mapping, range: Range<usize>) -> Result<(), Err
     }
     sys::populate(base, len).map_err(|e| {
         let full = e == Errno(libc::EFAULT);
-        Error::os(if full { Errno(libc::ENOSPC) } else { e }, "populating", "")
+        let error = Error::os(if full { Errno(libc::ENOSPC) } else { e }, "populating", "");
+        error.with_space(len as u64, "", Default::default)
     })
 }
 

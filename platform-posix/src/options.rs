@@ -4,8 +4,7 @@ use std::ffi::c_int;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 
-use dsm_core::error::ErrorKind;
-use platform_common::refusal;
+use dsm_core::error::Reason;
 
 use crate::error::Error;
 use crate::sys::{self, Stat};
@@ -118,10 +117,8 @@ impl Options {
 
     /// Refuses what is no object of ours, belongs to somebody else, or is open to more people.
     pub(crate) fn accept(&self, stat: &Stat, object: &dyn Fn() -> String) -> Result<(), Error> {
-        const STEP: &str = "check of owner and mode";
         if !stat.regular {
-            let why = format!("{} is no shared memory but a link, directory or device", object());
-            return Err(Error::new(ErrorKind::Foreign, STEP, why));
+            return Err(Error::refused(Reason::NotAnObject, "check of the object", object()));
         }
         self.accept_owner(stat.owner, object)?;
         self.accept_mode(stat.mode, object)
@@ -142,7 +139,7 @@ impl Options {
         if trusted || owner == own || owner == self.maker {
             return Ok(());
         }
-        Err(refusal::untrusted_owner("check of the owner", object(), owner, own).of_user(owner))
+        Err(Error::refused(Reason::ForeignOwner { owner }, "check of the owner", object()))
     }
 
     /// Refuses permission bits beyond those asked for.
@@ -150,14 +147,9 @@ impl Options {
         if mode & 0o777 & !self.mode == 0 {
             return Ok(());
         }
-        let why = format!(
-            "{} has mode {:04o} where at most {:04o} was asked for; ask for that mode, or remove \
-             the object if it should not exist",
-            object(),
-            mode & 0o777,
-            self.mode
-        );
-        Err(Error::new(ErrorKind::PermissionDenied, "check of the mode", why))
+        let reason =
+            Reason::WritableByMore { mode: (mode & 0o777) as u16, asked: self.mode as u16 };
+        Err(Error::refused(reason, "check of the mode", object()))
     }
 
     /// Passes the hints on for a fresh mapping. Must precede the backing with memory, which is

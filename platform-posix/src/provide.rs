@@ -10,7 +10,7 @@ use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider};
 use platform_common::refusal::check_range;
 
-use crate::error::Error;
+use crate::error::{Error, LIST};
 use crate::name::{ObjectName, split};
 use crate::object::{
     self, LOOK, Named, Subject, USE, Unfinished, back_mapped, furnish, info, map_existing, populate,
@@ -36,9 +36,7 @@ unsafe impl SegmentProvider for Named {
         check_size(size, reserved)?;
         let name = &self.segment_name(handle);
         let fail = |e, step| Error::os(e, step, self.path(name));
-        let flags = USE | libc::O_CREAT | libc::O_EXCL;
-        let fd =
-            self.place.open(name, flags, self.options.mode | 0o600).map_err(|e| fail(e, "open"))?;
+        let fd = self.create_new(name, self.options.mode | 0o600, size)?;
         let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
         let unfinished = Unfinished { owner: self, name, id: stat.id };
         let mapping = furnish(
@@ -149,7 +147,7 @@ unsafe impl Root for Named {
                 }
             }
         });
-        listed.map_err(|e| Error::os(e, "listing", self.place.label()))?;
+        listed.map_err(|e| Error::os(e, LIST, self.place.label()))?;
         for (name, role) in names {
             // What went meanwhile is not there.
             let Ok(Some(stat)) = self.look(&name) else { continue };

@@ -31,14 +31,15 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Election, Mapping};
 use platform_common::refusal;
 
 use crate::clock::monotonic;
-use crate::error::Error;
+use crate::error::{Error, OPEN};
 use crate::fork;
+use crate::limits;
 use crate::lock::{ELECTION, Locks};
 use crate::options::Options;
 use crate::sys::{self, Errno, Stat};
@@ -201,7 +202,7 @@ fn await_lock(
         }
         let left = patience.saturating_sub(monotonic().saturating_sub(start));
         if left.is_zero() {
-            return Err(refusal::elected_late(control.label(), patience));
+            return Err(refusal::elected_late(control.label()));
         }
         std::thread::sleep(pause.min(left));
         pause = (pause * 2).min(Duration::from_millis(5));
@@ -230,7 +231,8 @@ impl PosixElection<'_> {
 
     fn map_len(&self, len: usize) -> Result<Mapping, Error> {
         let base = sys::map(self.descriptor()?, len, true)
-            .map_err(|e| self.fail(e, "mmap").with_asked(len as u64))?;
+            .map_err(|e| self.fail(e, "mmap"))
+            .map_err(|e| e.with_addresses(len as u64, || limits::why_unmappable(len)))?;
         Ok(Mapping { base, len, token: 0 })
     }
 
@@ -247,7 +249,7 @@ impl PosixElection<'_> {
         }
         sys::back_new(fd, size as u64).map_err(|e| {
             let error = self.fail(e, "posix_fallocate");
-            let error = error.with_space(size as u64, self.control.place(), || sys::space(fd));
+            let error = error.with_space(size as u64, self.control.place(), || limits::space(fd));
             // Of size 0 again, should the file system have extended it first.
             let _ = sys::set_len(fd, 0);
             error
@@ -257,8 +259,9 @@ impl PosixElection<'_> {
     #[cfg(not(target_os = "linux"))]
     fn renew(&self, size: usize) -> Result<(), Error> {
         let fd = self.descriptor()?;
-        let space =
-            |error: Error| error.with_space(size as u64, self.control.place(), || sys::space(fd));
+        let space = |error: Error| {
+            error.with_space(size as u64, self.control.place(), || limits::space(fd))
+        };
         if self.control.on_disk() {
             let zeros = sys::set_len(fd, 0).and_then(|()| sys::write_zeros(fd, size as u64));
             return zeros.map_err(|e| {
@@ -347,13 +350,14 @@ pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
     let fail = |e, step| Error::os(e, step, control.label());
     let stat = sys::stat(fd.as_fd()).map_err(|e| fail(e, "fstat"))?;
     if control.was_removed(&stat) {
-        return Err(fail(Errno(libc::ENOENT), "open"));
+        return Err(fail(Errno(libc::ENOENT), OPEN));
     }
     let len = addressable(stat.size, &|| control.label())?;
     if len == 0 {
         return Err(refusal::being_set_up(control.label()));
     }
-    let base = sys::map(fd.as_fd(), len, false).map_err(|e| fail(e, "mmap"))?;
+    let base = sys::map(fd.as_fd(), len, false)
+        .map_err(|e| fail(e, "mmap").with_addresses(len as u64, || limits::why_unmappable(len)))?;
     Ok(Mapping { base, len, token: 0 })
 }
 
@@ -361,35 +365,17 @@ pub(crate) fn peek(control: &dyn ControlObject) -> Result<Mapping, Error> {
 /// 32-bit addresses may meet an object that has no room in them.
 pub(crate) fn addressable(size: u64, label: &dyn Fn() -> String) -> Result<usize, Error> {
     isize::try_from(size).map(isize::unsigned_abs).map_err(|_| {
-        let why = format!(
-            "{} has {size} bytes, more than a process with {}-bit addresses can map",
-            label(),
-            usize::BITS
-        );
-        Error::new(ErrorKind::InvalidSize, "mapping", why)
+        let error = Error::refused(Reason::Unaddressable, "mapping", label());
+        error.with_limit(size, isize::MAX as u64)
     })
 }
 
 /// Refuses sizes that no object can have.
 pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
-    const STEP: &str = "check of the size";
-    let refuse = |why: String| Err(Error::new(ErrorKind::InvalidSize, STEP, why));
-    if size == 0 {
-        return refuse("an object needs at least one byte".into());
-    }
-    if isize::try_from(size).is_err() {
-        return refuse(format!(
-            "{size} bytes are more than a process with {}-bit addresses can map",
-            usize::BITS
-        ));
-    }
-    if reserved > size {
-        return refuse(format!("{reserved} bytes to reserve of an object of {size}"));
-    }
-    let most = sys::file_size_limit();
+    refusal::check_size(size, reserved, isize::MAX as usize)?;
+    let most = limits::file_size_limit();
     if size as u64 > most {
-        let why = format!("{size} bytes, {most} bytes at most; raise `ulimit -f`");
-        let error = Error::new(ErrorKind::InvalidSize, "limit of file sizes, ulimit -f", why);
+        let error = Error::refused(Reason::FileSizeLimit, "check of the size", "");
         return Err(error.with_limit(size as u64, most));
     }
     Ok(())
@@ -404,10 +390,10 @@ pub(crate) fn enough_memory(asked: usize) -> Result<(), Error> {
     if asked < 64 << 20 {
         return Ok(());
     }
-    match sys::memory() {
+    match limits::memory() {
         Some((available, total)) if asked as u64 > available => {
-            let sizes = (available, total);
-            Err(Error::full(Errno(libc::ENOSPC), asked as u64, sizes, "this machine"))
+            let error = Error::refused(Reason::MachineFull, "reserving", "");
+            Err(error.with_space(asked as u64, "", || (Reason::MachineFull, available, total)))
         }
         _ => Ok(()),
     }

@@ -6,10 +6,12 @@ use std::ffi::c_int;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use dsm_core::error::Reason;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::Forward;
 
 use crate::error::Error;
+use crate::limits;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style};
 use crate::object::{Named, Place};
@@ -141,6 +143,14 @@ impl Place for SharedMemory {
 
     fn on_disk(&self) -> bool {
         false
+    }
+
+    fn space(&self) -> (Reason, u64, u64) {
+        #[cfg(target_os = "linux")]
+        if let Ok(place) = sys::open_at(None, c"/dev/shm", libc::O_PATH | libc::O_DIRECTORY, 0) {
+            return limits::space(place.as_fd());
+        }
+        Default::default()
     }
 
     /// On Linux the file system at `/dev/shm`, which may be another one in another mount namespace.

@@ -16,13 +16,15 @@ use dsm_core::handle::ObjectId;
 
 #[cfg(target_os = "linux")]
 use crate::fork::Once;
+#[cfg(target_os = "linux")]
+use crate::limits;
 #[cfg(not(target_os = "linux"))]
-use libc as wide;
+pub(crate) use libc as wide;
 
 /// The C library's calls with 64-bit sizes, under the names that they have elsewhere.
 #[cfg(target_os = "linux")]
-mod wide {
-    pub(super) use libc::{
+pub(crate) mod wide {
+    pub(crate) use libc::{
         fallocate64 as fallocate, fstat64 as fstat, fstatat64 as fstatat, fstatfs64 as fstatfs,
         fstatvfs64 as fstatvfs, ftruncate64 as ftruncate, getrlimit64 as getrlimit,
         lseek64 as lseek, off64_t as off_t, openat64 as openat,
@@ -247,9 +249,13 @@ pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno
     extend(fd, start, len)
 }
 
-/// As [`back`], of a file that has nothing in it: on failure it has not either.
+/// As [`back`], of a file that has nothing in it: on failure it has not either. What its file system
+/// could not hold if it were empty is not begun: others would find it full meanwhile.
 #[cfg(target_os = "linux")]
 pub(crate) fn back_new(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
+    if len > PIECE && matches!(limits::space(fd), (_, _, total @ 1..) if len > total) {
+        return Err(Errno(libc::ENOSPC));
+    }
     back(fd, 0, len).inspect_err(|_| {
         // What can't be given back goes with the file.
         let _ = punch(fd, 0, len);
@@ -313,13 +319,16 @@ pub(crate) fn write_zeros(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
 /// Whether a descriptor is of a file system of processes.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_procfs(fd: BorrowedFd<'_>) -> bool {
+    file_system(fd).is_some_and(|raw| raw.f_type == libc::PROC_SUPER_MAGIC)
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) fn file_system(fd: BorrowedFd<'_>) -> Option<wide::statfs> {
     let mut raw = MaybeUninit::<wide::statfs>::zeroed();
     // SAFETY: `raw` is writable and of the type asked for; the descriptor is open.
-    if unsafe { wide::fstatfs(fd.as_raw_fd(), raw.as_mut_ptr()) } != 0 {
-        return false;
-    }
+    let said = unsafe { wide::fstatfs(fd.as_raw_fd(), raw.as_mut_ptr()) };
     // SAFETY: filled by the call, and valid as zeros.
-    unsafe { raw.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
+    (said == 0).then(|| unsafe { raw.assume_init() })
 }
 
 /// Where the description's next read would begin.
@@ -345,48 +354,6 @@ pub(crate) fn punch(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errn
     let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: the descriptor is open.
     restart(|| Errno::check(unsafe { wide::fallocate(fd.as_raw_fd(), how, start, len) }).map(drop))
-}
-
-/// The largest file this process may make (`ulimit -f`): going beyond it would raise SIGXFSZ.
-pub(crate) fn file_size_limit() -> u64 {
-    let mut limit = MaybeUninit::<wide::rlimit>::zeroed();
-    // SAFETY: `limit` is writable and of the type asked for.
-    if unsafe { wide::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } != 0 {
-        return u64::MAX;
-    }
-    // SAFETY: getrlimit filled it.
-    let limit = unsafe { limit.assume_init() };
-    #[expect(clippy::unnecessary_cast, reason = "rlim_t is signed on some systems")]
-    let soft = limit.rlim_cur as u64;
-    soft
-}
-
-/// (free, all) bytes of the file system of a descriptor; zeros if unknown or unlimited.
-#[expect(
-    clippy::unnecessary_cast,
-    reason = "the fields of statvfs differ in width between systems"
-)]
-pub(crate) fn space(fd: BorrowedFd<'_>) -> (u64, u64) {
-    let mut raw = MaybeUninit::<wide::statvfs>::zeroed();
-    // SAFETY: `raw` is writable and of the type asked for; the descriptor is open.
-    if unsafe { wide::fstatvfs(fd.as_raw_fd(), raw.as_mut_ptr()) } != 0 {
-        return (0, 0);
-    }
-    // SAFETY: fstatvfs filled it.
-    let raw = unsafe { raw.assume_init() };
-    let unit = raw.f_frsize as u64;
-    ((raw.f_bavail as u64).saturating_mul(unit), (raw.f_blocks as u64).saturating_mul(unit))
-}
-
-/// (available, all) bytes of the machine's memory, swap included; `None` if unknown.
-pub(crate) fn memory() -> Option<(u64, u64)> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
-    };
-    let available = field("MemAvailable:")? + field("SwapFree:")?;
-    Some((available, field("MemTotal:")? + field("SwapTotal:")?))
 }
 
 /// Maps `len` bytes of a file, shared; `writable` or for reading only.

@@ -19,7 +19,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError, RangeOwner, Root, SegmentProvider};
 use platform_common::blanks::Blanks;
@@ -27,6 +27,7 @@ use platform_common::refusal::check_range;
 
 use crate::error::Error;
 use crate::file::Directory;
+use crate::limits;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, hash};
 use crate::object::{self, Named, populate};
@@ -118,14 +119,15 @@ impl SysV {
     fn refused(&self, errno: Errno, size: usize, handle: SegmentHandle) -> Error {
         let error = self.fail(errno, "shmget", handle);
         match errno {
-            Errno(libc::ENOSPC) => error.at("shmget: kernel.shmmni, kernel.shmall").because(
-                "the system has as many segments as kernel.shmmni allows, or as many pages of \
-                     them as kernel.shmall; remove some (`ipcs -m`), or raise the limit",
-            ),
-            Errno(libc::EINVAL) => error.at("shmget: kernel.shmmax").because(format!(
-                "{size} bytes are more than kernel.shmmax allows a segment; ask for less, or raise \
-                 the limit"
-            )),
+            Errno(libc::ENOSPC) => {
+                let is_number = limits::segments().is_none_or(|all| all.there >= all.most);
+                let reason = if is_number { Reason::ShmMni } else { Reason::ShmAll };
+                error.with_space(size as u64, "", || (reason, 0, 0))
+            }
+            Errno(libc::EINVAL) => {
+                let most = limits::segments().map_or(0, |all| all.most_bytes);
+                error.because(Reason::ShmMax).with_limit(size as u64, most)
+            }
             _ => error,
         }
     }
@@ -143,8 +145,7 @@ impl SysV {
         }
         let segment = self.inspect(shmid, handle)?;
         if id != ObjectId::default() && segment.id != id {
-            let why = format!("{} is another object by now", self.label(handle));
-            return Err(Error::new(ErrorKind::Foreign, "lookup", why));
+            return Err(Error::refused(Reason::Replaced, "lookup", self.label(handle)));
         }
         Ok(segment)
     }
@@ -179,7 +180,8 @@ impl SysV {
         let base = unsafe { libc::shmat(segment.shmid, std::ptr::null(), 0) };
         // SHM_FAILED
         if base.addr() == usize::MAX {
-            return Err(self.fail(Errno::last(), "shmat", handle));
+            let (error, size) = (self.fail(Errno::last(), "shmat", handle), segment.size);
+            return Err(error.with_addresses(size as u64, || limits::why_unmappable(size)));
         }
         let Some(base) = NonNull::new(base.cast::<u8>()) else {
             return Err(self.fail(Errno(libc::ENOMEM), "shmat", handle));

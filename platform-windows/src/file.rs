@@ -31,7 +31,7 @@ use std::os::windows::io::AsHandle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Forward, Mapping, ObjectInfo, ProviderError};
 use platform_common::refusal;
@@ -40,7 +40,7 @@ use windows_sys::Win32::Foundation::{
 };
 
 use crate::disk::{self, Access, Stat};
-use crate::error::Error;
+use crate::error::{CREATE, Error, LIST, OPEN_DIRECTORY};
 use crate::liveness::Windows;
 use crate::name::{FileNames, NamespaceName, Role, gone, hash, is_gone};
 use crate::object::{Domain, Named, Purpose, Store, check_identity, check_size};
@@ -140,15 +140,12 @@ impl Drop for Unfinished<'_> {
 impl Folder {
     pub(crate) fn new(path: &Path, namespace: &str, options: Options) -> Result<Self, Error> {
         let label = path.display().to_string();
-        // Known to `dsm-registry` by this name.
-        const STEP: &str = "opening the directory";
-        let fail = |code| Error::os(code, STEP, &*label);
+        let fail = |code| Error::os(code, OPEN_DIRECTORY, &*label);
         let path = std::path::absolute(path).map_err(|e| fail(Code::of(&e)))?;
         let folder = disk::open(&path, Access::Look).map_err(fail)?;
         let id = disk::stat(&folder).map_err(fail)?.id;
         if !folder.metadata().is_ok_and(|data| data.is_dir()) {
-            let why = format!("{label} is no folder; choose one");
-            return Err(Error::new(ErrorKind::Foreign, STEP, why));
+            return Err(Error::refused(Reason::NotADirectory, OPEN_DIRECTORY, &*label));
         }
         let mut place = id.device.to_ne_bytes().to_vec();
         place.extend_from_slice(&id.object.to_ne_bytes());
@@ -171,8 +168,7 @@ impl Folder {
             disk::open(&self.path(role), access).map_err(|code| self.fail(code, "open", role))?;
         let stat = disk::stat(&file).map_err(|code| self.fail(code, "query", role))?;
         if !stat.regular {
-            let why = format!("{} is a folder or a link", self.label(role));
-            return Err(Error::new(ErrorKind::Foreign, "open", why));
+            return Err(Error::refused(Reason::NotAnObject, "open", self.label(role)));
         }
         Ok((file, stat))
     }
@@ -186,14 +182,14 @@ impl Folder {
     fn create_file(&self, role: Role) -> Result<OpenFile, Error> {
         let path = self.path(role);
         disk::create(&path, &self.domain.security).map_err(|code| {
-            let error = self.fail(code, "create", role);
+            let error = self.fail(code, CREATE, role);
             // Access is denied to a name that belongs to something else, or that is about to be
             // deleted: a collision like any other.
             let denied = matches!(code.0, ERROR_ACCESS_DENIED | ERROR_SHARING_VIOLATION);
             let there =
                 || !matches!(disk::open(&path, Access::Look), Err(Code(ERROR_FILE_NOT_FOUND)));
             if code.0 == ERROR_DELETE_PENDING || (denied && there()) {
-                return error.with_kind(ErrorKind::AlreadyExists);
+                return error.because(Reason::NameTaken);
             }
             error
         })
@@ -202,18 +198,16 @@ impl Folder {
     /// Makes a file `size` bytes of zeros, all of them backed.
     fn furnish(&self, file: &OpenFile, size: usize, role: Role) -> Result<(), Error> {
         let size = size as u64;
-        let full = |code: Code| match disk::space(&self.path) {
-            Some(sizes) => Error::full(code, size, sizes, &self.label),
-            None => self.fail(code, "reserving", role).with_kind(ErrorKind::NoSpace),
-        };
         let fail = |code| {
-            let error = self.fail(code, "reserving", role);
-            if error.kind() == ErrorKind::NoSpace { full(code) } else { error }
+            self.fail(code, "reserving", role).with_space(size, &self.label, || {
+                let (free, total) = disk::space(&self.path).unwrap_or_default();
+                (Reason::DiskFull, free, total)
+            })
         };
         let stat = disk::stat(file).map_err(fail)?;
         let missing = size.saturating_sub(stat.backed);
         if disk::space(&self.path).is_some_and(|(free, _)| missing > free) {
-            return Err(full(Code(windows_sys::Win32::Foundation::ERROR_DISK_FULL)));
+            return Err(fail(Code(windows_sys::Win32::Foundation::ERROR_DISK_FULL)));
         }
         if stat.size < size {
             disk::set_len(file, size).map_err(fail)?;
@@ -362,7 +356,7 @@ impl Store for Folder {
                 }
             }
         });
-        listed.map_err(|code| Error::os(code, "listing", &*self.label))?;
+        listed.map_err(|code| Error::os(code, LIST, &*self.label))?;
         for role in roles {
             // What went meanwhile is not there.
             if let Ok((file, stat)) = self.open(role, Access::Look) {
@@ -416,7 +410,7 @@ pub(crate) fn namespaces(path: &Path, options: &Options) -> Result<Vec<Namespace
             found.push(namespace);
         }
     });
-    listed.map_err(|code| Error::os(code, "listing", path.display().to_string()))?;
+    listed.map_err(|code| Error::os(code, LIST, path.display().to_string()))?;
     found.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     found.dedup();
     Ok(found)

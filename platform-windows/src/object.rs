@@ -10,10 +10,11 @@ use std::os::windows::io::OwnedHandle;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::Reason;
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo};
 use platform_common::blanks::Blanks;
+use platform_common::refusal;
 
 use crate::error::Error;
 use crate::name::{NamespaceName, Role, kernel_prefix};
@@ -126,18 +127,8 @@ impl Named {
 
 /// Refuses sizes that no object can have.
 pub(crate) fn check_size(size: usize, reserved: usize) -> Result<(), Error> {
-    let refuse = |why: String| Err(Error::new(ErrorKind::InvalidSize, "check of the size", why));
-    if size == 0 {
-        return refuse("an object needs at least one byte".into());
-    }
     // Something may be added to it.
-    if isize::try_from(size).map_or(true, |size| size > isize::MAX - (1 << 20)) {
-        return refuse(format!("{size} bytes are more than can be mapped"));
-    }
-    if reserved > size {
-        return refuse(format!("{reserved} bytes to reserve of an object of {size}"));
-    }
-    Ok(())
+    refusal::check_size(size, reserved, isize::MAX as usize - (1 << 20))
 }
 
 /// Refuses an object that is another than the one meant.
@@ -150,6 +141,5 @@ pub(crate) fn check_identity(
     if id == ObjectId::default() || id == found {
         return Ok(());
     }
-    let why = format!("{} is not the object it was when it was created; left alone", label());
-    Err(Error::new(ErrorKind::Foreign, step, why))
+    Err(Error::refused(Reason::Replaced, step, label()))
 }

@@ -94,7 +94,7 @@ pub(crate) fn elect(
 ) -> Result<WindowsElection<'_>, Error> {
     const STEP: &str = "election";
     let label = || named.store.label(Role::Control);
-    let late = || refusal::elected_late(label(), patience);
+    let late = || refusal::elected_late(label());
     let start = monotonic();
     let domain = named.domain();
     let gate = Gate::enter(&domain.prefix, patience).ok_or_else(late)?;

@@ -35,7 +35,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Mapping, ObjectInfo, ProviderError};
 use static_assertions::const_assert;
@@ -44,7 +44,7 @@ use windows_sys::Win32::Foundation::{
 };
 
 use crate::entropy::random;
-use crate::error::Error;
+use crate::error::{CREATE, Error};
 use crate::name::{Role, hash};
 use crate::object::{Domain, Purpose, Store, check_identity, check_size};
 use crate::options::{Options, Scope};
@@ -177,8 +177,9 @@ fn enough_memory(asked: usize) -> Result<(), Error> {
     }
 }
 
-fn full(asked: usize, sizes: (u64, u64)) -> Error {
-    Error::full(Code(ERROR_COMMITMENT_LIMIT), asked as u64, sizes, "this machine")
+fn full(asked: usize, (free, total): (u64, u64)) -> Error {
+    let error = Error::os(Code(ERROR_COMMITMENT_LIMIT), "reserving", "");
+    error.with_space(asked as u64, "", || (Reason::MachineFull, free, total))
 }
 
 /// Commits a range behind a header.
@@ -215,10 +216,7 @@ impl Store for PageFile {
     ) -> Result<(Mapping, ObjectId), Error> {
         check_size(size, reserved)?;
         enough_memory(reserved)?;
-        let taken = || {
-            let why = format!("{} exists", self.label(role));
-            Err(Error::new(ErrorKind::AlreadyExists, "create", why))
-        };
+        let taken = || Err(Error::refused(Reason::NameTaken, CREATE, self.label(role)));
         match self.find(role, false) {
             Ok(None) => {}
             Ok(Some(_)) => return taken(),
@@ -240,10 +238,10 @@ impl Store for PageFile {
                          privilege SeCreateGlobalPrivilege; Backing::Files needs none",
                         self.label(role)
                     );
-                    return Err(Error::new(ErrorKind::PermissionDenied, "create", why));
+                    return Err(Error::new(ErrorKind::PermissionDenied, CREATE, why));
                 }
                 Err(code) => {
-                    let error = self.fail(code, "create", role);
+                    let error = self.fail(code, CREATE, role);
                     let full_up = error.kind() == ErrorKind::NoSpace;
                     let sizes = sys::memory().filter(|_| full_up);
                     return Err(sizes.map_or(error, |sizes| full(reserved, sizes)));

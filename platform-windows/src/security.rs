@@ -14,8 +14,7 @@ use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHand
 use std::ptr::{NonNull, null_mut};
 use std::sync::OnceLock;
 
-use dsm_core::error::ErrorKind;
-use platform_common::refusal;
+use dsm_core::error::{ErrorKind, Reason};
 use windows_sys::Win32::Foundation::{ERROR_SUCCESS, HANDLE, LocalFree};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo,
@@ -279,7 +278,7 @@ fn check_owner(owner: &str, listed: &[String], object: &dyn Fn() -> String) -> R
     if owner == own || listed.iter().any(|listed| listed == owner) {
         return Ok(());
     }
-    Err(refusal::untrusted_owner(STEP, object(), owner, own))
+    Err(Error::refused(Reason::ForeignUser, STEP, format!("{} of user {owner}", object())))
 }
 
 /// Refuses an object whose owner is not trusted, or to which others have access.

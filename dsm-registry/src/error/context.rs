@@ -3,12 +3,12 @@
 
 use dsa_core::FreeError;
 use dshash_core::MemoryError;
-use dsm_core::error::{ErrorKind as FailureKind, OutOfRange, ProviderFailure};
+use dsm_core::error::{ErrorKind as FailureKind, OutOfRange, ProviderFailure, Reason};
 use dsm_core::lock::LockError;
 use dsm_core::namespace;
 
 use super::kind::ErrorKind;
-use super::{Error, Shortage, is_about_the_place};
+use super::{Error, Shortage};
 use crate::process::Attachment;
 
 impl From<LockError> for Error {
@@ -122,7 +122,7 @@ impl Error {
             namespace::Error::InUse(processes) => {
                 ErrorKind::NamespaceInUse { namespace, processes: processes as usize }.into()
             }
-            namespace::Error::Provider(failure) if is_about_the_place(&failure) => {
+            namespace::Error::Provider(failure) if failure.reason.is_about_the_place() => {
                 ErrorKind::Place { namespace, place, failure }.into()
             }
             namespace::Error::Provider(failure)
@@ -162,8 +162,11 @@ impl Refusal for namespace::Error {
     #[cold]
     fn of(self, home: &Attachment, what: &str) -> Error {
         if let Self::Provider(failure) = self {
-            // The namespace lists it.
-            if matches!(failure.kind, FailureKind::NotFound | FailureKind::Foreign) {
+            // The namespace lists it. A descriptor that was not passed may be of something that is
+            // there, and so may what lies in a directory that is not.
+            let there = failure.reason == Reason::DescriptorNotPassed
+                || failure.reason.is_about_the_place();
+            if matches!(failure.kind, FailureKind::NotFound | FailureKind::Foreign) && !there {
                 return home.memory_removed();
             }
         }

@@ -7,7 +7,7 @@ use dsm_core::error::ProviderFailure;
 use dsm_core::lock::LockError;
 use dsm_core::namespace;
 
-use super::{Mismatch, Shortage, explain, explain_place};
+use super::{Mismatch, Shortage, explain};
 
 /// What went wrong, to match on: what [`Error::kind`](crate::Error::kind) returns.
 ///
@@ -249,7 +249,7 @@ impl fmt::Display for ErrorKind {
                 write!(f, "{processes} process(es) live in namespace {namespace:?}; end them first")
             }
             Self::Place { namespace, place, failure } => {
-                write!(f, "namespace {namespace:?} can't be in {place}: {}", explain_place(failure))
+                write!(f, "namespace {namespace:?} can't be in {place}: {}", failure.explain("", ""))
             }
             Self::OutOfMemory(shortage) => shortage.fmt(f),
             Self::Mismatch(mismatch) => mismatch.fmt(f),

@@ -110,9 +110,12 @@ impl Limit {
             return if other.is_empty() { other } else { one };
         }
         let wanted = match self {
-            Self::Descriptors => vec![("too many open", says("too many open"))],
+            Self::Descriptors => {
+                vec![("too many open", says("too many open")), ("ulimit -n", says("`ulimit -n`"))]
+            }
             Self::Addresses | Self::Both => vec![
                 ("that the process cannot map more", says("cannot map more") || says("thread")),
+                ("ulimit -v", says("`ulimit -v`") || says("thread")),
                 ("a size", text.contains(|c: char| c.is_ascii_digit()) || says("thread")),
             ],
             Self::FileSize => vec![

@@ -14,6 +14,8 @@ mod process;
 #[cfg(target_os = "linux")]
 mod reaper;
 #[cfg(target_os = "linux")]
+mod refusals;
+#[cfg(target_os = "linux")]
 mod removed;
 mod support;
 mod texts;

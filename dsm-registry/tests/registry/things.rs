@@ -371,7 +371,8 @@ fn a_full_store_is_an_error_that_names_sizes_and_leaves_nothing() {
     let text = error.to_string();
     assert!(text.contains("\"huge\" needs 4 TiB"), "{text}");
     if cfg!(target_os = "linux") {
-        assert!(text.contains("/dev/shm has") && text.contains("--shm-size="), "{text}");
+        // What is full is the machine; a larger `/dev/shm` would not help.
+        assert!(text.contains("this machine has") && !text.contains("--shm-size="), "{text}");
     }
     assert_eq!(space.objects().len(), before);
     registry.segment_bytes("huge", 1, |_| Ok(())).unwrap();

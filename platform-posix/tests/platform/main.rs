@@ -28,6 +28,7 @@ fn child_process() {
         "asker" => tokens::asker(&part),
         "phoenix" => tokens::phoenix(&part),
         "sleeper" => tokens::sleeper(&part),
+        "limited" => space::limited(&part),
         "watcher" => tokens::watcher(&part),
         other => panic!("no role {other}"),
     }

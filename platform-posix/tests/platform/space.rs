@@ -3,11 +3,15 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, ProviderFailure, Reason};
+use dsm_core::handle::ObjectId;
 use dsm_core::provider::{Election, ProviderError, Root, SegmentProvider};
-use platform_posix::{Error, File, Shm, SysV};
+use platform_posix::{Error, File, Memfd, Shm, SysV};
+use testkit::process::Part;
 
-use crate::support::{PATIENCE, byte, handle, set_byte, skip, unmap, with_tiny_shm};
+use crate::support::{
+    PATIENCE, byte, handle, name, set_byte, skip, spawn, told, unmap, with_tiny_shm,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -196,7 +200,9 @@ fn files_on_a_full_file_system_are_no_different() {
         let file = File::new("/dev/shm/below", "full").unwrap();
         let error = file.create(handle(1), 8 * MIB, 8 * MIB).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoSpace);
-        assert_eq!(error.to_string(), "segment needs 8 MiB but /dev/shm/below has 4 MiB free of 4");
+        let text = error.to_string();
+        let sizes = "needs 8 MiB but /dev/shm/below has 4 MiB free of 4 MiB";
+        assert!(text.contains(sizes) && text.contains("/dev/shm/below/dsm.full."), "{text}");
         assert_eq!(std::fs::read_dir("/dev/shm/below").unwrap().count(), 0);
     });
 }
@@ -222,27 +228,184 @@ fn with_limits(limits: &[(&str, u64)], work: impl FnOnce() + Send) {
     });
 }
 
+/// What has no reason is told apart by nobody.
+#[track_caller]
+fn expect<T>(result: Result<T, Error>, reason: Reason, words: &[&str]) -> ProviderFailure {
+    let Err(error) = result else { panic!("{reason:?} should forbid this") };
+    let failure = error.failure();
+    assert_eq!(failure.reason, reason, "{error}");
+    assert_eq!(failure.kind, reason.kind(), "{error}");
+    for text in [error.to_string(), failure.to_string()] {
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?} in {text}");
+    }
+    failure
+}
+
 /// The system says "no space" where there are too many, and "invalid" where one is too large.
 #[test]
 fn limits_of_system_v_are_named() {
     let directory = tempfile::tempdir().unwrap();
+    let open = || SysV::new(directory.path(), "limits").unwrap();
     with_limits(&[("shmmni", 1), ("shmmax", 1 << 20)], || {
-        let sysv = SysV::new(directory.path(), "limits").unwrap();
-        let error = sysv.create(handle(1), 2 << 20, 4096).unwrap_err();
-        let text = error.to_string();
-        assert_eq!(error.kind(), ErrorKind::InvalidSize, "{text}");
-        assert!(text.contains("kernel.shmmax") && text.contains("2097152 bytes"), "{text}");
-        assert!(error.failure().to_string().contains("kernel.shmmax"));
+        let sysv = open();
+        let size = 2 << 20;
+        let words = ["`kernel.shmmax`", "2097152 bytes", "1048576 bytes", "raise"];
+        let failure = expect(sysv.create(handle(1), size, 4096), Reason::ShmMax, &words);
+        assert_eq!((failure.requested, failure.total), (size as u64, 1 << 20));
         let (mapping, id) = sysv.create(handle(1), 4096, 4096).unwrap();
-        let error = sysv.create(handle(2), 4096, 4096).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-        for text in [error.to_string(), error.failure().to_string()] {
-            assert!(text.contains("kernel.shmmni"), "{text}");
-        }
+        let second = sysv.create(handle(2), 4096, 4096);
+        expect(second, Reason::ShmMni, &["`kernel.shmmni`", "ipcs -m", "raise"]);
         sysv.destroy(handle(1), id).unwrap();
         // SAFETY: used no more.
         unsafe { sysv.detach(mapping) };
     });
+    with_limits(&[("shmall", 4)], || {
+        let sysv = open();
+        let (mapping, id) = sysv.create(handle(1), 3 * 4096, 4096).unwrap();
+        let second = sysv.create(handle(2), 2 * 4096, 4096);
+        expect(second, Reason::ShmAll, &["`kernel.shmall`", "raise"]);
+        sysv.destroy(handle(1), id).unwrap();
+        // SAFETY: used no more.
+        unsafe { sysv.detach(mapping) };
+    });
+}
+
+/// A file system of few files says "no space", too; one that is mounted read-only, "permission".
+#[test]
+fn what_forbids_a_file_is_named() {
+    with_tiny_shm("4m,nr_inodes=4", || {
+        let shm = Shm::new("few").unwrap();
+        let made: Vec<_> = (1..8).map(|n| shm.create(handle(n), 4096, 4096)).collect();
+        assert!(made[0].is_ok());
+        for refused in made.into_iter().skip(4) {
+            expect(refused, Reason::ObjectLimit, &["`df -i`", "more inodes"]);
+        }
+    });
+    with_tiny_shm("4m", || {
+        let shm = Shm::new("readonly").unwrap();
+        let directory = std::path::Path::new("/dev/shm/gone");
+        std::fs::create_dir(directory).unwrap();
+        let file = File::new(directory, "gone").unwrap();
+        std::fs::remove_dir(directory).unwrap();
+        let words = ["there is no such directory"];
+        expect(file.create(handle(1), 4096, 4096), Reason::NoSuchDirectory, &words);
+        expect(file.elect(PATIENCE), Reason::NoSuchDirectory, &words);
+        let (mapping, id) = shm.create(handle(1), 4096, 4096).unwrap();
+        // What is mapped for writing keeps it writable.
+        unmap(&shm, mapping);
+        drop(file);
+        assert!(crate::support::make_read_only());
+        let words = ["mounted read-only", "mount it for writing"];
+        expect(shm.create(handle(2), 4096, 4096), Reason::ReadOnlyMount, &words);
+        expect(shm.elect(PATIENCE), Reason::ReadOnlyMount, &words);
+        expect(shm.attach(handle(1), id), Reason::ReadOnlyMount, &words);
+        expect(shm.destroy(handle(1), id), Reason::ReadOnlyMount, &words);
+    });
+}
+
+/// Limits of the process, which is therefore one of its own.
+pub(crate) fn limited(part: &Part) {
+    let (shm, memfd) = (told(part), Memfd::new(Memfd::new_control().unwrap()));
+    let set = |resource, level| {
+        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: writable.
+        assert_eq!(unsafe { libc::getrlimit(resource, &raw mut before) }, 0);
+        let scarce = libc::rlimit { rlim_cur: level, ..before };
+        // SAFETY: the process's own limit.
+        assert_eq!(unsafe { libc::setrlimit(resource, &raw const scarce) }, 0);
+        before.rlim_cur
+    };
+    let (made, id) = shm.create(handle(9), 4096, 4096).unwrap();
+
+    let before = set(libc::RLIMIT_NOFILE, 3);
+    let words = ["too many open files", "`ulimit -n`"];
+    expect(shm.create(handle(1), 4096, 4096), Reason::DescriptorLimit, &words);
+    expect(shm.attach(handle(9), id), Reason::DescriptorLimit, &words);
+    expect(shm.elect(PATIENCE), Reason::DescriptorLimit, &words);
+    expect(memfd.create(handle(1), 4096, 4096), Reason::DescriptorLimit, &words);
+    set(libc::RLIMIT_NOFILE, before);
+
+    let before = set(libc::RLIMIT_FSIZE, 100_000);
+    let words = ["100001 bytes", "100000 bytes", "`ulimit -f`"];
+    let failure = expect(shm.create(handle(1), 100_001, 1), Reason::FileSizeLimit, &words);
+    assert_eq!((failure.requested, failure.total), (100_001, 100_000));
+    set(libc::RLIMIT_FSIZE, before);
+
+    let before = set(libc::RLIMIT_AS, 1 << 30);
+    let words = ["needs 2 GiB", "cannot map more", "`ulimit -v`"];
+    for provider in [&shm.create(handle(1), 2 << 30, 1), &memfd.create(handle(1), 2 << 30, 1)] {
+        expect(provider.as_ref().map_err(Clone::clone), Reason::AddressSpaceLimit, &words);
+    }
+    set(libc::RLIMIT_AS, before);
+
+    // As many mappings as there can be: neighbours that differ are not merged.
+    let mut count = 0;
+    loop {
+        let protection = if count % 2 == 0 { libc::PROT_NONE } else { libc::PROT_READ };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at an address of the system's choice affects no other memory.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            break;
+        }
+        count += 1;
+    }
+    if count < 1 << 21 {
+        let words = ["cannot map more", "`sysctl vm.max_map_count`"];
+        expect(shm.create(handle(1), 4096, 1), Reason::MappingLimit, &words);
+    }
+    part.say("each limit was named");
+    unmap(&shm, made);
+    shm.destroy(handle(9), id).unwrap();
+}
+
+#[test]
+fn limits_of_a_process_are_named() {
+    let namespace = name("limited");
+    let mut peer = spawn("limited", &namespace);
+    peer.expect("each limit was named");
+    peer.finish();
+}
+
+/// What a file system could not hold if it were empty is not begun: others would find it full.
+#[test]
+fn what_can_never_fit_takes_no_memory_first() {
+    with_tiny_shm("256m", || {
+        let file = File::new("/dev/shm", "huge").unwrap();
+        let free = || {
+            let mut space = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+            // SAFETY: a C string, and writable.
+            assert_eq!(unsafe { libc::statvfs(c"/dev/shm".as_ptr(), space.as_mut_ptr()) }, 0);
+            // SAFETY: filled by the call.
+            unsafe { space.assume_init() }.f_bavail
+        };
+        let mut election = file.elect(PATIENCE).unwrap();
+        let (before, over) = (free(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let least = scope.spawn(|| {
+                let mut least = before;
+                while !over.load(Ordering::Relaxed) {
+                    least = least.min(free());
+                }
+                least
+            });
+            for size in [257 * MIB, 1 << 42, 1 << 55] {
+                assert_eq!(election.create(size).unwrap_err().kind(), ErrorKind::NoSpace);
+                assert!(file.create(handle(1), size, size).is_err());
+            }
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(least.join().unwrap(), before);
+        });
+        election.remove().unwrap();
+    });
+}
+
+#[test]
+fn what_was_not_passed_is_not_gone() {
+    let memfd = Memfd::new(Memfd::new_control().unwrap());
+    let words = ["not passed", "`Memfd::insert`"];
+    expect(memfd.attach(handle(1), ObjectId::default()), Reason::DescriptorNotPassed, &words);
+    expect(memfd.stat(handle(1)), Reason::DescriptorNotPassed, &words);
 }
 
 #[test]

@@ -91,6 +91,12 @@ pub(crate) fn with_tiny_shm(size: &str, work: impl FnOnce() + Send) {
     });
 }
 
+/// Makes what [`with_tiny_shm`] has mounted read-only.
+pub(crate) fn make_read_only() -> bool {
+    let flags = libc::MS_REMOUNT | libc::MS_RDONLY;
+    mount(c"tmpfs", c"/dev/shm", c"tmpfs", flags, c"")
+}
+
 fn mount(
     what: &std::ffi::CStr,
     place: &std::ffi::CStr,

@@ -1,6 +1,6 @@
 //! What [`SegmentProvider`] promises.
 
-use dsm_core::error::ErrorKind;
+use dsm_core::error::{ErrorKind, Reason};
 use dsm_core::handle::{ObjectId, SegmentHandle};
 use dsm_core::provider::{Mapping, ProviderError, RangeOwner, Root, SegmentProvider};
 use dsm_core::sync::Ordering;
@@ -12,7 +12,12 @@ use testkit::process::Part;
 /// Kind of the error that must come.
 fn refused<T, E: ProviderError>(result: Result<T, E>) -> ErrorKind {
     let Err(error) = result else { panic!("this must be refused") };
-    assert_eq!(error.failure().kind, error.kind(), "the plain form says the same");
+    let failure = error.failure();
+    assert_eq!(failure.kind, error.kind(), "the plain form says the same");
+    if failure.reason != Reason::Unknown {
+        assert_eq!(failure.reason.kind(), failure.kind, "a reason for another kind: {error}");
+    }
+    assert!(!failure.to_string().is_empty());
     assert!(!error.to_string().is_empty());
     error.kind()
 }
