@@ -24,7 +24,8 @@ pub struct OccupiedEntry<'e, K, V, S: Store> {
 pub struct VacantEntry<'e, K, V, S: Store> {
     locked: Locked<'e, S>,
     hash: u64,
-    key: &'e K,
+    /// A copy, so that a place may outlive the key that it was asked for by.
+    key: K,
     _value: core::marker::PhantomData<fn() -> V>,
 }
 
@@ -35,7 +36,9 @@ impl<'e, K: Key, V: Value, S: Store> Entry<'e, K, V, S> {
     }
 
     #[inline]
-    pub(crate) fn vacant(locked: Locked<'e, S>, hash: u64, key: &'e K) -> Self {
+    pub(crate) fn vacant(locked: Locked<'e, S>, hash: u64, key: &K) -> Self {
+        // SAFETY: a key is plain data, any bytes of which are one, and is never dropped.
+        let key = unsafe { core::ptr::read(key) };
         Self::Vacant(VacantEntry { locked, hash, key, _value: core::marker::PhantomData })
     }
 
@@ -101,6 +104,6 @@ impl<'e, K: Key, V: Value, S: Store> VacantEntry<'e, K, V, S> {
     #[inline]
     pub fn insert(self, value: V) -> Result<ExclusiveGuard<'e, K, V, S>, Error> {
         self.locked.confirm()?;
-        insert_vacant(self.locked, self.hash, self.key, value)
+        insert_vacant(self.locked, self.hash, &self.key, value)
     }
 }

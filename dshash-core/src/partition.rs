@@ -63,6 +63,13 @@ impl<'s> Caller<'s> {
     pub(crate) fn unchecked(heap: &'s dyn Allocator) -> Self {
         Self { participant: heap.participant(), heap, wait: Wait::FOREVER }
     }
+
+    /// The same, waiting for so long from now, if that is given.
+    pub(crate) fn within(self, limit: Option<Duration>) -> Self {
+        let Some(limit) = limit else { return self };
+        let now = self.participant.peers().env().now();
+        Self { wait: Wait::until(now.saturating_add(limit)), ..self }
+    }
 }
 
 /// An entry that is not in the table and can be taken.

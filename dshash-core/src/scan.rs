@@ -5,6 +5,7 @@
 //! partition again.
 
 use core::marker::PhantomData;
+use core::time::Duration;
 
 use crate::error::Error;
 use crate::store::Store;
@@ -27,6 +28,16 @@ pub struct ScanEntry<'a, K, V, S: Store> {
 impl<'s, K: Key, V: Value, S: Store> Scan<'s, K, V, S> {
     pub(crate) fn new(session: Session<'s, K, V, S>) -> Self {
         Self { walk: Reading::new(&session.table.core, session.caller), _types: PhantomData }
+    }
+
+    /// The same, but each call of [`next`](Self::next) waits for each lock for at most `timeout`, and
+    /// fails with [`LockError::TimedOut`] then; however long the scan as a whole takes.
+    ///
+    /// [`LockError::TimedOut`]: dsm_core::lock::LockError::TimedOut
+    #[must_use]
+    pub fn each_within(mut self, timeout: Duration) -> Self {
+        self.walk.each_within(timeout);
+        self
     }
 
     /// The next entry, in no particular order.
@@ -83,6 +94,13 @@ pub struct ScanEntryMut<'a, 's, K, V, S: Store> {
 impl<'s, K: Key, V: Value, S: Store> ScanMut<'s, K, V, S> {
     pub(crate) fn new(session: Session<'s, K, V, S>) -> Self {
         Self { walk: Changing::new(&session.table.core, session.caller), _types: PhantomData }
+    }
+
+    /// See [`Scan::each_within`].
+    #[must_use]
+    pub fn each_within(mut self, timeout: Duration) -> Self {
+        self.walk.each_within(timeout);
+        self
     }
 
     /// The next entry, in no particular order. Poisoned ones are seen too: ask the entry.

@@ -21,7 +21,7 @@ use crate::guard::{ExclusiveGuard, SharedGuard};
 use crate::hash::RAPIDHASH_V3;
 use crate::held::{Exclusive, Shared};
 use crate::kind::Kind;
-use crate::locked::Fill;
+use crate::locked::{Fill, Locked};
 use crate::partition::{Caller, Wait};
 use crate::scan::{Scan, ScanMut};
 use crate::store::{Allocator, Store};
@@ -81,6 +81,7 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
 
     const fn kind(type_tag: u64) -> Kind {
         const { assert!(size_of::<K>() > 0, "a key has at least one byte") };
+        const { assert!(!needs_drop::<K>(), "a key in shared memory is never dropped") };
         const { assert!(!needs_drop::<V>(), "a value in shared memory is never dropped") };
         const { assert!(Self::ALIGN <= 16, "entries are aligned to at most 16 bytes") };
         Kind {
@@ -282,8 +283,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
     /// [`LockError::TimedOut`]: dsm_core::lock::LockError::TimedOut
     #[must_use]
     pub fn within(mut self, timeout: Duration) -> Self {
-        let now = self.caller.participant.peers().env().now();
-        self.caller.wait = Wait::until(now.saturating_add(timeout));
+        self.caller = self.caller.within(Some(timeout));
         self
     }
 
@@ -403,16 +403,13 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         }
     }
 
-    /// Locks the place of a key, whether there is an entry or not.
+    /// Locks the place of a key, whether there is an entry or not. The key is copied.
     ///
     /// # Errors
     ///
     /// [`Error::Poisoned`], [`Error::WouldDeadlock`], [`Error::Lock`].
     #[inline]
-    pub fn entry<'e>(&self, key: &'e K) -> Result<Entry<'e, K, V, S>, Error>
-    where
-        's: 'e,
-    {
+    pub fn entry(&self, key: &K) -> Result<Entry<'s, K, V, S>, Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
         let (locked, found) = core.take(self.caller, hash, true, Self::is(key))?;
@@ -422,19 +419,25 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         }
     }
 
-    /// Inserts an entry, or replaces the value of the one there is, which is returned.
+    /// Inserts an entry, or replaces the value of the one there is, which is returned. A poisoned
+    /// value is replaced like any other, after which the entry is good, and is not returned.
     ///
     /// Killed at any moment of it, a process leaves a new entry whole or not at all. One whose
-    /// value it was replacing is poisoned, and its value the old one, the new one, or part of each.
+    /// value it was replacing is poisoned, and its value the old one, the new one, or part of each:
+    /// to insert again puts it right.
     ///
     /// # Errors
     ///
-    /// As [`find_or_insert`](Self::find_or_insert).
+    /// [`Error::WouldDeadlock`], [`Error::Lock`], [`Error::Memory`].
     #[inline(always)]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         let hash = self.hash(key);
         let core = &self.table.core;
-        let (locked, found) = core.take(self.caller, hash, true, Self::is(key))?;
+        let (locked, found) = match core.take(self.caller, hash, true, Self::is(key)) {
+            Ok(taken) => taken,
+            Err(Error::Poisoned) => return self.insert_over_poison(key, value),
+            Err(error) => return Err(error),
+        };
         match found {
             Some(found) => {
                 let mut guard = ExclusiveGuard::<K, V, S>::new(Exclusive::new(locked, found));
@@ -442,14 +445,40 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
                 guard.release();
                 Ok(Some(old))
             }
-            None => {
-                let write = |entry: Memory<'s>| Table::<K, V, S>::write(entry, key, value);
-                let (mut locked, _) = locked.insert(hash, Fill::Complete, write)?;
-                locked.end();
-                locked.finish();
-                Ok(None)
-            }
+            None => Self::insert_absent(locked, hash, key, value),
         }
+    }
+
+    #[inline(always)]
+    fn insert_absent(
+        locked: Locked<'s, S>,
+        hash: u64,
+        key: &K,
+        value: V,
+    ) -> Result<Option<V>, Error> {
+        let write = |entry: Memory<'s>| Table::<K, V, S>::write(entry, key, value);
+        let (mut locked, _) = locked.insert(hash, Fill::Complete, write)?;
+        locked.end();
+        locked.finish();
+        Ok(None)
+    }
+
+    /// [`insert`](Self::insert) where a poisoned entry was seen, which may be repaired, or gone, now.
+    /// The poison is cleared when the value is whole, and under the guard: who dies before the guard
+    /// is released leaves poison.
+    #[cold]
+    #[inline(never)]
+    fn insert_over_poison(&self, key: &K, value: V) -> Result<Option<V>, Error> {
+        let hash = self.hash(key);
+        let (locked, found) = self.table.core.take(self.caller, hash, false, Self::is(key))?;
+        let Some(found) = found else {
+            return Self::insert_absent(locked, hash, key, value);
+        };
+        let mut guard = ExclusiveGuard::<K, V, S>::new(Exclusive::new(locked, found));
+        let poisoned = guard.is_poisoned();
+        let old = core::mem::replace(&mut *guard, value);
+        guard.clear_poison();
+        Ok((!poisoned).then_some(old))
     }
 
     /// Deletes the entry of a key, poisoned or not. Returns whether there was one.
@@ -483,7 +512,7 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
 /// Inserts into a locked partition where the key is known to be absent.
 #[inline]
 pub(crate) fn insert_vacant<'e, K: Key, V: Value, S: Store>(
-    locked: crate::locked::Locked<'e, S>,
+    locked: Locked<'e, S>,
     hash: u64,
     key: &K,
     value: V,

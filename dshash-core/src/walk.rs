@@ -4,6 +4,8 @@
 //! last segment the overflow. It holds no pointer, and is good as long as the partition stays
 //! locked and its index is not rebuilt; so deletions during a walk leave the index alone.
 
+use core::time::Duration;
+
 use dsm_core::lock::SharedGuard;
 use dsm_core::sync::Ordering;
 
@@ -95,18 +97,25 @@ pub(crate) struct Reading<'s, S: Store> {
     partition: usize,
     cursor: Cursor,
     lock: Option<SharedGuard<'s, S::Lock>>,
+    /// How long each partition's lock is waited for, if not as the caller says.
+    limit: Option<Duration>,
 }
 
 impl<'s, S: Store> Reading<'s, S> {
     pub(crate) fn new(core: &'s Core<S>, caller: Caller<'s>) -> Self {
-        Self { core, caller, partition: 0, cursor: Cursor::default(), lock: None }
+        Self { core, caller, partition: 0, cursor: Cursor::default(), lock: None, limit: None }
+    }
+
+    pub(crate) fn each_within(&mut self, limit: Duration) {
+        self.limit = Some(limit);
     }
 
     /// The next entry: there, and unchanged, until the next call.
     pub(crate) fn next(&mut self) -> Result<Option<Entry<'_>>, Error> {
         while self.partition < self.core.shape.partitions {
             if self.lock.is_none() {
-                self.lock = Some(self.core.shared(self.caller, self.partition)?);
+                let caller = self.caller.within(self.limit);
+                self.lock = Some(self.core.shared(caller, self.partition)?);
             }
             let line = self.core.line(self.partition);
             if let Some(Found { entry, .. }) = self.core.advance(line, &mut self.cursor)? {
@@ -127,11 +136,17 @@ pub(crate) struct Changing<'s, S: Store> {
     partition: usize,
     cursor: Cursor,
     locked: Option<Locked<'s, S>>,
+    /// As of [`Reading`].
+    limit: Option<Duration>,
 }
 
 impl<'s, S: Store> Changing<'s, S> {
     pub(crate) fn new(core: &'s Core<S>, caller: Caller<'s>) -> Self {
-        Self { core, caller, partition: 0, cursor: Cursor::default(), locked: None }
+        Self { core, caller, partition: 0, cursor: Cursor::default(), locked: None, limit: None }
+    }
+
+    pub(crate) fn each_within(&mut self, limit: Duration) {
+        self.limit = Some(limit);
     }
 
     /// The next entry, guarded.
@@ -142,7 +157,7 @@ impl<'s, S: Store> Changing<'s, S> {
                     locked.confirm()?;
                     locked
                 }
-                None => self.core.exclusive(self.caller, self.partition)?,
+                None => self.core.exclusive(self.caller.within(self.limit), self.partition)?,
             };
             let line = self.core.line(self.partition);
             if let Some(found) = self.core.advance(line, &mut self.cursor)? {

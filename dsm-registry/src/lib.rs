@@ -112,6 +112,7 @@
 //!   compared as the compiler does.
 
 mod area;
+mod bounded;
 mod boxed;
 mod builder;
 mod entry;
@@ -144,6 +145,7 @@ mod used;
 mod watch;
 
 pub use area::{Area, DsaSlice};
+pub use bounded::Bounded;
 pub use boxed::DsaBox;
 pub use builder::Builder;
 pub use dsa_core::{
@@ -167,7 +169,7 @@ pub use reaper::{Reaper, Watch, Watched};
 pub use registry::Registry;
 pub use scan::{Iter, Scan, ScanEntry, ScanMut, Scanned};
 pub use segment::{Bytes, Init, Segment};
-pub use table::{Bounded, HashTable};
+pub use table::HashTable;
 pub use tag::TypeTag;
 #[cfg(shuttle)]
 pub use thread::forget_members;

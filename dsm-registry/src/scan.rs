@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::error::context::Context;
 use crate::plain::{Key, Plain, Snapshot};
 use crate::process::Attachment;
-use crate::table::{Session, Store, TABLE};
+use crate::table::{Store, TABLE};
 use crate::thread::Keep;
 
 /// An entry met by a [`Scan`]: its key, and its value or
@@ -26,8 +26,12 @@ pub struct Scan<'t, K: Key, V: Plain> {
 }
 
 impl<'t, K: Key, V: Plain> Scan<'t, K, V> {
-    pub(crate) fn new(session: Session<'t, K, V>, home: &'t Attachment, keep: Keep) -> Self {
-        Self { inner: session.scan(), home, _keep: keep }
+    pub(crate) fn new(
+        inner: dshash_core::Scan<'t, K, V, Store>,
+        home: &'t Attachment,
+        keep: Keep,
+    ) -> Self {
+        Self { inner, home, _keep: keep }
     }
 
     /// The next entry: its key, and its value or that it is poisoned. `None` at the end.
@@ -53,8 +57,12 @@ pub struct ScanMut<'t, K: Key, V: Plain> {
 }
 
 impl<'t, K: Key, V: Plain> ScanMut<'t, K, V> {
-    pub(crate) fn new(session: Session<'t, K, V>, home: &'t Attachment, keep: Keep) -> Self {
-        Self { inner: session.scan_mut(), home, _keep: keep }
+    pub(crate) fn new(
+        inner: dshash_core::ScanMut<'t, K, V, Store>,
+        home: &'t Attachment,
+        keep: Keep,
+    ) -> Self {
+        Self { inner, home, _keep: keep }
     }
 
     /// The next entry, poisoned or not. `None` at the end.

@@ -14,6 +14,7 @@ use dshash_core::{Params, Table, TableHandle};
 use dsm_core::lock::rw::RwLock;
 
 use crate::area::AreaObject;
+use crate::bounded::Bounded;
 use crate::error::Error;
 use crate::error::context::{Context, Refusal};
 use crate::guard::{Entry, Poisoned, ReadGuard, WriteGuard};
@@ -75,6 +76,15 @@ impl<K: Key, V: Plain> TypedTable<K, V> {
         // SAFETY: a heap of the table's area.
         Ok(unsafe { self.table.bind_unchecked(heap) })
     }
+
+    /// See [`HashTable::trim`].
+    pub(crate) fn trim(&self, session: Session<'_, K, V>) -> Result<(), Error> {
+        let (home, area) = (self.home(), self.area.raw());
+        session.trim().of(home, TABLE)?;
+        // What the table gave back goes to the system, and what the dead had for the table, too.
+        let heap = thread::heap(home, area)?;
+        heap.trim().map(drop).of(home, area.label())
+    }
 }
 
 impl<K, V> Drop for TypedTable<K, V> {
@@ -110,22 +120,26 @@ impl<K: Key, V: Plain> HashTable<K, V> {
 
     /// The same table, with operations that don't wait for locks.
     pub fn without_waiting(&self) -> Bounded<'_, K, V> {
-        Bounded { table: self, wait: None }
+        Bounded::new(self, None)
     }
 
     /// The same table, with operations that wait for locks no longer than this.
     pub fn within(&self, timeout: Duration) -> Bounded<'_, K, V> {
-        Bounded { table: self, wait: Some(timeout) }
+        Bounded::new(self, Some(timeout))
     }
 
     #[inline]
-    fn home(&self) -> &Attachment {
+    pub(crate) fn home(&self) -> &Attachment {
         self.inner.home()
     }
 
     #[inline(always)]
-    fn session(&self) -> Result<Session<'_, K, V>, Error> {
+    pub(crate) fn session(&self) -> Result<Session<'_, K, V>, Error> {
         self.inner.session()
+    }
+
+    pub(crate) fn inner(&self) -> &TypedTable<K, V> {
+        &self.inner
     }
 
     /// Finds an entry to look at.
@@ -178,16 +192,16 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     pub fn get_many(
         &self,
         keys: &[K],
-        mut found: impl FnMut(usize, Result<Option<V>, Error>),
+        found: impl FnMut(usize, Result<Option<V>, Error>),
     ) -> Result<(), Error>
     where
         V: Snapshot,
     {
-        let home = self.home();
-        self.session()?.get_many(keys, |i, value| found(i, value.of(home, TABLE))).of(home, TABLE)
+        get_many(self.home(), self.session()?, keys, found)
     }
 
-    /// Locks the place of a key, whether there is an entry or not.
+    /// Locks the place of a key, whether there is an entry or not. The key is copied, so that the
+    /// place may outlive it.
     ///
     /// # Errors
     ///
@@ -195,20 +209,22 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     #[doc(alias = "dshash_find_or_insert")]
     #[inline]
-    pub fn entry<'e>(&'e self, key: &'e K) -> Result<Entry<'e, K, V>, Error> {
+    pub fn entry(&self, key: &K) -> Result<Entry<'_, K, V>, Error> {
         entry(self.home(), self.session()?, key)
     }
 
-    /// Inserts an entry, or replaces the value of the one there is, which is returned.
+    /// Inserts an entry, or replaces the value of the one there is, which is returned. A poisoned
+    /// value is replaced like any other, after which the entry is good, and is not returned: it is as
+    /// if there had been none.
     ///
     /// Killed at any moment of it, a process leaves a new entry whole or not at all. One whose
-    /// value it was replacing is poisoned ([`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) for
-    /// who looks next), and its value the old one, the new one, or part of each: see
+    /// value it was replacing is poisoned ([`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) for who looks next), and its value
+    /// the old one, the new one, or part of each. To insert again puts it right, and so do
     /// [`poisoned`](Self::poisoned) and [`entry_or_repair`](Self::entry_or_repair).
     ///
     /// # Errors
     ///
-    /// As [`entry`](Self::entry) and [`Entry::or_insert`].
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table, and as [`Entry::or_insert`].
     #[inline]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         self.session()?.insert(key, value).of(self.home(), TABLE)
@@ -232,9 +248,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn poisoned(&self, key: &K) -> Result<Option<Poisoned<'_, K, V>>, Error> {
-        let home = self.home();
-        let found = self.session()?.find_poisoned(key).of(home, TABLE)?;
-        Ok(found.filter(|guard| guard.is_poisoned()).map(|guard| Poisoned::new(guard, home)))
+        poisoned(self.home(), self.session()?, key)
     }
 
     /// As [`entry`](Self::entry), but a poisoned entry is repaired first: `repair` puts its value
@@ -243,23 +257,12 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     /// # Errors
     ///
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
-    pub fn entry_or_repair<'e>(
-        &'e self,
-        key: &'e K,
+    pub fn entry_or_repair(
+        &self,
+        key: &K,
         repair: impl FnOnce(&mut V),
-    ) -> Result<Entry<'e, K, V>, Error> {
-        match self.entry(key) {
-            Err(error) if error.is_poisoned() => {}
-            outcome => return outcome,
-        }
-        match self.poisoned(key)? {
-            Some(mut poisoned) => {
-                repair(&mut poisoned);
-                Ok(Entry::Occupied(poisoned.repaired()))
-            }
-            // Somebody else repaired or removed it meanwhile.
-            None => self.entry(key),
-        }
+    ) -> Result<Entry<'_, K, V>, Error> {
+        entry_or_repair(self.home(), self.session()?, key, repair)
     }
 
     /// Walks through all entries, to look at them.
@@ -270,7 +273,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     #[doc(alias = "dshash_seq_init")]
     pub fn scan(&self) -> Result<Scan<'_, K, V>, Error> {
         let keep = thread::keep(self.home())?;
-        Ok(Scan::new(self.session()?, self.home(), keep))
+        Ok(Scan::new(self.session()?.scan(), self.home(), keep))
     }
 
     /// Walks through all entries, to change or remove them.
@@ -281,7 +284,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     #[doc(alias = "dshash_seq_init")]
     pub fn scan_mut(&self) -> Result<ScanMut<'_, K, V>, Error> {
         let keep = thread::keep(self.home())?;
-        Ok(ScanMut::new(self.session()?, self.home(), keep))
+        Ok(ScanMut::new(self.session()?.scan_mut(), self.home(), keep))
     }
 
     /// Copies of all entries, as [`scan`](Self::scan) meets them. A poisoned one is
@@ -324,10 +327,7 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     ///
     /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table.
     pub fn trim(&self) -> Result<(), Error> {
-        self.session()?.trim().of(self.home(), TABLE)?;
-        // What the table gave back goes to the system, and what the dead had for the table, too.
-        let heap = thread::heap(self.home(), self.inner.area.raw())?;
-        heap.trim().map(drop).of(self.home(), self.inner.area.raw().label())
+        self.inner.trim(self.session()?)
     }
 
     /// Number of entries, poisoned ones included, as far as one can say while others work: the
@@ -379,7 +379,7 @@ impl<K: Key, V: Plain> fmt::Debug for HashTable<K, V> {
 }
 
 #[inline(always)]
-fn find<'t, K: Key, V: Plain>(
+pub(crate) fn find<'t, K: Key, V: Plain>(
     home: &'t Attachment,
     session: Session<'t, K, V>,
     key: &K,
@@ -391,7 +391,7 @@ fn find<'t, K: Key, V: Plain>(
 }
 
 #[inline(always)]
-fn find_mut<'t, K: Key, V: Plain>(
+pub(crate) fn find_mut<'t, K: Key, V: Plain>(
     home: &'t Attachment,
     session: Session<'t, K, V>,
     key: &K,
@@ -403,80 +403,51 @@ fn find_mut<'t, K: Key, V: Plain>(
 }
 
 #[inline(always)]
-fn entry<'e, K: Key, V: Plain>(
-    home: &'e Attachment,
-    session: Session<'e, K, V>,
-    key: &'e K,
-) -> Result<Entry<'e, K, V>, Error> {
+pub(crate) fn entry<'t, K: Key, V: Plain>(
+    home: &'t Attachment,
+    session: Session<'t, K, V>,
+    key: &K,
+) -> Result<Entry<'t, K, V>, Error> {
     match session.entry(key) {
         Ok(entry) => Ok(Entry::new(entry, home)),
         Err(error) => Err(error.of(home, TABLE)),
     }
 }
 
-/// A table whose operations wait for locks only so long, and then fail with
-/// [`LockError::WouldBlock`](dsm_core::lock::LockError::WouldBlock) or
-/// [`LockError::TimedOut`](dsm_core::lock::LockError::TimedOut).
-pub struct Bounded<'t, K, V> {
-    table: &'t HashTable<K, V>,
-    /// `None`: not at all.
-    wait: Option<Duration>,
+pub(crate) fn get_many<K: Key, V: Snapshot>(
+    home: &Attachment,
+    session: Session<'_, K, V>,
+    keys: &[K],
+    mut found: impl FnMut(usize, Result<Option<V>, Error>),
+) -> Result<(), Error> {
+    session.get_many(keys, |i, value| found(i, value.of(home, TABLE))).of(home, TABLE)
 }
 
-impl<'t, K: Key, V: Plain> Bounded<'t, K, V> {
-    fn session(&self) -> Result<Session<'t, K, V>, Error> {
-        let session = self.table.session()?;
-        Ok(match self.wait {
-            None => session.without_waiting(),
-            Some(timeout) => session.within(timeout),
-        })
-    }
+pub(crate) fn poisoned<'t, K: Key, V: Plain>(
+    home: &'t Attachment,
+    session: Session<'t, K, V>,
+    key: &K,
+) -> Result<Option<Poisoned<'t, K, V>>, Error> {
+    let found = session.find_poisoned(key).of(home, TABLE)?;
+    Ok(found.filter(|guard| guard.is_poisoned()).map(|guard| Poisoned::new(guard, home)))
+}
 
-    /// See [`HashTable::find`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
-    pub fn find(&self, key: &K) -> Result<Option<ReadGuard<'t, K, V>>, Error> {
-        find(self.table.home(), self.session()?, key)
+pub(crate) fn entry_or_repair<'t, K: Key, V: Plain>(
+    home: &'t Attachment,
+    session: Session<'t, K, V>,
+    key: &K,
+    repair: impl FnOnce(&mut V),
+) -> Result<Entry<'t, K, V>, Error> {
+    match entry(home, session, key) {
+        Err(error) if error.is_poisoned() => {}
+        outcome => return outcome,
     }
-
-    /// See [`HashTable::find_mut`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
-    pub fn find_mut(&self, key: &K) -> Result<Option<WriteGuard<'t, K, V>>, Error> {
-        find_mut(self.table.home(), self.session()?, key)
-    }
-
-    /// See [`HashTable::entry`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
-    pub fn entry<'e>(&self, key: &'e K) -> Result<Entry<'e, K, V>, Error>
-    where
-        't: 'e,
-    {
-        entry(self.table.home(), self.session()?, key)
-    }
-
-    /// See [`HashTable::insert`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
-    pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
-        self.session()?.insert(key, value).of(self.table.home(), TABLE)
-    }
-
-    /// See [`HashTable::remove`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::Lock`](crate::ErrorKind::Lock).
-    pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.session()?.delete(key).of(self.table.home(), TABLE)
+    match poisoned(home, session, key)? {
+        Some(mut poisoned) => {
+            repair(&mut poisoned);
+            Ok(Entry::Occupied(poisoned.repaired()))
+        }
+        // Somebody else repaired or removed it meanwhile.
+        None => entry(home, session, key),
     }
 }

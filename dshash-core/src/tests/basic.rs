@@ -158,9 +158,14 @@ fn entries_and_guards() {
     assert_eq!(session.get(&1), Err(Error::Poisoned));
     assert!(matches!(session.find(&1), Err(Error::Poisoned)));
     assert!(matches!(session.entry(&1), Err(Error::Poisoned)));
-    assert_eq!(session.insert(&1, 5), Err(Error::Poisoned));
     assert!(session.contains(&1).unwrap());
     assert!(session.repair(&1, |v| *v = 99).unwrap());
+    let mut guard = session.find_exclusive(&1).unwrap().unwrap();
+    guard.poison();
+    drop(guard);
+    // A whole value in its place heals it, and the one before is not handed out.
+    assert_eq!(session.insert(&1, 98), Ok(None));
+    assert_eq!(session.insert(&1, 99), Ok(Some(98)));
     assert!(!session.repair(&1, |_| panic!()).unwrap());
     assert_eq!(session.get(&1).unwrap(), Some(99));
     session.check().unwrap();

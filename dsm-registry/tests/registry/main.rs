@@ -23,6 +23,7 @@ mod things;
 mod types;
 #[cfg(target_os = "linux")]
 mod users;
+mod waits;
 mod wakes;
 mod words;
 
@@ -44,6 +45,7 @@ fn peer() {
         types::ROLES,
         #[cfg(target_os = "linux")]
         users::ROLES,
+        waits::ROLES,
         wakes::ROLES,
         words::ROLES,
     ]);

@@ -76,6 +76,7 @@ const TRIED: &[(&str, &str, &str)] = &[
     ("Session", "repair", "table-repair"),
     ("Session", "entry", "table-insert-by-entry"),
     ("Session", "insert", "table-insert"),
+    ("Session", "insert", "table-replace-poisoned"),
     ("Session", "delete", "table-delete"),
     ("Session", "scan_mut", "table-scan-change"),
     ("Entry", "or_insert or_insert_with and_modify", "entry-modify"),
@@ -85,8 +86,8 @@ const TRIED: &[(&str, &str, &str)] = &[
     ("ExclusiveGuard", "poison clear_poison", "entry-poison"),
     ("ExclusiveGuard", "release", "entry-find-or-insert"),
     ("SharedGuard", "release", "table-find"),
-    ("Scan", "next end", "table-look"),
-    ("ScanMut", "next end", "entry-scan-repair"),
+    ("Scan", "next end each_within", "table-look"),
+    ("ScanMut", "next end each_within", "entry-scan-repair"),
     ("ScanEntryMut", "poison clear_poison value_mut", "entry-scan-repair"),
     ("ScanEntryMut", "delete", "table-scan-delete"),
     ("RawTable", "create create_into", "table-create-into"),
@@ -118,7 +119,8 @@ const TRIED: &[(&str, &str, &str)] = &[
 /// Type, and functions that store nothing to shared memory.
 const STORES_NOTHING: &[(&str, &str)] = &[
     ("DetachCallback", "new is_registered"),
-    ("ProviderFailure", "new"),
+    ("ProviderFailure", "new because explain"),
+    ("Reason", "kind is_about_the_place"),
     ("OutOfRange", "check check_multiple"),
     ("NamespaceConfig", "check"),
     ("Options", "check"),

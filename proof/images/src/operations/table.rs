@@ -4,13 +4,13 @@ use dshash_core::Stats;
 use dsm_core::sync::compiler_fence;
 
 use super::area_kit::Kit;
-use super::table_kit::{Effect, Seen, Typed, User, fill, tables, value};
+use super::table_kit::{Effect, Seen, Tables, Typed, User, fill, tables, value};
 use crate::case::{Case, Operation};
 use crate::explore::rehearse;
 use crate::member::ANCESTOR;
 use crate::system;
 
-const CASES: [Operation; 24] = [
+const CASES: [Operation; 25] = [
     Operation {
         name: "table-insert-first",
         must: &["before", "after", "holds a partition"],
@@ -90,6 +90,11 @@ const CASES: [Operation; 24] = [
         name: "table-replace",
         must: &["before", "after", "poisoned", "holds a partition"],
         make: replace,
+    },
+    Operation {
+        name: "table-replace-poisoned",
+        must: &["before", "after", "holds a partition"],
+        make: replace_poisoned,
     },
     Operation {
         name: "table-change",
@@ -289,14 +294,34 @@ fn insert_by_entry(rescuers: usize) -> Case {
     )
 }
 
-fn repair(rescuers: usize) -> Case {
+/// Tables in which the entry of 3 is poisoned.
+fn poisoned(rescuers: usize) -> Tables<Typed> {
     let tables = tables(rescuers, |user| fill(user, 0..10));
     let handle = tables.victim.session.table().handle();
     let dead = Typed::attach(Kit::start(ANCESTOR, &tables.victim.kit), handle).expect("attaches");
     std::mem::forget(dead.session.find_exclusive(&3).expect("finds"));
     system::kill(ANCESTOR);
     tables.victim.session.check().map(|_| ()).expect("is in order");
-    tables.case(
+    tables
+}
+
+/// Replaces a value that a dead process was changing.
+fn replace_poisoned(rescuers: usize) -> Case {
+    poisoned(rescuers).case(
+        "table-replace-poisoned",
+        Effect::Guarded,
+        |user| {
+            let old = user.session.insert(&3, value(79)).expect("replaces");
+            assert_eq!(old, None, "what is poisoned is not handed out");
+        },
+        |seen| {
+            seen.insert(3, Some(value(79)));
+        },
+    )
+}
+
+fn repair(rescuers: usize) -> Case {
+    poisoned(rescuers).case(
         "table-repair",
         Effect::Guarded,
         |user| {
