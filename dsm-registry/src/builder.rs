@@ -7,7 +7,7 @@ use dsm_core::namespace::NamespaceConfig;
 use crate::error::Error;
 use crate::error::kind::ErrorKind;
 use crate::name;
-use crate::platform::{Backend, Platform, erase};
+use crate::platform::Platform;
 use crate::process;
 use crate::registry::Registry;
 
@@ -20,7 +20,7 @@ pub struct Builder {
     mode: u32,
     config: NamespaceConfig,
     initialiser_patience: Option<Duration>,
-    platform: Option<Box<dyn Backend>>,
+    platform: Option<Box<dyn Platform>>,
 }
 
 impl Builder {
@@ -94,7 +94,7 @@ impl Builder {
 
     /// Where the namespace lives, instead of the system's default.
     pub fn provider<P: Platform>(mut self, platform: P) -> Self {
-        self.platform = Some(erase(platform));
+        self.platform = Some(Box::new(platform));
         self
     }
 
@@ -105,11 +105,11 @@ impl Builder {
     ///
     /// See [`Error`]; nothing is left behind.
     pub fn open(self) -> Result<Registry, Error> {
-        let (backend, settings) = self.into_parts()?;
-        process::open(&*backend, settings)
+        let (platform, settings) = self.into_parts()?;
+        process::open(&*platform, settings)
     }
 
-    pub(crate) fn into_parts(self) -> Result<(Box<dyn Backend>, process::Settings), Error> {
+    pub(crate) fn into_parts(self) -> Result<(Box<dyn Platform>, process::Settings), Error> {
         name::check_namespace(&self.namespace)?;
         let mode = self.mode;
         if mode & 0o600 != 0o600 || mode > 0o777 {

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::error::kind::ErrorKind;
 use crate::manage::Listing;
 use crate::outside;
-use crate::platform::{Backend, Link};
+use crate::platform::{Connection, Platform};
 use crate::process;
 use crate::registry::Registry;
 use crate::stable::Stable;
@@ -25,34 +25,34 @@ pub use dsm_core::inspect::{NamespaceInfo, ParticipantInfo, ProcessInfo, Segment
 /// A namespace seen from outside; see [`Registry::inspect`].
 pub struct RegistryInspector {
     name: Box<str>,
-    /// Borrows from `link` and from the mapping; `None` if the namespace is not finished.
+    /// Borrows from the connection and from the mapping; `None` if the namespace is not finished.
     inspector: Option<Inspector<'static>>,
     /// `None` if the control object has no size yet.
     mapping: Option<Mapping>,
-    link: ManuallyDrop<Stable<dyn Link>>,
+    connection: ManuallyDrop<Stable<Connection>>,
 }
 
 impl RegistryInspector {
     /// Maps the control object.
-    pub(crate) fn open(backend: &dyn Backend, name: &str, mode: u32) -> Result<Self, Error> {
-        let place = backend.place();
+    pub(crate) fn open(platform: &dyn Platform, name: &str, mode: u32) -> Result<Self, Error> {
+        let place = platform.place();
         let fail = |e: namespace::Error| match e {
             namespace::Error::Provider(ProviderFailure { kind: FailureKind::NotFound, .. }) => {
                 ErrorKind::NoNamespace { namespace: name.into() }.into()
             }
             e => Error::from_namespace(name, &place, &|| format!("namespace {name:?}"), e),
         };
-        let (link, _) = backend.connect(name, mode).map_err(|e| fail(e.into()))?;
-        let mapping = match link.peek() {
+        let connection = platform.connect(name, mode).map_err(|e| fail(e.into()))?;
+        let mapping = match connection.memory.peek() {
             Ok(mapping) => Some(mapping),
             Err(e) if e.kind == FailureKind::Unfinished => None,
             Err(e) => return Err(fail(e.into())),
         };
-        let link = Stable::from(link);
+        let connection = Stable::new(connection);
         // SAFETY: kept beside the inspector, and dropped after it.
-        let env = unsafe { link.forever() }.environment();
-        let mut this =
-            Self { name: name.into(), inspector: None, mapping, link: ManuallyDrop::new(link) };
+        let env = &*unsafe { connection.forever() }.environment;
+        let connection = ManuallyDrop::new(connection);
+        let mut this = Self { name: name.into(), inspector: None, mapping, connection };
         if let Some(mapping) = &this.mapping {
             // SAFETY: mapped until this is dropped.
             this.inspector = unsafe { Inspector::new(mapping, env) }.map_err(fail)?;
@@ -74,7 +74,9 @@ impl RegistryInspector {
     /// [`ErrorKind::Damaged`], or what the platform says of the objects behind the names.
     pub fn names(&self) -> Result<Vec<Listing>, Error> {
         match &self.inspector {
-            Some(inspector) => outside::names(inspector, self.link.provider(), &self.name),
+            Some(inspector) => {
+                outside::names(inspector, self.connection.memory.provider(), &self.name)
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -100,10 +102,10 @@ impl Drop for RegistryInspector {
         self.inspector = None;
         if let Some(mapping) = self.mapping {
             // SAFETY: mapped by `open`; only the inspector used it.
-            unsafe { self.link.unmap(mapping) };
+            unsafe { self.connection.memory.unmap(mapping) };
         }
         // SAFETY: dropped here only.
-        unsafe { ManuallyDrop::drop(&mut self.link) };
+        unsafe { ManuallyDrop::drop(&mut self.connection) };
     }
 }
 
@@ -116,8 +118,8 @@ impl Builder {
     /// [`ErrorKind::NoNamespace`], and what `open` says of a control object that is not what it
     /// should be.
     pub fn inspect(self) -> Result<RegistryInspector, Error> {
-        let (backend, settings) = self.into_parts()?;
-        RegistryInspector::open(&*backend, &settings.namespace, settings.mode)
+        let (platform, settings) = self.into_parts()?;
+        RegistryInspector::open(&*platform, &settings.namespace, settings.mode)
     }
 
     /// Names of the namespaces in the builder's place, dead ones included; the builder's own name
@@ -127,9 +129,9 @@ impl Builder {
     ///
     /// [`ErrorKind::Namespace`] where objects can't be listed.
     pub fn namespaces(self) -> Result<Vec<String>, Error> {
-        let (backend, settings) = self.into_parts()?;
-        backend.namespaces().map_err(|e| {
-            let place = backend.place();
+        let (platform, settings) = self.into_parts()?;
+        platform.namespaces().map_err(|e| {
+            let place = platform.place();
             Error::from_namespace(&settings.namespace, &place, &|| "a list".into(), e.into())
         })
     }
@@ -143,15 +145,15 @@ impl Builder {
     /// [`ErrorKind::NoNamespace`]; as for `open`; [`ErrorKind::Namespace`] if something could not
     /// be removed, which may be for another user to do.
     pub fn reap(self) -> Result<usize, Error> {
-        let (backend, settings) = self.into_parts()?;
-        let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode)?;
+        let (platform, settings) = self.into_parts()?;
+        let seen = RegistryInspector::open(&*platform, &settings.namespace, settings.mode)?;
         if seen.info().is_none() {
-            process::discard(&*backend, &settings, Discard::Unfinished)?;
+            process::discard(&*platform, &settings, Discard::Unfinished)?;
             return Ok(0);
         }
         let dead = seen.processes().filter(|process| process.dead).count();
         drop(seen);
-        process::visit(&*backend, settings, |_| Ok(()))?;
+        process::visit(&*platform, settings, |_| Ok(()))?;
         Ok(dead)
     }
 
@@ -163,11 +165,11 @@ impl Builder {
     /// [`ErrorKind::NamespaceInUse`] while processes live in it (this one included); otherwise as
     /// [`reap`](Self::reap).
     pub fn destroy(self) -> Result<(), Error> {
-        let (backend, settings) = self.into_parts()?;
-        let seen = RegistryInspector::open(&*backend, &settings.namespace, settings.mode);
+        let (platform, settings) = self.into_parts()?;
+        let seen = RegistryInspector::open(&*platform, &settings.namespace, settings.mode);
         if seen.as_ref().map_or(true, |seen| seen.info().is_none()) {
             // What can't be entered, unless somebody has finished or replaced it meanwhile.
-            if process::discard(&*backend, &settings, Discard::Unusable)? {
+            if process::discard(&*platform, &settings, Discard::Unusable)? {
                 return Ok(());
             }
         }
@@ -178,7 +180,7 @@ impl Builder {
                 return Err(ErrorKind::NamespaceInUse { namespace, processes }.into());
             }
         }
-        process::visit(&*backend, settings, |namespace| namespace.set_persistent(false))
+        process::visit(&*platform, settings, |namespace| namespace.set_persistent(false))
     }
 }
 

@@ -164,7 +164,7 @@ pub use manage::Listing;
 pub use name::MAX_NAME;
 pub use options::{AreaOptions, HashOptions, SegmentOptions};
 pub use plain::{Key, Object, Plain, Snapshot};
-pub use platform::{Connected, Connection, Platform};
+pub use platform::{Connection, Platform};
 pub use reaper::{Reaper, Watch, Watched};
 pub use registry::Registry;
 pub use scan::{Iter, Scan, ScanEntry, ScanMut, Scanned};

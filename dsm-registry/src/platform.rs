@@ -1,47 +1,31 @@
-//! The platform a namespace lives on: one trait that names a provider, a root and an environment,
-//! and its erased form, which is all that the rest of this crate works with.
+//! The platform a namespace lives on: [`Platform`] is what a backend implements, and [`Connection`] what
+//! the rest of this crate works with, whatever the backend.
 
+use std::fmt;
 use std::time::Duration;
 
 use dsm_core::env::Environment;
 use dsm_core::error::ProviderFailure;
-use dsm_core::namespace::{Discard, Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
+use dsm_core::namespace::{self, Discard, Error, Namespace, NamespaceConfig, Opened, ProcessLocal};
 use dsm_core::provider::{ErasedProvider, Mapping, ProviderError, Root, SegmentProvider};
 
 use crate::reaper::{MakeWatch, Watch, no_watch};
 
 /// A backend: what `Builder::provider` takes.
 ///
-/// Implemented for the backends of the platform crates. An own one needs a provider of memory, a
-/// root, and an environment; see `dsm_core` for what each must promise.
+/// Implemented for the backends of the platform crates. An own one needs memory and an environment,
+/// which make a [`Connection`]; see `dsm_core` for what each must promise.
 pub trait Platform: Send + Sync + 'static {
-    /// Memory.
-    type Provider: SegmentProvider + 'static;
-    /// The control object.
-    type Root: Root + 'static;
-    /// Waits, liveness, time, entropy.
-    type Environment: Environment + 'static;
-
-    /// Where the objects are, for example `/dev/shm`; for messages, and for
-    /// [`identity`](Self::identity).
+    /// Where the objects are, for example `/dev/shm`; for messages, and to tell places apart, unless
+    /// the connection has an [`identity`](Connection::identity).
     fn place(&self) -> String;
-
-    /// Which place a connection has led to, however it is called: a process that opens a namespace
-    /// twice attaches once, if the names are the same and this is. By itself it is what
-    /// [`place`](Self::place) says. A place that several names may lead to, or one name to several as
-    /// time goes by, has something better: files of a directory have its device and inode. It must not
-    /// change its meaning while the connection lives.
-    fn identity(&self, connection: &Connected<Self>) -> String {
-        let _ = connection;
-        self.place()
-    }
 
     /// Connects to a namespace, without opening it: nothing is created yet.
     ///
     /// # Errors
     ///
     /// Whatever the platform says, for example of a name it can't express.
-    fn connect(&self, namespace: &str, mode: u32) -> Result<Connected<Self>, ProviderFailure>;
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Connection, ProviderFailure>;
 
     /// Names of the namespaces of which there are objects in this place, dead ones included.
     ///
@@ -49,56 +33,78 @@ pub trait Platform: Send + Sync + 'static {
     ///
     /// `Unsupported` where objects can't be listed.
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
+}
 
-    /// What hears of the death of processes of this platform, for
-    /// [`Registry::spawn_reaper`](crate::Registry::spawn_reaper).
-    ///
-    /// # Errors
-    ///
-    /// `Unsupported` where there is nothing of that kind, which is what this does by itself.
-    fn watch() -> Result<Box<dyn Watch>, ProviderFailure>
+/// What a [`Platform`] connects to a namespace with.
+pub struct Connection {
+    pub(crate) memory: Box<dyn Memory>,
+    pub(crate) environment: Box<dyn Environment>,
+    pub(crate) identity: Option<String>,
+    pub(crate) watch: MakeWatch,
+}
+
+impl Connection {
+    /// Segments and the control object come from `memory`; waits, liveness, time and entropy are the
+    /// environment's.
+    pub fn new<M, E>(memory: M, environment: E) -> Self
     where
-        Self: Sized,
+        M: SegmentProvider + Root + 'static,
+        E: Environment + 'static,
     {
-        no_watch()
+        let (memory, environment) = (Box::new(memory), Box::new(environment));
+        Self { memory, environment, identity: None, watch: no_watch }
+    }
+
+    /// The same, with which place it has led to, however that is called: a process that opens a
+    /// namespace twice attaches once, if the names are the same and this is. By itself it is what
+    /// [`Platform::place`] says. A place that several names may lead to, or one name to several as
+    /// time goes by, has something better: files of a directory have its device and inode. It must
+    /// not change its meaning while the connection lives.
+    #[must_use]
+    pub fn identity(self, identity: String) -> Self {
+        Self { identity: Some(identity), ..self }
+    }
+
+    /// The same, with what makes something that hears of the death of processes of this platform, for
+    /// [`Registry::spawn_reaper`](crate::Registry::spawn_reaper), which is an error without.
+    #[must_use]
+    pub fn watched_by(self, watch: fn() -> Result<Box<dyn Watch>, ProviderFailure>) -> Self {
+        Self { watch, ..self }
+    }
+
+    fn platform(&self) -> namespace::Platform<'_> {
+        namespace::Platform { provider: self.memory.provider(), env: &*self.environment }
+    }
+
+    /// See [`Namespace::open`].
+    pub(crate) fn open<'a>(
+        &'a self,
+        config: &NamespaceConfig,
+        local: &'a ProcessLocal<'a>,
+    ) -> Result<(Namespace<'a>, Opened), Error> {
+        self.memory.open(self.platform(), config, local)
+    }
+
+    /// See [`Namespace::discard`].
+    pub(crate) fn discard(&self, patience: Duration, which: Discard) -> Result<bool, Error> {
+        self.memory.discard(self.platform(), patience, which)
     }
 }
 
-/// What a certain [`Platform`] connects to a namespace with.
-pub type Connected<P> =
-    Connection<<P as Platform>::Provider, <P as Platform>::Root, <P as Platform>::Environment>;
-
-/// What a [`Platform`] connects to a namespace with.
-#[derive(Debug)]
-pub struct Connection<P, R, E> {
-    /// Memory.
-    pub provider: P,
-    /// The control object.
-    pub root: R,
-    /// Waits, liveness, time, entropy.
-    pub environment: E,
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
-/// A [`Platform`], erased.
-pub(crate) trait Backend: Send + Sync {
-    fn place(&self) -> String;
-    /// A connection, and the identity of the place that it led to.
-    fn connect(
-        &self,
-        namespace: &str,
-        mode: u32,
-    ) -> Result<(Box<dyn Link>, String), ProviderFailure>;
-    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure>;
-    fn make_watch(&self) -> MakeWatch;
-}
-
-/// A [`Connection`], erased.
-pub(crate) trait Link: Send + Sync {
+/// A provider and its root as an object: what takes a [`Root`] elsewhere, whose elections are of a type
+/// of their own, is a function here.
+pub(crate) trait Memory: Send + Sync {
     fn provider(&self) -> &dyn ErasedProvider;
-    fn environment(&self) -> &dyn Environment;
     /// See [`Namespace::open`].
     fn open<'a>(
         &'a self,
+        platform: namespace::Platform<'a>,
         config: &NamespaceConfig,
         local: &'a ProcessLocal<'a>,
     ) -> Result<(Namespace<'a>, Opened), Error>;
@@ -107,7 +113,12 @@ pub(crate) trait Link: Send + Sync {
     /// See [`Namespace::leave`].
     fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error>;
     /// See [`Namespace::discard`].
-    fn discard(&self, patience: Duration, which: Discard) -> Result<bool, Error>;
+    fn discard(
+        &self,
+        platform: namespace::Platform<'_>,
+        patience: Duration,
+        which: Discard,
+    ) -> Result<bool, Error>;
     /// See [`Root::peek`].
     fn peek(&self) -> Result<Mapping, ProviderFailure>;
     /// See [`Root::unmap`].
@@ -118,90 +129,51 @@ pub(crate) trait Link: Send + Sync {
     unsafe fn unmap(&self, mapping: Mapping);
 }
 
-pub(crate) fn erase<P: Platform>(platform: P) -> Box<dyn Backend> {
-    Box::new(Erased(platform))
-}
-
-struct Erased<P>(P);
-
-impl<P: Platform> Backend for Erased<P> {
-    fn place(&self) -> String {
-        self.0.place()
-    }
-
-    fn connect(
-        &self,
-        namespace: &str,
-        mode: u32,
-    ) -> Result<(Box<dyn Link>, String), ProviderFailure> {
-        let connection = self.0.connect(namespace, mode)?;
-        let identity = self.0.identity(&connection);
-        Ok((Box::new(connection), identity))
-    }
-
-    fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
-        self.0.namespaces()
-    }
-
-    fn make_watch(&self) -> MakeWatch {
-        P::watch
-    }
-}
-
-impl<P: SegmentProvider, R, E: Environment> Connection<P, R, E> {
-    fn platform(&self) -> dsm_core::namespace::Platform<'_> {
-        dsm_core::namespace::Platform { provider: &self.provider, env: &self.environment }
-    }
-}
-
-impl<P, R, E> Link for Connection<P, R, E>
-where
-    P: SegmentProvider + 'static,
-    R: Root + 'static,
-    E: Environment + 'static,
-{
+impl<M: SegmentProvider + Root + 'static> Memory for M {
     fn provider(&self) -> &dyn ErasedProvider {
-        &self.provider
-    }
-
-    fn environment(&self) -> &dyn Environment {
-        &self.environment
+        self
     }
 
     fn open<'a>(
         &'a self,
+        platform: namespace::Platform<'a>,
         config: &NamespaceConfig,
         local: &'a ProcessLocal<'a>,
     ) -> Result<(Namespace<'a>, Opened), Error> {
-        Namespace::open(&self.root, self.platform(), config, local)
+        Namespace::open(self, platform, config, local)
     }
 
     fn is_named(&self, namespace: &Namespace<'_>) -> Result<bool, Error> {
-        namespace.is_named(&self.root)
-    }
-
-    fn discard(&self, patience: Duration, which: Discard) -> Result<bool, Error> {
-        Namespace::discard(&self.root, self.platform(), patience, which)
+        namespace.is_named(self)
     }
 
     fn leave(&self, namespace: Namespace<'_>) -> Result<(), Error> {
-        namespace.leave(&self.root)
+        namespace.leave(self)
+    }
+
+    fn discard(
+        &self,
+        platform: namespace::Platform<'_>,
+        patience: Duration,
+        which: Discard,
+    ) -> Result<bool, Error> {
+        Namespace::discard(self, platform, patience, which)
     }
 
     fn peek(&self) -> Result<Mapping, ProviderFailure> {
-        self.root.peek().map_err(|e| e.failure())
+        Root::peek(self).map_err(|e| e.failure())
     }
 
     unsafe fn unmap(&self, mapping: Mapping) {
         // SAFETY: the caller's promise.
-        unsafe { self.root.unmap(mapping) }
+        unsafe { Root::unmap(self, mapping) }
     }
 }
 
 /// The system's default backend.
-pub(crate) fn default() -> Option<Box<dyn Backend>> {
+pub(crate) fn default() -> Option<Box<dyn Platform>> {
     #[cfg(any(unix, windows))]
-    return Some(erase(crate::system::SharedMemory::default()));
+    return Some(Box::new(crate::system::SharedMemory::default()));
     #[cfg(not(any(unix, windows)))]
     None
 }

@@ -5,11 +5,11 @@
 //! Registry handles -> Shared -> Attachment <- objects <- handles of segments, areas, tables
 //! ```
 //!
-//! An `Attachment` owns the backend, the namespace opened on it, the registry's own area and
+//! An `Attachment` owns the connection, the namespace opened on it, the registry's own area and
 //! table, and the list of objects that this process has attached. Everything that a user holds keeps it
 //! alive; when the last is dropped the process leaves the namespace.
 //!
-//! **Borrowed from itself.** The namespace borrows from the backend and from its local tables, and
+//! **Borrowed from itself.** The namespace borrows from the connection and from its local tables, and
 //! the registry's area and table from the namespace. All of them are on the heap ([`Stable`]),
 //! so that they stay where they are, are handed out with the lifetime of `&self` only, and are dropped in the
 //! opposite order by `Drop`.
@@ -51,8 +51,8 @@ use crate::error::kind::ErrorKind;
 use crate::fork::{PerProcess, Token};
 use crate::names::Names;
 use crate::objects::Objects;
-use crate::platform::{Backend, Link};
-use crate::reaper::{MakeWatch, Watch};
+use crate::platform::{Connection, Platform};
+use crate::reaper::Watch;
 use crate::registry::{Registry, Shared};
 use crate::segment::SegmentObject;
 use crate::stable::Stable;
@@ -77,13 +77,13 @@ struct Open {
 type Attached = Mutex<HashMap<(String, String), Arc<Mutex<Open>>>>;
 
 /// Opens a namespace, or finds it open.
-pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry, Error> {
+pub(crate) fn open(platform: &dyn Platform, settings: Settings) -> Result<Registry, Error> {
     static ATTACHED: PerProcess<Attached> = PerProcess::new();
     // The place is looked up first: what it is called may mean another one by now, or be one of
     // several names of the same.
-    let way = Way::connect(backend, &settings)?;
+    let way = Way::connect(platform, &settings)?;
     let all = ATTACHED.get().map_err(|e| way.error(e.into()))?;
-    let key = (way.identity.clone(), settings.namespace.clone());
+    let key = (way.identity().to_owned(), settings.namespace.clone());
     let slot = {
         let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, open| {
@@ -113,20 +113,21 @@ pub(crate) fn open(backend: &dyn Backend, settings: Settings) -> Result<Registry
 struct Way {
     name: String,
     place: String,
-    identity: String,
-    link: Box<dyn Link>,
-    make_watch: MakeWatch,
+    connection: Connection,
 }
 
 impl Way {
-    fn connect(backend: &dyn Backend, settings: &Settings) -> Result<Self, Error> {
-        let (name, place) = (settings.namespace.clone(), backend.place());
-        match backend.connect(&name, settings.mode) {
-            Ok((link, identity)) => {
-                Ok(Self { name, place, identity, link, make_watch: backend.make_watch() })
-            }
+    fn connect(platform: &dyn Platform, settings: &Settings) -> Result<Self, Error> {
+        let (name, place) = (settings.namespace.clone(), platform.place());
+        match platform.connect(&name, settings.mode) {
+            Ok(connection) => Ok(Self { name, place, connection }),
             Err(e) => Err(error_of(&name, &place, e.into())),
         }
+    }
+
+    /// Which place it has led to.
+    fn identity(&self) -> &str {
+        self.connection.identity.as_deref().unwrap_or(&self.place)
     }
 
     fn error(&self, error: namespace::Error) -> Error {
@@ -140,7 +141,7 @@ fn error_of(name: &str, place: &str, error: namespace::Error) -> Error {
 
 /// The memory that a namespace borrows from; stays where it is while boxed.
 struct Base {
-    link: Box<dyn Link>,
+    connection: Connection,
     token: Token,
 }
 
@@ -150,7 +151,6 @@ pub(crate) struct Attachment {
     name: Box<str>,
     place: Box<str>,
     initialiser_patience: Option<Duration>,
-    make_watch: MakeWatch,
     tables: ManuallyDrop<Tables>,
     me: Weak<Attachment>,
     /// Borrows from `parts`, and is let go of before it.
@@ -198,12 +198,12 @@ struct Parts {
 
 impl Parts {
     fn open(way: Way, config: &NamespaceConfig) -> Result<Self, Error> {
-        let Way { name, place, link, .. } = way;
+        let Way { name, place, connection } = way;
         let fail = |e| error_of(&name, &place, e);
         // Before so many records are made.
         config.check().map_err(fail)?;
         let token = Token::new().map_err(|e| fail(e.into()))?;
-        let base = Stable::new(Base { link, token });
+        let base = Stable::new(Base { connection, token });
         // SAFETY: kept beside the namespace, and dropped after it; as all that follows.
         let borrowed = unsafe { base.forever() };
         let mut count = config.max_segments;
@@ -213,7 +213,7 @@ impl Parts {
             // SAFETY: as above; lent to this alone.
             let local = Stable::new(ProcessLocal::new(word, unsafe { records.lend() }));
             // SAFETY: as above.
-            match borrowed.link.open(config, unsafe { local.forever() }) {
+            match borrowed.connection.open(config, unsafe { local.forever() }) {
                 Ok((namespace, _)) => {
                     return Ok(Self {
                         namespace: ManuallyDrop::new(Stable::new(namespace)),
@@ -244,7 +244,7 @@ impl Parts {
         }
         // SAFETY: taken here only.
         let namespace = unsafe { ManuallyDrop::take(&mut self.namespace) };
-        let left = self.base.link.leave(namespace.into_inner());
+        let left = self.base.connection.memory.leave(namespace.into_inner());
         // SAFETY: dropped here only, after what borrows from it.
         unsafe { ManuallyDrop::drop(&mut self.local) };
         // SAFETY: as above.
@@ -264,22 +264,22 @@ impl Drop for Parts {
 
 /// Removes a control object that nobody can enter; returns whether there was one.
 pub(crate) fn discard(
-    backend: &dyn Backend,
+    platform: &dyn Platform,
     settings: &Settings,
     which: Discard,
 ) -> Result<bool, Error> {
-    let way = Way::connect(backend, settings)?;
-    way.link.discard(settings.config.patience, which).map_err(|e| way.error(e))
+    let way = Way::connect(platform, settings)?;
+    way.connection.discard(settings.config.patience, which).map_err(|e| way.error(e))
 }
 
 /// Enters a namespace, beside whatever else this process has open there, and leaves it again; an
 /// error also if something of it stays that should have gone.
 pub(crate) fn visit(
-    backend: &dyn Backend,
+    platform: &dyn Platform,
     settings: Settings,
     enter: impl FnOnce(&Namespace<'_>) -> Result<(), namespace::Error>,
 ) -> Result<(), Error> {
-    let way = Way::connect(backend, &settings)?;
+    let way = Way::connect(platform, &settings)?;
     let place = way.place.clone();
     let parts = Parts::open(way, &settings.config)?;
     let entered = enter(&parts.namespace);
@@ -290,14 +290,13 @@ pub(crate) fn visit(
 impl Attachment {
     fn open(way: Way, settings: Settings) -> Result<Arc<Self>, Error> {
         static NUMBERS: LocalU64 = LocalU64::new(1);
-        let (place, make_watch) = (way.place.as_str().into(), way.make_watch);
+        let place = way.place.as_str().into();
         let parts = Parts::open(way, &settings.config)?;
         let attachment = Arc::new_cyclic(|me| Self {
             number: NUMBERS.fetch_add(1, LocalOrdering::Relaxed),
             name: settings.namespace.into(),
             place,
             initialiser_patience: settings.initialiser_patience,
-            make_watch,
             tables: ManuallyDrop::default(),
             me: Weak::clone(me),
             names: OnceLock::new(),
@@ -326,7 +325,7 @@ impl Attachment {
 
     /// What hears of the death of other processes.
     pub(crate) fn make_watch(&self) -> Result<Box<dyn Watch>, ProviderFailure> {
-        (self.make_watch)()
+        (self.parts.base.connection.watch)()
     }
 
     /// The segments that this process has attached.
@@ -378,7 +377,7 @@ impl Attachment {
         self.check_fork()?;
         // Who was declared dead is told that: its namespace may have gone as it should.
         self.namespace().confirm().of(self, "a look at its name")?;
-        match self.parts.base.link.is_named(self.namespace()) {
+        match self.parts.base.connection.memory.is_named(self.namespace()) {
             Ok(false) => {
                 let (namespace, place) = (self.name.clone(), self.place.clone());
                 Err(ErrorKind::NamespaceUnlinked { namespace, place }.into())

@@ -13,14 +13,13 @@ use dsm_core::error::ProviderFailure;
 #[cfg(unix)]
 use dsm_core::handle::ObjectId;
 #[cfg(unix)]
-use platform_posix::{self as system, Posix as Environment};
+use platform_posix as system;
 #[cfg(windows)]
-use platform_windows::{self as system, Windows as Environment};
+use platform_windows as system;
 use system::{File, NamespaceName, Shm};
 pub use system::{Options, Owners};
 
 use crate::platform::{Connection, Platform};
-use crate::reaper::Watch;
 #[cfg(not(unix))]
 use crate::reaper::no_watch as watch;
 #[cfg(unix)]
@@ -30,13 +29,14 @@ fn texts(names: Vec<NamespaceName>) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
 }
 
-/// What a place is known by that has an identity of its own, and is called by many names perhaps.
+/// Says which place a connection has led to, if that has an identity of its own, and is called by many
+/// names perhaps.
 #[cfg(unix)]
-fn identity(id: ObjectId, name: impl FnOnce() -> String) -> String {
-    if id == ObjectId::default() {
-        return name();
+fn identified(connection: Connection, place: ObjectId) -> Connection {
+    if place == ObjectId::default() {
+        return connection;
     }
-    format!("device {} inode {}", id.device, id.object)
+    connection.identity(format!("device {} inode {}", place.device, place.object))
 }
 
 /// Shared memory that is found by name alone, `/dev/shm` on Linux: the default.
@@ -54,10 +54,6 @@ impl SharedMemory {
 }
 
 impl Platform for SharedMemory {
-    type Provider = Shm;
-    type Root = Shm;
-    type Environment = Environment;
-
     fn place(&self) -> String {
         #[cfg(windows)]
         return Shm::place(&self.options);
@@ -65,18 +61,16 @@ impl Platform for SharedMemory {
         if cfg!(target_os = "linux") { "/dev/shm".into() } else { "shared memory".into() }
     }
 
-    fn connect(
-        &self,
-        namespace: &str,
-        mode: u32,
-    ) -> Result<Connection<Shm, Shm, Environment>, ProviderFailure> {
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Connection, ProviderFailure> {
         let shm = Shm::with_options(namespace, self.options.clone().mode(mode))?;
-        Ok(Connection { environment: shm.environment(), root: shm.clone(), provider: shm })
-    }
-
-    #[cfg(unix)]
-    fn identity(&self, connection: &Connection<Shm, Shm, Environment>) -> String {
-        identity(connection.provider.place_id(), || self.place())
+        let environment = shm.environment();
+        #[cfg(unix)]
+        let place = shm.place_id();
+        let connection = Connection::new(shm, environment).watched_by(watch);
+        #[cfg(unix)]
+        return Ok(identified(connection, place));
+        #[cfg(not(unix))]
+        Ok(connection)
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
@@ -85,10 +79,6 @@ impl Platform for SharedMemory {
         #[cfg(unix)]
         let found = Shm::namespaces();
         Ok(texts(found?))
-    }
-
-    fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
-        watch()
     }
 }
 
@@ -114,34 +104,24 @@ impl Directory {
 }
 
 impl Platform for Directory {
-    type Provider = File;
-    type Root = File;
-    type Environment = Environment;
-
     fn place(&self) -> String {
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         path.display().to_string()
     }
 
-    fn connect(
-        &self,
-        namespace: &str,
-        mode: u32,
-    ) -> Result<Connection<File, File, Environment>, ProviderFailure> {
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Connection, ProviderFailure> {
         let file = File::with_options(&self.path, namespace, self.options.clone().mode(mode))?;
-        Ok(Connection { environment: file.environment(), root: file.clone(), provider: file })
-    }
-
-    #[cfg(unix)]
-    fn identity(&self, connection: &Connection<File, File, Environment>) -> String {
-        identity(connection.provider.place_id(), || self.place())
+        let environment = file.environment();
+        #[cfg(unix)]
+        let place = file.place_id();
+        let connection = Connection::new(file, environment).watched_by(watch);
+        #[cfg(unix)]
+        return Ok(identified(connection, place));
+        #[cfg(not(unix))]
+        Ok(connection)
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
         Ok(texts(File::namespaces(&self.path)?))
-    }
-
-    fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
-        watch()
     }
 }

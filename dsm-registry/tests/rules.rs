@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsm_core::error::ProviderFailure;
 use dsm_core::provider::{Forward, Root};
-use dsm_registry::{
-    Connected, Connection, ErrorKind, HashOptions, Platform, ProviderErrorKind, Registry,
-};
+use dsm_registry::{Connection, ErrorKind, HashOptions, Platform, ProviderErrorKind, Registry};
 use sim::{HeapMachine, HeapProcess};
 use testkit::environment::Wrapped;
 
@@ -34,18 +32,14 @@ unsafe impl Forward for Shared {
 }
 
 impl Platform for Shared {
-    type Provider = Self;
-    type Root = Self;
-    type Environment = Wrapped<Arc<HeapProcess>>;
-
     fn place(&self) -> String {
         // A process is where it is for as long as it is there.
         format!("process at {:p}", Arc::as_ptr(&self.0))
     }
 
-    fn connect(&self, _: &str, _: u32) -> Result<Connected<Self>, ProviderFailure> {
+    fn connect(&self, _: &str, _: u32) -> Result<Connection, ProviderFailure> {
         let environment = Wrapped::new(Arc::clone(&self.0), ());
-        Ok(Connection { provider: self.clone(), root: self.clone(), environment })
+        Ok(Connection::new(self.clone(), environment))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

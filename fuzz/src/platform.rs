@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsm_core::error::{ErrorKind, ProviderFailure};
 use dsm_core::provider::Forward;
-use dsm_registry::{Connected, Connection, Platform};
+use dsm_registry::{Connection, Platform};
 use sim::HeapProcess;
 use testkit::environment::Wrapped;
 
@@ -43,17 +43,13 @@ impl Machine {
 }
 
 impl Platform for Machine {
-    type Provider = Shared;
-    type Root = Shared;
-    type Environment = Wrapped<Arc<HeapProcess>>;
-
     fn place(&self) -> String {
         format!("process {}", self.place)
     }
 
-    fn connect(&self, _: &str, _: u32) -> Result<Connected<Self>, ProviderFailure> {
+    fn connect(&self, _: &str, _: u32) -> Result<Connection, ProviderFailure> {
         let environment = Wrapped::new(Arc::clone(&self.process.0), ());
-        Ok(Connection { provider: self.process.clone(), root: self.process.clone(), environment })
+        Ok(Connection::new(self.process.clone(), environment))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

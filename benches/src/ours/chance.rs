@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dsm_core::env::{Clock, Entropy, Liveness, ProcessProof, ThreadProof, Wait};
+use dsm_core::provider::ProviderError;
 use dsm_core::sync::AtomicU32;
 use dsm_registry::system::SharedMemory;
-use dsm_registry::{Connected, Connection, Platform, ProviderFailure};
-use platform_posix::{Posix, Shm};
+use dsm_registry::{Connection, Platform, ProviderFailure};
+use platform_posix::{Options, Posix, Shm};
 
 /// The system's environment, but for its entropy.
 pub struct Unchanging {
@@ -79,18 +80,15 @@ impl Clock for Unchanging {
 pub struct UnchangingMemory;
 
 impl Platform for UnchangingMemory {
-    type Provider = Shm;
-    type Root = Shm;
-    type Environment = Unchanging;
-
     fn place(&self) -> String {
         SharedMemory::default().place()
     }
 
-    fn connect(&self, namespace: &str, mode: u32) -> Result<Connected<Self>, ProviderFailure> {
-        let Connection { provider, root, environment } =
-            SharedMemory::default().connect(namespace, mode)?;
-        Ok(Connection { provider, root, environment: Unchanging::new(environment) })
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Connection, ProviderFailure> {
+        let shm = Shm::with_options(namespace, Options::new().mode(mode));
+        let shm = shm.map_err(|e| e.failure())?;
+        let environment = Unchanging::new(shm.environment());
+        Ok(Connection::new(shm, environment))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dsm_core::env::ProcessProof;
+use dsm_core::provider::ProviderError;
 use dsm_registry::system::SharedMemory;
-use dsm_registry::{Connected, ErrorKind, Platform, ProviderFailure, Registry, Watch, Watched};
+use dsm_registry::{Connection, ErrorKind, Platform, ProviderFailure, Registry, Watch, Watched};
 
 use crate::support::{BOUND, Part, Roles, Space};
 
@@ -140,24 +141,20 @@ impl Watch for Hasty {
 struct WatchedHastily(SharedMemory);
 
 impl Platform for WatchedHastily {
-    type Provider = <SharedMemory as Platform>::Provider;
-    type Root = <SharedMemory as Platform>::Root;
-    type Environment = <SharedMemory as Platform>::Environment;
-
     fn place(&self) -> String {
         self.0.place()
     }
 
-    fn connect(&self, name: &str, mode: u32) -> Result<Connected<SharedMemory>, ProviderFailure> {
-        self.0.connect(name, mode)
+    fn connect(&self, name: &str, mode: u32) -> Result<Connection, ProviderFailure> {
+        let connection = self.0.connect(name, mode)?;
+        Ok(connection.watched_by(|| {
+            let watch = platform_posix::Watch::new().map_err(|e| e.failure())?;
+            Ok(Box::new(Hasty { inner: Box::new(watch), reported: Vec::new() }))
+        }))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
         self.0.namespaces()
-    }
-
-    fn watch() -> Result<Box<dyn Watch>, ProviderFailure> {
-        Ok(Box::new(Hasty { inner: SharedMemory::watch()?, reported: Vec::new() }))
     }
 }
 

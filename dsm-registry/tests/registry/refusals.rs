@@ -4,31 +4,25 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dsm_core::provider::ProviderError;
 use dsm_registry::system::Directory;
 use dsm_registry::{Connection, Error, ErrorKind, Platform, ProviderFailure, Reason, Registry};
-use platform_posix::{Memfd, Posix, SysV};
+use platform_posix::{Memfd, SysV};
 
 use crate::support::Space;
-
-type Connected<P> = Connection<P, P, Posix>;
 
 /// System V segments, and control objects in a directory.
 struct Segments(PathBuf);
 
 impl Platform for Segments {
-    type Provider = SysV;
-    type Root = SysV;
-    type Environment = Posix;
-
     fn place(&self) -> String {
         self.0.display().to_string()
     }
 
-    fn connect(&self, namespace: &str, _: u32) -> Result<Connected<SysV>, ProviderFailure> {
-        use dsm_core::provider::ProviderError;
-
+    fn connect(&self, namespace: &str, _: u32) -> Result<Connection, ProviderFailure> {
         let system = SysV::new(&self.0, namespace).map_err(|e| e.failure())?;
-        Ok(Connection { environment: system.environment(), root: system.clone(), provider: system })
+        let environment = system.environment();
+        Ok(Connection::new(system, environment))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
@@ -134,7 +128,7 @@ fn a_directory_that_has_gone_is_named() {
     let registry = space.builder().provider(Directory::new(&path)).open().unwrap();
     std::fs::remove_dir_all(&path).unwrap();
     let made = registry.segment::<u64>("segment", |value| value.write(1));
-    let error = made.err().expect("nowhere to make it");
+    let error = made.expect_err("nowhere to make it");
     // It is the control object that is missed first.
     assert!(matches!(error.kind(), ErrorKind::NamespaceUnlinked { .. }), "{error:?}");
     assert!(error.to_string().contains("below"), "{error}");
@@ -186,25 +180,17 @@ fn limits_of_system_v_segments_are_named() {
 struct Passed(std::os::fd::OwnedFd);
 
 impl Platform for Passed {
-    type Provider = Memfd;
-    type Root = Memfd;
-    type Environment = Posix;
-
     fn place(&self) -> String {
         "memory without names".to_owned()
     }
 
     /// Each connection has a table of descriptors of its own, as another process would.
-    fn identity(&self, _: &Connected<Memfd>) -> String {
+    fn connect(&self, _: &str, _: u32) -> Result<Connection, ProviderFailure> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        format!("memory {}", COUNT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn connect(&self, _: &str, _: u32) -> Result<Connected<Memfd>, ProviderFailure> {
-        let copy = || self.0.try_clone().expect("a descriptor");
-        let provider = Memfd::new(copy());
-        let environment = provider.environment();
-        Ok(Connection { environment, root: Memfd::new(copy()), provider })
+        let memory = Memfd::new(self.0.try_clone().expect("a descriptor"));
+        let environment = memory.environment();
+        let identity = format!("memory {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Ok(Connection::new(memory, environment).identity(identity))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

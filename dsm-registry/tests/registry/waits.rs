@@ -36,8 +36,8 @@ type View<'t> = Bounded<'t, u64, u64>;
 type Call = (&'static str, fn(&View<'_>) -> Result<(), Error>);
 
 /// The first error of a walk.
-fn walked(items: impl Iterator<Item = Result<(u64, u64), Error>>) -> Result<(), Error> {
-    items.map(|item| item.map(drop)).collect()
+fn walked(mut items: impl Iterator<Item = Result<(u64, u64), Error>>) -> Result<(), Error> {
+    items.try_for_each(|item| item.map(drop))
 }
 
 /// What only looks.

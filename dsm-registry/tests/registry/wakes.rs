@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use dsm_core::env::Environment;
 use dsm_core::error::ProviderFailure;
+use dsm_core::provider::ProviderError;
 use dsm_core::sync::AtomicU32;
-use dsm_registry::system::SharedMemory;
-use dsm_registry::{Connected, Connection, Platform};
+use dsm_registry::system::{Options, SharedMemory};
+use dsm_registry::{Connection, Platform};
+#[cfg(unix)]
+use platform_posix::Shm;
+#[cfg(windows)]
+use platform_windows::Shm;
 use testkit::environment::{Hooks, Wrapped};
 
 use crate::support::{BOUND, Part, Roles, Space};
@@ -32,18 +37,15 @@ impl Hooks for Deaf {
 struct Endless(SharedMemory);
 
 impl Platform for Endless {
-    type Provider = <SharedMemory as Platform>::Provider;
-    type Root = <SharedMemory as Platform>::Root;
-    type Environment = Wrapped<Box<<SharedMemory as Platform>::Environment>, Deaf>;
-
     fn place(&self) -> String {
         self.0.place()
     }
 
-    fn connect(&self, namespace: &str, mode: u32) -> Result<Connected<Self>, ProviderFailure> {
-        let Connection { provider, root, environment } = self.0.connect(namespace, mode)?;
-        let environment = Wrapped::new(Box::new(environment), Deaf::default());
-        Ok(Connection { provider, root, environment })
+    fn connect(&self, namespace: &str, mode: u32) -> Result<Connection, ProviderFailure> {
+        let shm = Shm::with_options(namespace, Options::new().mode(mode));
+        let shm = shm.map_err(|e| e.failure())?;
+        let environment = Wrapped::new(Box::new(shm.environment()), Deaf::default());
+        Ok(Connection::new(shm, environment))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

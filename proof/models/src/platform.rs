@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsm_core::error::{ErrorKind, ProviderFailure};
-use dsm_registry::{Connected, Connection, Platform};
+use dsm_registry::{Connection, Platform};
 use sim::HeapProcess;
 use testkit::environment::Wrapped;
 
@@ -22,17 +22,13 @@ impl Machine {
 }
 
 impl Platform for Machine {
-    type Provider = &'static HeapProcess;
-    type Root = &'static HeapProcess;
-    type Environment = Wrapped<&'static HeapProcess>;
-
     fn place(&self) -> String {
         format!("process {}", self.place)
     }
 
-    fn connect(&self, _: &str, _: u32) -> Result<Connected<Self>, ProviderFailure> {
+    fn connect(&self, _: &str, _: u32) -> Result<Connection, ProviderFailure> {
         let environment = Wrapped::new(self.process, ());
-        Ok(Connection { provider: self.process, root: self.process, environment })
+        Ok(Connection::new(self.process, environment))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {

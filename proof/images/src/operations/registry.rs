@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::Cell;
 
 use dsm_core::error::ProviderFailure;
-use dsm_registry::{Connected, Connection, Error, Platform, Registry};
+use dsm_registry::{Connection, Error, Platform, Registry};
 
 use crate::case::{Case, Heir, Operation};
 use crate::member::{GUEST, Member, RESCUER, VICTIM, WITNESS, ensure, leak, mortals, text};
@@ -99,17 +99,13 @@ const OTHERS: u64 = 88;
 struct Simulated(u64);
 
 impl Platform for Simulated {
-    type Provider = Process;
-    type Root = Process;
-    type Environment = Process;
-
     fn place(&self) -> String {
         format!("process {}", self.0)
     }
 
-    fn connect(&self, _: &str, _: u32) -> Result<Connected<Self>, ProviderFailure> {
+    fn connect(&self, _: &str, _: u32) -> Result<Connection, ProviderFailure> {
         let process = || Process::again(self.0);
-        Ok(Connection { provider: process(), root: process(), environment: process() })
+        Ok(Connection::new(process(), process()))
     }
 
     fn namespaces(&self) -> Result<Vec<String>, ProviderFailure> {
