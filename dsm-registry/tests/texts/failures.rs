@@ -26,7 +26,7 @@ pub(crate) const ALL: [(&str, Fail); 20] = [
     ("an initialiser without its file", initialiser),
     ("an initialiser that asks for its own name", own_initialiser),
     ("an initialiser that takes long", slow_initialiser),
-    ("more than /dev/shm has", shared_memory_full),
+    ("more than the machine has", shared_memory_full),
     ("a table at its limit", table_full),
     ("an area at its limit", area_full),
     ("the last segment slot", slots_full),

@@ -104,9 +104,11 @@ const SAID: [Said; failures::ALL.len()] = [
         &["\"limit\"", "is still at it", "`Builder::initialiser_patience`"],
     )
     .is("timeout"),
-    said("more than /dev/shm has", &["\"frames\" needs 4 TiB", "/dev/shm has", "--shm-size="])
-        .is("full")
-        .over("No space left on device"),
+    said(
+        "more than the machine has",
+        &["\"frames\" needs 4 TiB", "this machine has", "ask for less"],
+    )
+    .is("full"),
     said(
         "a table at its limit",
         &["the table needs", "is limited to 196608", "`HashOptions::limit`"],
