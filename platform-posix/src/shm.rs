@@ -11,7 +11,6 @@ use dsm_core::handle::ObjectId;
 use dsm_core::provider::Forward;
 
 use crate::error::Error;
-use crate::limits;
 use crate::liveness::Posix;
 use crate::name::{NamespaceName, ObjectName, Style};
 use crate::object::{Named, Place};
@@ -148,7 +147,7 @@ impl Place for SharedMemory {
     fn space(&self) -> (Reason, u64, u64) {
         #[cfg(target_os = "linux")]
         if let Ok(place) = sys::open_at(None, c"/dev/shm", libc::O_PATH | libc::O_DIRECTORY, 0) {
-            return limits::space(place.as_fd());
+            return crate::limits::space(place.as_fd());
         }
         Default::default()
     }

@@ -76,7 +76,6 @@ const TRIED: &[(&str, &str, &str)] = &[
     ("Session", "repair", "table-repair"),
     ("Session", "entry", "table-insert-by-entry"),
     ("Session", "insert", "table-insert"),
-    ("Session", "insert", "table-replace-poisoned"),
     ("Session", "delete", "table-delete"),
     ("Session", "scan_mut", "table-scan-change"),
     ("Entry", "or_insert or_insert_with and_modify", "entry-modify"),
