@@ -71,8 +71,8 @@ fn again() -> [(Bug, (Probe, &'static str)); 10] {
 
 fn probe(bug: Bug) -> (Probe, &'static str) {
     match bug {
-        Bug::BitBeforeRecord => (images("lock-shared"), "TimedOut"),
-        Bug::RecordClearedEarly => (images("lock-shared"), "TimedOut"),
+        Bug::BitBeforeRecord => (images("lock-shared"), "was not free before the deadline"),
+        Bug::RecordClearedEarly => (images("lock-shared"), "was not free before the deadline"),
         Bug::OwnerAfterSwap => (lock_model("exclusion::two_writers"), "Causality violation"),
         Bug::MissingRelease => (lock_model("exclusion::two_writers"), "Causality violation"),
         Bug::MissingFence => (lock_model("exclusion::writer_and_reader"), "Causality violation"),
@@ -96,34 +96,40 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
                 "namespace",
                 "declared_dead::every_call_of_a_process_that_was_swept_fails_and_changes_nothing",
             ),
-            "DeclaredDead",
+            "was declared dead while it lived",
         ),
         Bug::DeathAnnouncedLate => {
             (Probe::Play { model: "lock-declared-dead", iterations: 500 }, "FAILED")
         }
-        Bug::DeadReaderKept => (images("lock-shared"), "TimedOut"),
-        Bug::UnknownKindForgotten => (images("lock-of-another-kind"), "TimedOut"),
-        Bug::HeldSegmentLetGo => (images("lock-shared-forgotten"), "TimedOut"),
+        Bug::DeadReaderKept => (images("lock-shared"), "was not free before the deadline"),
+        Bug::UnknownKindForgotten => {
+            (images("lock-of-another-kind"), "was not free before the deadline")
+        }
+        Bug::HeldSegmentLetGo => {
+            (images("lock-shared-forgotten"), "was not free before the deadline")
+        }
         Bug::SleepersUnwoken => (
             test("dsm-core", "wakes", "a_writer_that_waits_for_a_writer_is_woken"),
             "the sweep wakes nobody",
         ),
-        Bug::SlotFreedBeforeSweep => (deeper("lock-shared", None), "TimedOut"),
+        Bug::SlotFreedBeforeSweep => {
+            (deeper("lock-shared", None), "was not free before the deadline")
+        }
         Bug::ReaperWithoutClaim => (
             namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
-            "NotFound",
+            "no such object",
         ),
         Bug::FreesUnlooked => (
             namespace_model("races::two_reapers_and_a_newcomer_meet_over_a_dead_processs_segment"),
             "left == right",
         ),
         Bug::FreedBeforeRemoved => (images("segment-destroy"), "objects instead of"),
-        Bug::GenerationIgnored => (images("lock-exclusive"), "TimedOut"),
+        Bug::GenerationIgnored => (images("lock-exclusive"), "was not free before the deadline"),
         Bug::IndexTrusted => (images("segment-destroy"), "main region are taken"),
-        Bug::MagicFirst => (images("open-first"), "Corrupt"),
+        Bug::MagicFirst => (images("open-first"), "the control segment is damaged"),
         Bug::CreatingUnrecorded => (images("segment-create"), "objects instead of"),
         Bug::AttachUnchecked => {
-            (namespace_model("races::an_attach_meets_the_last_detach"), "NotFound")
+            (namespace_model("races::an_attach_meets_the_last_detach"), "no such object")
         }
         Bug::DeadKeepMemory => (
             test("dsm-core", "namespace", "recovery::the_dead_give_memory_to_who_needs_it"),
