@@ -153,11 +153,11 @@ fn a_walk_may_take_longer_than_its_waits() {
     assert_eq!(count, 100);
     drop(scan);
     // By the time of the second partition the first limit is over.
-    let limit = Duration::from_millis(300);
+    let limit = Duration::from_secs(2);
     let last = table.within(limit);
     let mut scan = last.scan_mut().unwrap();
     assert!(scan.next().unwrap().is_some());
-    std::thread::sleep(2 * limit);
+    std::thread::sleep(limit + limit / 20);
     std::thread::scope(|threads| {
         let (hold, held) = std::sync::mpsc::channel();
         let table = &table;
@@ -170,7 +170,7 @@ fn a_walk_may_take_longer_than_its_waits() {
                 guards.push(guard);
             }
             hold.send(()).unwrap();
-            std::thread::sleep(limit / 3);
+            std::thread::sleep(limit / 20);
             drop(guards);
         });
         held.recv().unwrap();
