@@ -6,6 +6,7 @@
 //! | [`segments`] | create, attach, destroy | bare system calls |
 //! | [`registry`] | an attached name looked up again | four lock cycles of the C library |
 //! | [`allocator`] | allocate, free, resolve | mimalloc, the C library's malloc |
+//! | [`threads`] | churn, remote frees, two threads at once | the same |
 //! | [`table`] | insert, find, update, delete | dashmap |
 
 use crate::work::Work;
@@ -15,14 +16,22 @@ pub mod locks;
 pub mod registry;
 pub mod segments;
 pub mod table;
+pub mod threads;
 
 /// Every work of every group, in the order in which they are printed.
 #[must_use]
 pub fn all() -> Vec<Work> {
-    [locks::works(), segments::works(), registry::works(), allocator::works(), table::works()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        locks::works(),
+        segments::works(),
+        registry::works(),
+        allocator::works(),
+        threads::works(),
+        table::works(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]
