@@ -250,7 +250,8 @@ impl From<namespace::Error> for Error {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FreeError {
-    /// It means no object: invalid, made up, or into the middle of one.
+    /// It means no object: invalid, made up, or into the middle of one; or the object is free
+    /// already, and so is its slab.
     InvalidPointer(DsaPointer),
     /// The object is free already.
     DoubleFree(DsaPointer),

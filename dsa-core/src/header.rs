@@ -9,11 +9,11 @@
 //!
 //! **Truth**: an entry's `state` word (generation and state), and while it is `LIVE` its `handle`,
 //! `size` and `watermark`. **Derived**: `longest`, `units`, `free` (copied from the segment's page
-//! tree, under the page lock), `total`, `orphans`.
+//! tree, under the page lock), `total`, `open`.
 //!
 //! **Locks**: the area lock guards entries, `total`, `directory`, adoption; the page lock guards
-//! page words and trees of all segments, watermarks and the derived fields of entries. Area before
-//! pages.
+//! page words and trees of all segments, watermarks, the derived fields of entries, and slabs of
+//! nobody with their lists (`open`). Area before pages.
 //!
 //! **States of an entry**, each change one store; what a killed holder of the area lock leaves:
 //!
@@ -33,7 +33,7 @@
 
 use core::ptr::NonNull;
 
-use dsm_core::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use dsm_core::sync::{AtomicU32, AtomicU64, Ordering};
 
 use crate::class::CLASSES;
 use crate::memory::{Memory, Shared};
@@ -42,7 +42,7 @@ use crate::pointer::DsaPointer;
 /// First word of every segment of an area: "DSAREA" and two digits.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"DSAREA01");
 /// Changed with every change of the layout.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Directory entries in the control block.
 pub(crate) const INLINE_ENTRIES: usize = 16;
 
@@ -208,13 +208,15 @@ pub(crate) struct AreaHeader {
     /// The number of the next heap. It doesn't wrap: a billion a second would take
     /// three centuries.
     pub(crate) numbers: AtomicU64,
-    /// Slabs of each class that nobody owns: a hint.
-    pub(crate) orphans: [AtomicU16; CLASSES],
+    _reserved: [AtomicU64; 9],
     pub(crate) inline: [Entry; INLINE_ENTRIES],
     /// What the page lock's holder is doing to an object and to words that name it.
     pub(crate) intent: Intent,
     /// `RawLock::IDENTITY` of the two locks: who used them as another kind would exclude nobody.
     pub(crate) lock_kind: AtomicU64,
+    /// Raw pointers to the first of nobody's slabs with room, of each class; 0 for none. See
+    /// `area::nobodys`.
+    pub(crate) open: [AtomicU64; CLASSES],
 }
 
 // What docs/LAYOUT.md says.
@@ -222,11 +224,11 @@ pub(crate) struct AreaHeader {
 const _: () = assert!(
     size_of::<AreaHeader>() <= crate::layout::UNITS_AT as usize
         && core::mem::offset_of!(AreaHeader, lock_bytes) == 40
-        && core::mem::offset_of!(AreaHeader, orphans) == 120
         && core::mem::offset_of!(AreaHeader, inline) == 192
         && core::mem::offset_of!(AreaHeader, intent) == 1216
         && size_of::<Intent>() == 40
         && core::mem::offset_of!(AreaHeader, lock_kind) == 1256
+        && core::mem::offset_of!(AreaHeader, open) == 1264
 );
 
 // SAFETY: repr(C), atomics only.

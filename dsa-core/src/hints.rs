@@ -10,8 +10,8 @@
 //! * the **magazine**: the last objects freed, newest first, each with the address of its truth
 //!   byte;
 //! * the **mask**: free objects of one window of 64 in the current slab;
-//! * the **current** slab, and lists of the others: those with room, and those that were full when
-//!   last looked at. The links are in the slabs' headers.
+//! * the **current** slab, and a list of the others, which have room. The links are in the slabs'
+//!   headers.
 //!
 //! A hint is only a hint: an object is taken if its truth byte is 0 when it is taken. Hints that
 //! point into a slab are purged before the slab is given up, and all of them when the participant
@@ -23,12 +23,11 @@ use dsm_core::sync::{AtomicU8, Ordering};
 
 use crate::class::CLASSES;
 use crate::pointer::DsaPointer;
+use crate::racy_scan;
 use crate::slab::FREE;
 
 /// Objects a magazine holds: enough for bursts, few enough to stay in the cache.
 pub(crate) const MAGAZINE: usize = 32;
-/// Frees into a full magazine after which empty slabs are looked for.
-pub(crate) const TIDY_EVERY: u32 = 512;
 
 struct Hint {
     pointer: Cell<u64>,
@@ -48,13 +47,12 @@ pub(crate) struct ClassHints {
     /// Raw pointers to slabs' first bytes; 0 for none.
     pub(crate) current: Cell<u64>,
     pub(crate) partial: Cell<u64>,
-    pub(crate) full: Cell<u64>,
-    /// Slabs in `current` and the lists.
+    /// Slabs that are `current`, or in the list.
     pub(crate) slabs: Cell<u32>,
-    /// Objects above a page that were served as runs because no slab existed yet; and frees that
-    /// the magazine had no room for.
+    /// Slabs that this heap had made, without those that it found empty since.
+    pub(crate) made: Cell<u32>,
+    /// Objects above a page that were served as runs because no slab existed yet.
     pub(crate) cold: Cell<u16>,
-    drops: Cell<u16>,
     magazine: [Hint; MAGAZINE],
 }
 
@@ -68,10 +66,9 @@ impl ClassHints {
             truth: Cell::new(core::ptr::null()),
             current: Cell::new(0),
             partial: Cell::new(0),
-            full: Cell::new(0),
             slabs: Cell::new(0),
+            made: Cell::new(0),
             cold: Cell::new(0),
-            drops: Cell::new(0),
             magazine: [const { Hint { pointer: Cell::new(0), truth: Cell::new(core::ptr::null()) } };
                 MAGAZINE],
         }
@@ -148,9 +145,9 @@ impl ClassHints {
         None
     }
 
-    /// Remembers an object just freed. True if it is time to look for empty slabs.
+    /// Remembers an object just freed. True if there is no room for it and its slab may be empty.
     #[inline(always)]
-    pub(crate) fn push(&self, pointer: DsaPointer, truth: *const AtomicU8) -> bool {
+    pub(crate) fn push(&self, pointer: DsaPointer, truth: &AtomicU8) -> bool {
         let count = self.count.get() as usize;
         if count < MAGAZINE {
             let hint = &self.magazine[count];
@@ -159,9 +156,9 @@ impl ClassHints {
             self.count.set(count as u32 + 1);
             return false;
         }
-        let drops = self.drops.get().wrapping_add(1);
-        self.drops.set(drops);
-        u32::from(drops) % TIDY_EVERY == 0
+        // SAFETY: truth bytes lie together, padded to sixteen; of slabs of one page with few
+        // objects those of their whole unit do.
+        unsafe { racy_scan::neighbours_are_free(truth) }
     }
 
     /// Sets the mask to a window whose first object is `base` and first truth byte `truth`.
@@ -202,10 +199,11 @@ impl ClassHints {
         self.count.set(0);
         self.mask.set(0);
         self.base.set(0);
-        for field in [&self.current, &self.partial, &self.full] {
+        for field in [&self.current, &self.partial] {
             field.set(0);
         }
         self.slabs.set(0);
+        self.made.set(0);
         self.cold.set(0);
     }
 }

@@ -42,7 +42,35 @@ pub(crate) unsafe fn zeros(at: *const AtomicU8, count: u32) -> u64 {
     if count == 64 { found } else { found & ((1 << count) - 1) }
 }
 
-/// The same, one atomic byte after the other.
+/// Whether each of the `count` bytes at `at` was 0, one atomic byte after the other: no race.
+///
+/// # Safety
+///
+/// `count` bytes from `at` must be mapped, and used as truth bytes only.
+pub(crate) unsafe fn are_zero(at: *const AtomicU8, count: u32) -> bool {
+    (0..count as usize).all(|index| {
+        // SAFETY: within the range that the caller vouches for.
+        let byte = unsafe { at.add(index) };
+        // SAFETY: a truth byte, mapped.
+        let byte = unsafe { &*byte };
+        byte.load(Relaxed) == 0
+    })
+}
+
+/// Whether the sixteen aligned bytes around `at` were all 0.
+///
+/// # Safety
+///
+/// They must be mapped, and used as truth bytes or padding of them only.
+#[inline(always)]
+pub(crate) unsafe fn neighbours_are_free(at: *const AtomicU8) -> bool {
+    let first = at.map_addr(|address| address & !15);
+    // SAFETY: passed on.
+    let free = unsafe { sixteen(first) };
+    free == u16::MAX
+}
+
+/// The same as [`zeros`], one atomic byte after the other.
 ///
 /// # Safety
 ///

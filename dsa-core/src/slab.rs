@@ -6,33 +6,33 @@
 //! **Truth**: one byte an object: 0 free, 1 allocated, 2 allocated but not yet published, 3 being
 //! freed (see `area::free_from`). And the header's owner word:
 //!
-//! ```text
-//!    63              62..0
-//! +---------+------------------------+      0         no slab here
-//! | watched |    number of a heap    |      ORPHAN    a slab that nobody owns
-//! +---------+------------------------+      MIXED     a unit used page by page
-//! ```
+//! | owner word | |
+//! |---|---|
+//! | 0 | no slab here |
+//! | `ORPHAN` | a slab that nobody owns (see `area::nobodys`) |
+//! | `MIXED` | a unit used page by page |
+//! | else | number of the heap that owns the slab |
 //!
 //! The area numbers its heaps, and no number is given out twice: two heaps of one participant (one
 //! that was forgotten, and its successor) never take each other's slab for their own. `participant`
 //! says whose heap it is. It is stored before the owner word names the heap, while that names none,
-//! so that it is right whenever the owner word names one. *Watched* diverts the owner's own frees to
-//! the slow path, which counts them until the slab is worth offering again: offering a slab with one
-//! free object would cost a scan each (five times the time in bursts).
+//! so that it is right whenever the owner word names one. It stays when the heap lets the slab go:
+//! it says whose the objects are that are not published.
 //!
 //! **Who writes**: the owner allocates by storing 1 (or 2) over a 0 and frees by storing 0; nobody
 //! else ever turns a 0 into anything. Others free by a compare-and-swap of 1 (or 2) to 0, which is
-//! their last access to the slab; before it they mark the slab pending. The page lock's holder alone
-//! turns a 1 or 2 into a 3, and a 3 into a 0. Owner words change as the page lock's holder makes or
-//! unmakes the slab, when the owner lets go, and when the area lock's holder adopts a dead owner's
-//! slab. The memory of a header has other uses while its pages are no slab (another run's header,
-//! another slab's truth bytes), so that it says something only under a page word that says slab: who
-//! is neither the owner nor holds the page lock reads that word first, and what it makes of the
-//! header is a guess until the page lock's holder has looked.
+//! their last store to the slab; what they have to count there they count before. The page lock's
+//! holder alone turns a 1 or 2 into a 3, and a 3 into a 0. An owner word changes from a heap's
+//! number to `ORPHAN` when the owner lets go (or the area lock's holder does so for the dead), and
+//! else under the page lock alone: as a slab is made or unmade, or taken by a heap. The memory of a
+//! header has other uses while its pages are no slab (another run's header, another slab's truth
+//! bytes), so that it says something only under a page word that says slab: who is neither the
+//! owner nor holds the page lock reads that word first, and what it makes of the header is a guess
+//! until the page lock's holder has looked.
 //!
-//! **Derived or private**: `next`, `prev`, `list`, `cursor`, `countdown` belong to the owner alone
-//! and mean nothing to the next one. `pending` is a hint. The rest is constant while the slab
-//! lives, and follows from its class.
+//! **Derived or private**: `next`, `prev`, `list`, `cursor` belong to the owner and mean nothing to
+//! the next one; of a slab of nobody, to the page lock's holder. `left` is a hint. The rest is
+//! constant while the slab lives, and follows from its class.
 //!
 //! **Publishing**: `dest` and `publishing` say which object is being published where, so that who
 //! recovers a dead owner's slab can tell a 2 that nobody can reach from one that is published but
@@ -59,8 +59,6 @@ pub(crate) const MIXED: u64 = 2;
 pub(crate) const ORPHAN: u64 = 1;
 /// Owner words from here on name a heap.
 pub(crate) const FIRST_OWNER: u64 = 16;
-/// Bit of the owner word: frees are counted.
-pub(crate) const WATCHED: u64 = 1 << 63;
 
 /// Truth byte: free.
 pub(crate) const FREE: u8 = 0;
@@ -69,12 +67,12 @@ pub(crate) const USED: u8 = 1;
 /// Truth byte: allocated, not yet published.
 pub(crate) const UNPUBLISHED: u8 = 2;
 
-/// `list` value: in no list of its owner.
+/// `list` value: in no list.
 pub(crate) const LIST_NONE: u8 = 0;
-/// `list` value: among those with room.
+/// `list` value: among its owner's with room.
 pub(crate) const LIST_PARTIAL: u8 = 1;
-/// `list` value: among those that were full when last looked at.
-pub(crate) const LIST_FULL: u8 = 2;
+/// `list` value: among nobody's with room.
+pub(crate) const LIST_OPEN: u8 = 2;
 
 /// Truth byte: allocated as yet, and being freed by the holder of the page lock.
 pub(crate) const FREEING: u8 = 3;
@@ -97,7 +95,7 @@ pub(crate) struct SlabHeader {
     pub(crate) count: AtomicU16,
     /// Bytes before the first object.
     pub(crate) start: AtomicU16,
-    /// Neighbours in the owner's list: raw pointers to slabs' first bytes.
+    /// Neighbours in the list: raw pointers to slabs' first bytes.
     pub(crate) next: AtomicU64,
     pub(crate) prev: AtomicU64,
     /// Where the object `publishing - 1` is being published; raw pointer.
@@ -105,19 +103,18 @@ pub(crate) struct SlabHeader {
     pub(crate) publishing: AtomicU16,
     /// Window of 64 objects where the last scan ended.
     pub(crate) cursor: AtomicU16,
-    /// Frees until a watched slab is offered again.
-    pub(crate) countdown: AtomicU16,
-    /// Others have freed here since the owner last looked.
-    pub(crate) pending: AtomicU8,
+    /// Of a slab of nobody: objects that are allocated, or fewer.
+    pub(crate) left: AtomicU16,
     pub(crate) list: AtomicU8,
-    /// Packed id of the participant whose heap the owner word names.
+    pub(crate) _reserved: AtomicU8,
+    /// Packed id of the participant whose heap the owner word names, or did last.
     pub(crate) participant: AtomicU64,
 }
 
 /// Who has a slab, or an unpublished run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Owner {
-    /// An owner word, but for the bit that says whether frees are counted.
+    /// An owner word.
     pub(crate) heap: u64,
     /// Packed id of the participant whose heap that is, if it names one.
     pub(crate) participant: u64,
@@ -193,9 +190,10 @@ const _: () = {
     assert!(CLASSES <= 1 << 8 && MAX_SEGMENT <= 1 << 40);
     let mut class = 0;
     while class < CLASSES {
-        // `publishing` counts objects from 1. A slab of one page has fewer.
+        // `publishing` counts objects from 1, `left` may fall below 0. A slab of one page has
+        // fewer.
         let shape = Shape::compute(class, false);
-        assert!(shape.count < u16::MAX as u32 && shape.start <= u16::MAX as u32);
+        assert!(shape.count < i16::MAX as u32 && shape.start <= u16::MAX as u32);
         class += 1;
     }
 };
@@ -220,7 +218,7 @@ impl SlabHeader {
     /// Who has it. A guess, unless the page lock is held.
     pub(crate) fn owner(&self) -> Owner {
         Owner {
-            heap: self.owner.load(Ordering::Acquire) & !WATCHED,
+            heap: self.owner.load(Ordering::Acquire),
             participant: self.participant.load(Ordering::Acquire),
         }
     }
@@ -230,6 +228,16 @@ impl SlabHeader {
     pub(crate) fn has_owner(&self) -> bool {
         let owner = self.owner();
         owner.heap == ORPHAN || owner.is_heap()
+    }
+
+    /// Counts an object of a slab of nobody that is about to be freed. True if the slab is to be
+    /// looked at then: there is room, or nothing else.
+    #[inline(always)]
+    pub(crate) fn count_down(&self) -> bool {
+        let count = self.count.load(Ordering::Relaxed);
+        let room = count.wrapping_sub(worth_offering(count.into()) as u16);
+        let left = self.left.fetch_sub(1, Ordering::Relaxed).wrapping_sub(1);
+        left == room || left as i16 <= 0
     }
 
     /// Makes this (the header of a unit) that of a unit used page by page.
@@ -289,17 +297,26 @@ impl<'m> Slab<'m> {
     }
 
     /// Whether what was seen of a slab, without the page lock, is so: it is `run`, at the page of
-    /// `word`, and has that owner. What is the dead's or nobody's stays so then as long as the area
-    /// lock is held. `lock` takes the page lock.
-    pub(crate) fn is_really<G>(
+    /// `word`, and has that owner. Then it stays so as long as the page lock is held, which `lock`
+    /// takes, and this returns.
+    pub(crate) fn really<G>(
         &self,
         run: Run,
         word: &AtomicU32,
         owner: Owner,
         lock: impl FnOnce() -> Result<G, Error>,
-    ) -> Result<bool, Error> {
-        let _pages = lock()?;
-        Ok(run.is_still(word, self.header, owner) || planted(Bug::AdoptedUnlooked))
+    ) -> Result<Option<G>, Error> {
+        let pages = lock()?;
+        let really = run.is_still(word, self.header, owner) || planted(Bug::AdoptedUnlooked);
+        Ok(really.then_some(pages))
+    }
+
+    /// The owner lets go of the slab, in which so many objects are allocated, and of which it knows
+    /// no free one any more.
+    pub(crate) fn let_go(&self, allocated: u32) {
+        self.header.left.store(allocated as u16, Ordering::Relaxed);
+        self.header.list.store(LIST_NONE, Ordering::Relaxed);
+        self.header.owner.store(ORPHAN, Ordering::Release);
     }
 
     /// Fills in the header and clears the truth bytes, everything but the owner.
@@ -315,7 +332,7 @@ impl<'m> Slab<'m> {
         // Nobody looks at the bytes yet, so that their width does not matter. FREE is 0.
         match shape.truth {
             TruthPlace::SideMini => self.memory.at::<AtomicU32>(truth)?.store(0, Ordering::Relaxed),
-            _ => self.memory.zero(truth, u64::from(shape.count).next_multiple_of(8))?,
+            _ => self.memory.zero(truth, u64::from(shape.count).next_multiple_of(16))?,
         }
         let h = self.header;
         h.truth.store(truth | (class as u64) << 56, Ordering::Relaxed);
@@ -327,8 +344,7 @@ impl<'m> Slab<'m> {
         h.dest.store(0, Ordering::Relaxed);
         h.publishing.store(0, Ordering::Relaxed);
         h.cursor.store(0, Ordering::Relaxed);
-        h.countdown.store(0, Ordering::Relaxed);
-        h.pending.store(0, Ordering::Relaxed);
+        h.left.store(0, Ordering::Relaxed);
         h.list.store(LIST_NONE, Ordering::Relaxed);
         Ok(())
     }
@@ -417,22 +433,42 @@ impl<'m> Slab<'m> {
         Ok(free)
     }
 
-    /// Whether no object is allocated, by the bytes themselves. Final for the owner: nobody else
-    /// allocates here. Happens after the last free.
-    pub(crate) fn is_empty(&self) -> Result<bool, Corruption> {
-        if self.free_objects()? != self.count() {
-            return Ok(false);
-        }
-        for index in 0..self.count() {
-            if self.truth(index)?.load(Ordering::Relaxed) != FREE {
+    /// Whether no object is allocated, at first sight. Looks first where `index` is.
+    pub(crate) fn looks_empty(&self, index: u32) -> Result<bool, Corruption> {
+        let windows = self.windows();
+        for step in 0..windows {
+            let window = (index / 64 + step) % windows;
+            let here = (self.count() - window * 64).min(64);
+            if self.window(window)?.count_ones() != here {
                 return Ok(false);
             }
+        }
+        Ok(true)
+    }
+
+    /// Whether no object is allocated, by the bytes themselves. Final for the owner, and in a slab
+    /// of nobody: nobody else allocates here. Happens after the last free.
+    pub(crate) fn is_empty(&self) -> Result<bool, Corruption> {
+        let at = self.header.truth.load(Ordering::Relaxed) & ((1 << 40) - 1);
+        let at = self.memory.range(at, u64::from(self.count()))?;
+        // SAFETY: as many truth bytes were just checked to be mapped.
+        if !unsafe { racy_scan::are_zero(at.as_ptr().cast(), self.count()) } {
+            return Ok(false);
         }
         dsm_core::sync::fence(Ordering::Acquire);
         Ok(true)
     }
 
-    /// Whether an object is allocated and not published; exact for the owner.
+    /// Whether a slab of nobody seems to be in a state that whoever freed there last should have
+    /// changed: it is empty, or has room and is in no list.
+    pub(crate) fn is_worth_a_look(&self) -> Result<bool, Corruption> {
+        let free = self.free_objects()?;
+        let listed = self.header.list.load(Ordering::Relaxed) == LIST_OPEN;
+        Ok(free == self.count() || free >= self.hysteresis() && !listed)
+    }
+
+    /// Whether an object is allocated and not published; exact for the owner, and final in a slab
+    /// of nobody.
     pub(crate) fn has_unpublished(&self) -> Result<bool, Corruption> {
         for index in 0..self.count() {
             if self.truth(index)?.load(Ordering::Relaxed) == UNPUBLISHED {
@@ -442,10 +478,17 @@ impl<'m> Slab<'m> {
         Ok(false)
     }
 
-    /// Frees after which a full slab is offered again.
+    /// Free objects that are worth a look at the slab: to offer it with one would cost a scan each
+    /// (five times the time in bursts).
     pub(crate) fn hysteresis(&self) -> u32 {
-        self.count() / 8 + 1
+        worth_offering(self.count())
     }
+}
+
+/// See [`Slab::hysteresis`].
+#[inline(always)]
+fn worth_offering(count: u32) -> u32 {
+    count / 8 + 1
 }
 
 /// The index of the object that starts `distance` bytes into the slab of `header`.

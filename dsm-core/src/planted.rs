@@ -143,8 +143,14 @@ bugs! {
         "A page becomes a slab though something that looks like an owner is in its header.";
     EntryFreedBeforeUnpin "entry-freed-before-unpin" "dsa-core/src/area/grow.rs":
         "An area forgets a segment before it gives it back.";
-    RemoteFreeUnseen "remote-free-unseen" "dsa-core/src/heap":
-        "What others free is neither marked nor looked for.";
+    RemoteFreeUnseen "remote-free-unseen" "dsa-core/src/area/nobodys.rs":
+        "A slab of nobody in which there is room is not looked at.";
+    CountedLate "counted-late" "dsa-core/src/heap/free.rs":
+        "Who frees an object of a slab of nobody counts it after that, where the slab may be gone.";
+    CountBelieved "count-believed" "dsa-core/src/area/nobodys.rs":
+        "A slab of nobody is freed by the count of its objects, not by its bytes.";
+    ListsTrusted "lists-trusted" "dsa-core/src/area/nobodys.rs":
+        "The lists of slabs with room are believed as a dead owner of the page lock left them.";
     RecordClosedEarly "record-closed-early" "dshash-core/src/locked.rs":
         "An insertion closes its record before it stores the reference.";
     TagAfterReference "tag-after-reference" "dshash-core/src/locked.rs":

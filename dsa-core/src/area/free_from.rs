@@ -42,6 +42,7 @@ use super::Area;
 use super::intent::Place;
 use super::runs::Located;
 use crate::error::{Error, FreeError};
+use crate::heap::{Due, count};
 use crate::layout::PAGE;
 use crate::pages::Pages;
 use crate::pointer::{AtomicDsaPointer, DsaPointer};
@@ -51,8 +52,8 @@ use crate::slab::{FREE, FREEING, Slab, is_allocated};
 pub(crate) enum Freed<'m> {
     /// Nothing: the word named nothing.
     Nothing,
-    /// An object of a slab, with its truth byte.
-    Object { pointer: DsaPointer, slab: Slab<'m>, truth: &'m AtomicU8 },
+    /// An object of a slab, with its truth byte, and what is due now.
+    Object { pointer: DsaPointer, slab: Slab<'m>, truth: &'m AtomicU8, due: Due },
     /// A run of pages.
     Run,
 }
@@ -83,19 +84,20 @@ impl<L: RawLock> Area<'_, L> {
                     let truth = slab.truth(index)?;
                     self.intend(pointer, Some(at), None);
                     let began = begin(truth);
+                    let mut due = Due::Nothing;
                     if began {
                         dest.store(DsaPointer::INVALID, Ordering::Release);
                         compiler_fence();
                         if planted(Bug::IntentForgottenEarly) {
                             self.forget_intent();
                         }
-                        complete(&slab, truth);
+                        due = complete(&slab, truth);
                     }
                     self.forget_intent();
                     if !began {
                         return Err(FreeError::DoubleFree(pointer));
                     }
-                    return Ok(Freed::Object { pointer, slab, truth });
+                    return Ok(Freed::Object { pointer, slab, truth, due });
                 }
                 Located::Large { pages, tables, page, .. } => {
                     let entry = self.entry(pointer.segment())?;
@@ -172,11 +174,10 @@ pub(crate) fn begin(truth: &AtomicU8) -> bool {
     false
 }
 
-/// The object is free: mark, then one compare-and-swap as the last access, like any free by
+/// The object is free: counts it, then one compare-and-swap as the last store, like any free by
 /// others than the slab's owner.
-pub(crate) fn complete(slab: &Slab<'_>, truth: &AtomicU8) {
-    if slab.header.pending.load(Ordering::Relaxed) == 0 {
-        slab.header.pending.store(1, Ordering::Release);
-    }
+pub(crate) fn complete(slab: &Slab<'_>, truth: &AtomicU8) -> Due {
+    let counted = count(slab.header, true);
     let _ = truth.compare_exchange(FREEING, FREE, Ordering::AcqRel, Ordering::Relaxed);
+    counted.freed(slab.header)
 }

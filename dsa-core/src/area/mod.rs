@@ -16,6 +16,7 @@ mod free_from;
 mod grow;
 mod intent;
 mod moving;
+mod nobodys;
 mod recover;
 mod report;
 mod resolve;

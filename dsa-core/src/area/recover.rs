@@ -2,25 +2,26 @@
 //!
 //! Three things, each repeatable, each started by whoever comes across it:
 //!
-//! * the page lock's dead holder: [`Area::recover_pages`] completes what was being done to an object and
-//!   the words that name it (see `intent`), frees runs that were never finished and makes bitmaps and trees from the page
-//!   words;
+//! * the page lock's dead holder: [`Area::recover_pages`] completes what was being done to an
+//!   object and the words that name it (see `intent`), frees runs that were never finished, makes
+//!   bitmaps and trees from the page words, and the lists of nobody's slabs from these;
 //! * the area lock's dead holder: [`Area::recover_directory`] brings half-made and half-removed
 //!   segments to an end and recomputes the totals;
 //! * dead participants' slabs and unpublished objects: [`Area::adopt`], under the area lock. An
-//!   object with truth byte 2 in a dead owner's slab is freed, unless the slab's header says that
-//!   it was being published and its destination holds it: then only the byte was missing. Where that
-//!   can't be told now (a segment can't be mapped) the object, and with it its slab, stays the dead's for
-//!   somebody who looks later.
+//!   object with truth byte 2 in a slab of which the dead were the last to allocate is freed,
+//!   unless the slab's header says that it was being published and its destination holds it: then
+//!   only the byte was missing. Where that can't be told now (a segment can't be mapped) the
+//!   object, and with it its slab, stays the dead's for somebody who looks later.
 //!
 //! The scan looks at page words and headers as they change. What it sees of them may be of different
 //! moments: the word of a slab of the living, made where the dead had one; beside it the dead's name,
 //! from a run of theirs that somebody freed in between. So it is under the page lock, which whoever
 //! makes or unmakes a slab or a run holds, that it looks once more and decides. What is the dead's
-//! then stays the dead's: they do nothing any more, and nobody else takes it without the area lock.
+//! then stays the dead's: they do nothing any more, and nobody else takes it without that lock.
 //!
-//! A slab without any object goes back to the pages, one of the wanted class to the heap that asks,
-//! the rest to nobody (`ORPHAN`), for whoever needs their class next.
+//! The slabs of the dead become nobody's, as if they had let go of them (`nobodys`): what is empty
+//! goes back to the pages, what has room into the lists, for whoever needs the class next. Nobody's
+//! slabs are looked at, too, if their state says that nobody else has: the list and the bytes.
 
 use dsm_core::handle::ParticipantId;
 use dsm_core::lock::RawLock;
@@ -29,23 +30,13 @@ use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU64, Ordering};
 
 use super::Area;
-use crate::class::CLASSES;
+use super::nobodys::Tended;
 use crate::error::{Corruption, Error};
-use crate::header::{AreaHeader, state};
-use crate::heap::Heap;
+use crate::header::state;
 use crate::layout::{Geometry, UNIT_PAGES};
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
 use crate::slab::{FREE, ORPHAN, Owner, Slab, SlabHeader, UNPUBLISHED, USED};
-
-/// What a scan for the dead's property found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Adopted {
-    /// Slabs that went to the asking heap.
-    pub(crate) slabs: u32,
-    /// Pages that became free.
-    pub(crate) pages: u64,
-}
 
 /// Remembers the last few answers: a scan meets the same owners again and again.
 pub(super) struct Deaths<'p> {
@@ -115,7 +106,7 @@ impl<L: RawLock> Area<'_, L> {
             entry.free.store(geometry.pages.saturating_sub(used), Ordering::Relaxed);
             self.refresh(entry, &tables)?;
         }
-        Ok(())
+        self.list_all()
     }
 
     /// Ends what was begun with segments. The area lock is held.
@@ -145,16 +136,12 @@ impl<L: RawLock> Area<'_, L> {
         Ok(())
     }
 
-    /// Looks for slabs and unpublished objects of dead participants, and for slabs of nobody. The
-    /// area lock is held. Linear in the pages of the area.
-    pub(crate) fn adopt(
-        &self,
-        participant: &Participant<'_>,
-        heir: Option<(&Heap<'_, L>, usize)>,
-    ) -> Result<Adopted, Error> {
+    /// Looks for slabs and unpublished objects of dead participants, and for slabs of nobody at
+    /// which nobody has looked. The area lock is held. Returns how many pages became free. Linear
+    /// in the pages of the area.
+    pub(crate) fn adopt(&self, participant: &Participant<'_>) -> Result<u64, Error> {
         let mut deaths = Deaths::new(participant);
-        let mut adopted = Adopted::default();
-        let mut orphans = [0u16; CLASSES];
+        let mut freed = 0;
         for index in 0..self.entries() {
             let entry = self.entry(index)?;
             let Some(generation) = entry.live() else { continue };
@@ -174,16 +161,9 @@ impl<L: RawLock> Area<'_, L> {
                     Kind::Slab | Kind::Mini => {
                         let mini = run.kind == Kind::Mini;
                         let slab = Slab::new(memory, &geometry, key, page, mini)?;
-                        self.adopt_slab(
-                            participant,
-                            &tables,
-                            (page, run),
-                            &slab,
-                            heir,
-                            &mut deaths,
-                            &mut adopted,
-                            &mut orphans,
-                        )?;
+                        if self.adopt_slab(participant, &tables, (page, run), &slab, &mut deaths)? {
+                            freed += u64::from(run.pages);
+                        }
                     }
                     Kind::Unpublished => {
                         let header: &SlabHeader = memory.at(geometry.page_header(page))?;
@@ -198,7 +178,7 @@ impl<L: RawLock> Area<'_, L> {
                                 header,
                                 owner,
                             )?;
-                            adopted.pages += u64::from(run.pages);
+                            freed += u64::from(run.pages);
                         }
                     }
                     Kind::Meta | Kind::Large | Kind::Directory => {}
@@ -206,61 +186,47 @@ impl<L: RawLock> Area<'_, L> {
                 page += run.pages;
             }
         }
-        for (hint, found) in self.header.orphans.iter().zip(orphans) {
-            hint.store(found, Ordering::Relaxed);
-        }
-        Ok(adopted)
+        Ok(freed)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what its caller, a walk, is at")]
+    /// Looks at one slab. True if it was empty, and its pages are free now.
     fn adopt_slab(
         &self,
         participant: &Participant<'_>,
         tables: &Pages<'_>,
         (page, run): (u32, Run),
         slab: &Slab<'_>,
-        heir: Option<(&Heap<'_, L>, usize)>,
         deaths: &mut Deaths<'_>,
-        adopted: &mut Adopted,
-        orphans: &mut [u16; CLASSES],
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let owner = slab.header.owner();
-        let orphan = owner.heap == ORPHAN;
-        let left = orphan || owner.is_heap() && deaths.is_dead(owner.participant);
-        if !left {
-            return Ok(());
+        let dead = deaths.is_dead(owner.participant);
+        if !(owner.heap == ORPHAN && (dead || slab.is_worth_a_look()?) || owner.is_heap() && dead) {
+            return Ok(false);
         }
-        if !slab.is_really(run, tables.word(page)?, owner, || self.lock_pages(participant))? {
-            return Ok(());
-        }
-        let class = slab.class()?;
-        if planted(Bug::AdoptedUnsettled) {
-            slab.header.owner.store(ORPHAN, Ordering::Release);
-        }
-        if !orphan {
-            if !self.settle_dead_slab(slab)? {
-                return Ok(());
+        let lock = || self.lock_pages(participant);
+        let Some(_pages) = slab.really(run, tables.word(page)?, owner, lock)? else {
+            return Ok(false);
+        };
+        slab.class()?;
+        if dead {
+            if owner.is_heap() && planted(Bug::AdoptedUnsettled) {
+                slab.let_go(slab.count());
+                slab.header.participant.store(0, Ordering::Release);
             }
-            slab.header.owner.store(ORPHAN, Ordering::Release);
+            if !self.settle_dead_slab(slab)? {
+                return Ok(false);
+            }
+            if owner.is_heap() {
+                slab.let_go(slab.count() - slab.free_objects()?);
+            }
+            // Whoever it was, nothing of theirs is unpublished.
+            slab.header.participant.store(0, Ordering::Release);
         }
-        if slab.is_empty()? {
-            // Nobody allocates from it: it stays empty.
-            self.free_slab(participant, slab)?;
-            adopted.pages += u64::from(slab.pages());
-            return Ok(());
-        }
-        let wanted = heir.filter(|(_, wanted)| *wanted == class);
-        if let Some((heap, _)) = wanted {
-            heap.inherit(slab, class)?;
-            adopted.slabs += 1;
-            return Ok(());
-        }
-        orphans[class] = orphans[class].saturating_add(1);
-        Ok(())
+        Ok(self.tend_locked(slab, &|_, _| None)? == Tended::Freed)
     }
 
     /// Decides about the unpublished objects of a dead owner's slab. False if one could not be decided
-    /// about.
+    /// about. The page lock is held.
     fn settle_dead_slab(&self, slab: &Slab<'_>) -> Result<bool, Error> {
         let mut decided = true;
         let publishing = u32::from(slab.header.publishing.load(Ordering::Acquire));
@@ -333,11 +299,5 @@ impl<L: RawLock> Area<'_, L> {
         };
         let word: Result<&AtomicU64, Corruption> = memory.at(dest.offset());
         Ok(Some(word.is_ok_and(|word| word.load(Ordering::Acquire) == pointer.raw())))
-    }
-
-    /// Whether somebody has left slabs of this class.
-    pub(crate) fn has_orphans(&self, class: usize) -> bool {
-        let header: &AreaHeader = self.header;
-        header.orphans[class].load(Ordering::Relaxed) != 0
     }
 }

@@ -47,7 +47,8 @@ pub struct Report {
     pub segments: u32,
     /// Slabs, of one page and of sixteen.
     pub slabs: u64,
-    /// Of those, slabs whose owner has left or died.
+    /// Of those, slabs that no living heap has: those that were full since, and those whose owner
+    /// has left or died.
     pub abandoned_slabs: u64,
     /// Runs of pages that are objects.
     pub runs: u64,
@@ -168,6 +169,7 @@ impl<L: RawLock> Area<'_, L> {
             },
             &mut report,
         )?;
+        self.check_lists()?;
         self.count_abandoned(participant, &mut report)?;
         if self.header.total.load(Ordering::Relaxed) != total {
             return Err(Corruption::new("the total size", total).into());

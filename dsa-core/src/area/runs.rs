@@ -233,29 +233,34 @@ impl<L: RawLock> Area<'_, L> {
         Ok(false)
     }
 
-    /// Frees the pages of a slab that its owner (or its owner's heir) has found empty. True if
-    /// its segment is empty now and not the only one.
+    /// Frees the pages of a slab that its owner has found empty. True if its segment is empty now
+    /// and not the only one.
     pub(crate) fn free_slab(
         &self,
         participant: &Participant<'_>,
         slab: &Slab<'_>,
     ) -> Result<bool, Error> {
         let index = slab.pointer.segment();
-        let entry = self.entry(index)?;
         {
             let _pages = self.lock_pages(participant)?;
-            let memory = self.map(slab.pointer.key())?;
-            let geometry = self.geometry_of(index, memory.len())?;
-            let page = (slab.pointer.offset() / PAGE) as u32;
-            if slab.mini {
-                slab.header.owner.store(0, Ordering::Release);
-            } else {
-                slab.header.set_mixed(&geometry, page / UNIT_PAGES);
-            }
-            let tables = Pages::new(memory, geometry);
-            self.release_pages(entry, &tables, page, slab.pages())?;
+            self.free_slab_locked(slab)?;
         }
-        self.is_surplus(index, entry)
+        self.is_surplus(index, self.entry(index)?)
+    }
+
+    /// The same with the page lock held.
+    pub(super) fn free_slab_locked(&self, slab: &Slab<'_>) -> Result<(), Error> {
+        let index = slab.pointer.segment();
+        let memory = self.map(slab.pointer.key())?;
+        let geometry = self.geometry_of(index, memory.len())?;
+        let page = (slab.pointer.offset() / PAGE) as u32;
+        if slab.mini {
+            slab.header.owner.store(0, Ordering::Release);
+        } else {
+            slab.header.set_mixed(&geometry, page / UNIT_PAGES);
+        }
+        let tables = Pages::new(memory, geometry);
+        self.release_pages(self.entry(index)?, &tables, page, slab.pages())
     }
 
     /// Clears a run's word and brings the index up to date. The page lock is held.

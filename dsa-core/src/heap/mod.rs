@@ -14,14 +14,20 @@
 //!
 //! A thread takes slabs of one page first and whole units once a class is in use in earnest, so
 //! that a small area stays within its first 64 KiB.
+//!
+//! **What a heap keeps.** Of each class the slab that it allocates from, and those with room in
+//! which it has freed itself (a bounded number: see `refill`). A slab that is full it lets go of,
+//! so that its pages become free when its last object does, whoever frees that (`area::nobodys`).
+//! One of its own that it frees the last object of it gives up at once, but for the one that it
+//! allocates from; what it has missed (the last objects were in the magazine, or others freed them)
+//! it gives up before the area grows or refuses it memory, and on `trim`.
 
 mod free;
 mod moving;
 mod publish;
 mod refill;
 
-#[cfg(all(test, loom))]
-pub(crate) use free::free_remotely;
+pub(crate) use free::{Due, count, free_remotely};
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -38,7 +44,7 @@ use crate::layout::{PAGE, SIDE, UNITS_AT};
 use crate::pages::Run;
 use crate::pointer::DsaPointer;
 use crate::slab::{
-    FIRST_OWNER, FREE, MIXED, Owner, SlabHeader, USED, WATCHED, index_in, is_allocated,
+    FIRST_OWNER, FREE, MIXED, ORPHAN, Owner, SlabHeader, USED, index_in, is_allocated,
 };
 
 bitflags::bitflags! {
@@ -94,7 +100,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
         }
         self.local.wipe();
         let me = self.area.header().numbers.fetch_add(1, Ordering::Relaxed);
-        if me & WATCHED != 0 || me < FIRST_OWNER {
+        if me < FIRST_OWNER {
             return Err(Corruption::new("the number of a heap", me).into());
         }
         self.local.participant.set(self.participant.packed());
@@ -253,7 +259,8 @@ impl<'h, L: RawLock> Heap<'h, L> {
             _ => Purpose::Unpublished(self.as_owner(me)),
         };
         let allocated = self.area.allocate_run(self.participant, pages, purpose, &mut || {
-            Ok(self.area.adopt(self.participant, None)?.pages > 0)
+            let emptied = self.give_up_empty()?;
+            Ok(self.area.adopt(self.participant)? > 0 || emptied)
         })?;
         Ok(allocated)
     }
@@ -262,10 +269,9 @@ impl<'h, L: RawLock> Heap<'h, L> {
     ///
     /// # Errors
     ///
-    /// [`FreeError::DoubleFree`] (until the object is
-    /// allocated again),
-    /// [`FreeError::InvalidPointer`] for what is no
-    /// object. Nothing is changed then.
+    /// [`FreeError::DoubleFree`] (until the object is allocated again);
+    /// [`FreeError::InvalidPointer`] for what is no object, which may be said of one that is free
+    /// already, too, when its slab has become free pages since. Nothing is changed then.
     ///
     /// # Safety
     ///
@@ -322,7 +328,7 @@ impl<'h, L: RawLock> Heap<'h, L> {
         }
         truth.store(FREE, Ordering::Release);
         if hints.push(pointer, truth) {
-            self.tidy(class);
+            self.tidy(pointer);
         }
         Some(Ok(()))
     }
@@ -341,13 +347,61 @@ impl<'h, L: RawLock> Heap<'h, L> {
             if let Some(header) = mini_header(base, len, offset, unit) {
                 if header.owner.load(Ordering::Acquire) == me && self.knows_its_hints() {
                     let distance = (offset & 0xfff) as u32;
-                    if let Some(done) = self.free_own(pointer, base, len, header, distance) {
-                        return done;
-                    }
+                    return match self.free_own(pointer, base, len, header, distance) {
+                        Some(done) => done,
+                        None => self.free_slow(pointer),
+                    };
+                }
+            }
+        }
+        self.free_others(pointer, base, len, unit)
+    }
+
+    /// Frees what is not this heap's: perhaps in a slab of nobody.
+    #[inline(never)]
+    fn free_others(
+        &self,
+        pointer: DsaPointer,
+        base: NonNull<u8>,
+        len: u64,
+        unit: &SlabHeader,
+    ) -> Result<(), FreeError> {
+        let offset = pointer.offset();
+        let (header, distance) = match unit.owner.load(Ordering::Acquire) {
+            MIXED => (mini_header(base, len, offset, unit), offset & 0xfff),
+            _ => (Some(unit), offset & 0xffff),
+        };
+        if let Some(header) = header {
+            if header.owner.load(Ordering::Acquire) == ORPHAN && self.knows_its_hints() {
+                if let Some(done) = self.free_nobodys(pointer, base, len, header, distance as u32) {
+                    return done;
                 }
             }
         }
         self.free_slow(pointer)
+    }
+
+    /// Frees an object of a slab of nobody; `None` if it is none.
+    #[inline(always)]
+    fn free_nobodys(
+        &self,
+        pointer: DsaPointer,
+        base: NonNull<u8>,
+        len: u64,
+        header: &SlabHeader,
+        distance: u32,
+    ) -> Option<Result<(), FreeError>> {
+        let index = index_in(header, distance)?;
+        let place = header.truth.load(Ordering::Relaxed) & ((1 << 40) - 1);
+        let truth = place + u64::from(index);
+        if truth >= len {
+            return None;
+        }
+        // SAFETY: inside the mapping.
+        let truth = unsafe { base.add(truth as usize) };
+        // SAFETY: a truth byte: the object, which is allocated, keeps its slab where it is.
+        let truth = unsafe { truth.cast::<AtomicU8>().as_ref() };
+        Some(free_remotely(pointer, header, truth).map(|due| self.tend(pointer, due)))
     }
 }
 

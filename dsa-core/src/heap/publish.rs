@@ -13,8 +13,11 @@
 //! `area::moving`.
 //!
 //! A slab's objects are handed out by its owner alone, who is busy here: what was freed in between
-//! stays free. The pages of a run that was freed can be anybody's at once, with the very same word,
-//! unpublished; so a run is linked and published under the page lock, which freeing takes too.
+//! stays free. If the owner has let go of the slab meanwhile (it was full), nobody else takes it as
+//! long as an object is unpublished there; but who finds that published may free it, and the slab
+//! with it, before the last store: so it is published under the page lock. The pages of a run that
+//! was freed can be anybody's at once, with the very same word, unpublished; so a run is linked and
+//! published under the page lock, which freeing takes too.
 //!
 //! A structure with records of its own (a hash table) can do without `dest`: it allocates
 //! unpublished, links, and [`settle`](Heap::settle)s; its recovery settles what is linked *before*
@@ -30,7 +33,7 @@ use super::{Flags, Heap};
 use crate::area::Located;
 use crate::error::Error;
 use crate::pointer::{AtomicDsaPointer, DsaPointer};
-use crate::slab::{UNPUBLISHED, USED, WATCHED};
+use crate::slab::{ORPHAN, Owner, UNPUBLISHED, USED};
 
 impl<L: RawLock> Heap<'_, L> {
     /// Allocates an object that is freed by itself when this participant dies before it has
@@ -78,11 +81,12 @@ impl<L: RawLock> Heap<'_, L> {
             Located::Slab(slab) => {
                 let index = slab.index_of(pointer).ok_or(wild)?;
                 let truth = slab.truth(index)?;
-                if slab.header.owner.load(Ordering::Relaxed) & !WATCHED != me
-                    || truth.load(Ordering::Relaxed) != UNPUBLISHED
-                {
+                let owner = slab.header.owner();
+                if !self.may_publish(owner, me) || truth.load(Ordering::Relaxed) != UNPUBLISHED {
                     return Err(wild);
                 }
+                let nobodys = owner.heap == ORPHAN;
+                let _pages = nobodys.then(|| self.area.lock_pages(self.participant)).transpose()?;
                 slab.header.publishing.store(0, Ordering::Relaxed);
                 compiler_fence();
                 slab.header.dest.store(at.raw(), Ordering::Relaxed);
@@ -115,6 +119,13 @@ impl<L: RawLock> Heap<'_, L> {
         }
     }
 
+    /// Whether unpublished objects of a slab, or a run, are this heap's, whose number is `me`: it
+    /// has it, or had it last.
+    fn may_publish(&self, owner: Owner, me: u64) -> bool {
+        let nobodys = owner.heap == ORPHAN && owner.participant == self.participant.packed();
+        owner.heap == me || nobodys
+    }
+
     /// As [`publish`](Self::publish), with a destination outside the area.
     #[cold]
     fn publish_elsewhere(
@@ -136,7 +147,7 @@ impl<L: RawLock> Heap<'_, L> {
             Located::Large { published: false, header, .. } => header,
             _ => return Err(wild),
         };
-        if header.owner.load(Ordering::Relaxed) & !WATCHED != me {
+        if !self.may_publish(header.owner(), me) {
             return Err(wild);
         }
         let _pages = self.area.lock_words(self.participant)?;

@@ -91,7 +91,8 @@ impl Page {
         if !(owner.is_heap() && self.is_dead(owner.participant)) {
             return None;
         }
-        Some(self.slab().is_really(SLAB, &self.word, owner, || Ok(self.lock())).unwrap())
+        let lock = || Ok(self.lock());
+        Some(self.slab().really(SLAB, &self.word, owner, lock).unwrap().is_some())
     }
 }
 

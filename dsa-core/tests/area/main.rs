@@ -2,6 +2,7 @@
 #![cfg(not(loom))]
 
 mod basic;
+mod comes_back;
 mod confusion;
 mod faults;
 mod images;

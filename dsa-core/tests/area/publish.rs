@@ -119,7 +119,9 @@ fn a_kill_between_the_pointer_and_the_byte_is_completed() {
         free(&their_heap, object);
         // SAFETY: it must not be freed at all.
         let again = unsafe { their_heap.free(object) };
-        assert_eq!(again, Err(FreeError::DoubleFree(object)));
+        // Its slab may be gone, too.
+        let refused = [FreeError::DoubleFree(object), FreeError::InvalidPointer(object)];
+        assert!(again.is_err_and(|e| refused.contains(&e)), "{again:?}");
     }
 }
 

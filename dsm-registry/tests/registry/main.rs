@@ -1,5 +1,6 @@
 //! The registry on the system's shared memory, with real processes; see `support`.
 
+mod comes_back;
 mod initialise;
 mod kill;
 #[cfg(target_os = "linux")]
@@ -30,6 +31,7 @@ mod words;
 #[test]
 fn peer() {
     support::play(&[
+        comes_back::ROLES,
         initialise::ROLES,
         kill::ROLES,
         #[cfg(target_os = "linux")]

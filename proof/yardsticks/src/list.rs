@@ -174,6 +174,14 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),
             "bytes for",
         ),
+        Bug::CountedLate => (
+            area_model(
+                "model::nobodys::who_frees_the_last_object_frees_the_slab_and_leaves_it_alone",
+            ),
+            "counted in what is no slab any more",
+        ),
+        Bug::CountBelieved => (images("free-gives-room"), "InvalidPointer"),
+        Bug::ListsTrusted => (images("free-gives-room"), "slabs with room"),
         Bug::RecordClosedEarly => (images("table-insert"), "an entry that no bucket refers to"),
         Bug::TagAfterReference => (images("table-insert"), "the number of entries"),
         Bug::FreedBeforeUnlinked => {

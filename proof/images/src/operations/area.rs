@@ -57,7 +57,7 @@ const CASES: [Operation; 23] = [
         make: allocate_large_new_segment,
     },
     Operation { name: "free-local", must: &["after"], make: free_local },
-    Operation { name: "free-remote", must: &["before", "after"], make: free_remote },
+    Operation { name: "free-remote", must: &["after"], make: free_remote },
     Operation {
         name: "free-large",
         must: &["before", "after", "holds a lock of the area"],

@@ -9,6 +9,7 @@ mod fork;
 mod lock;
 mod moving;
 mod namespace;
+mod nobodys;
 mod objects;
 mod place;
 mod publish;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<&'static Operation> {
         lock::ALL,
         foreign::ALL,
         area::ALL,
+        nobodys::ALL,
         place::ALL,
         publish::ALL,
         moving::ALL,

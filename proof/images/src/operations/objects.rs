@@ -4,6 +4,8 @@
 //! takes away, each is whole; when all are freed nothing is used, and only the first segment is
 //! left. Only a bare allocation may lose the one object whose pointer its caller never got.
 
+use std::ops::Range;
+
 use dsa_core::{AtomicDsaPointer, DsaPointer, Flags, Report};
 use dshash_core::{Error, TableHandle};
 use dsm_core::sync::Ordering;
@@ -74,6 +76,21 @@ impl Objects {
         for (pointer, _) in self.known.drain(self.known.len() - count..) {
             who.free(pointer).expect("is an object");
         }
+        self
+    }
+
+    /// Frees those objects, in the order of their allocation.
+    pub(super) fn free_some(mut self, who: Kit, which: Range<usize>) -> Self {
+        for (pointer, _) in self.known.drain(which) {
+            who.free(pointer).expect("is an object");
+        }
+        self
+    }
+
+    /// The object with that number is what is spoken of as the last.
+    pub(super) fn aim(mut self, at: usize) -> Self {
+        let last = self.known.len() - 1;
+        self.known.swap(at, last);
         self
     }
 
