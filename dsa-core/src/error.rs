@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use dsm_core::error::OutOfRange;
+use dsm_core::error::{ErrorKind, OutOfRange};
 use dsm_core::lock::{KindName, LockError};
 use dsm_core::namespace;
 

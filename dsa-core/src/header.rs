@@ -72,9 +72,7 @@ pub(crate) struct Entry {
     pub(crate) units: AtomicU32,
     /// Free pages.
     pub(crate) free: AtomicU32,
-    /// 1 if the segment was made for one large request.
-    pub(crate) own: AtomicU32,
-    _reserved: [AtomicU32; 5],
+    _reserved: [AtomicU32; 6],
 }
 
 #[cfg(not(loom))]
@@ -119,7 +117,7 @@ impl Entry {
     }
 
     pub(crate) fn clear(&self) {
-        for field in [&self.watermark, &self.longest, &self.units, &self.free, &self.own] {
+        for field in [&self.watermark, &self.longest, &self.units, &self.free] {
             field.store(0, Ordering::Relaxed);
         }
         self.handle.store(0, Ordering::Relaxed);

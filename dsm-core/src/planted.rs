@@ -141,7 +141,7 @@ bugs! {
         "A slab stays though its maker died before it had an owner.";
     OwnerUncleared "owner-uncleared" "dsa-core/src/slab.rs":
         "A page becomes a slab though something that looks like an owner is in its header.";
-    EntryFreedBeforeUnpin "entry-freed-before-unpin" "dsa-core/src/area/grow.rs":
+    EntryFreedBeforeUnpin "entry-freed-before-unpin" "dsa-core/src/area/give_back.rs":
         "An area forgets a segment before it gives it back.";
     RemoteFreeUnseen "remote-free-unseen" "dsa-core/src/area/nobodys.rs":
         "A slab of nobody in which there is room is not looked at.";

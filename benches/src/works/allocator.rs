@@ -3,7 +3,8 @@
 //! A pair at once (`alloc_lifo_*`) shows the fast path alone; 10,000 live objects freed in
 //! random order (`alloc_random_*`) show what the allocator's own data costs once it no longer
 //! lies in the first-level cache. The objects themselves are not touched: that would measure the
-//! caches, the same for everybody.
+//! caches, the same for everybody. A pair of an object that is made of pages (`alloc_free_*`) is
+//! to cost no call of the system, in the long run.
 //!
 //! `resolve` reads a word of an object through its pointer. The peers' pointers are addresses, so
 //! their figure is that of the read alone.
@@ -20,12 +21,15 @@ use crate::work::{Contestant, Lengths, Runner, Who, Work};
 
 /// Object sizes of `alloc_lifo_*`, in bytes.
 const LIFO_SIZES: [usize; 4] = [16, 64, 256, 1024];
+/// Object sizes of `alloc_free_*`, in bytes, and how they are called.
+const RUN_SIZES: [(usize, &str); 4] =
+    [((8 << 10) + 1, "8193"), (16 << 10, "16K"), (64 << 10, "64K"), (1 << 20, "1M")];
 /// Objects alive at once in `alloc_random_*`.
 const LIVE: usize = 10_000;
 /// Object sizes of `alloc_random_*`, in bytes.
 const RANDOM_SIZES: [usize; 6] = [16, 64, 256, 1024, 8192, 65536];
-/// The longest object whose instructions are counted: longer ones are made of pages, and system
-/// calls are what they cost.
+/// The longest object of `alloc_random_*` whose instructions are counted: so many longer ones are
+/// more than an area keeps, and system calls are what they cost.
 const LONGEST_COUNTED: usize = 1024;
 /// Objects that `resolve` goes round: few enough to stay in the first-level cache.
 const RESOLVED: usize = 256;
@@ -46,6 +50,10 @@ pub fn works() -> Vec<Work> {
         let name = format!("alloc_lifo_{bytes}");
         Work::new(name, contestants(Operation::Lifo, bytes)).counted(Lengths::ALIKE)
     });
+    let runs = RUN_SIZES.map(|(bytes, name)| {
+        let name = format!("alloc_free_{name}");
+        Work::new(name, contestants(Operation::Lifo, bytes)).counted(Lengths::ALIKE)
+    });
     let random = RANDOM_SIZES.map(|bytes| {
         let name = format!("alloc_random_{bytes}");
         let work = Work::new(name, contestants(Operation::Random, bytes));
@@ -53,7 +61,7 @@ pub fn works() -> Vec<Work> {
     });
     let resolve = contestants(Operation::Resolve, RESOLVED_SIZE);
     let resolve = Work::new("resolve", resolve).counted(Lengths::ALIKE);
-    lifo.into_iter().chain(random).chain([resolve]).collect()
+    lifo.into_iter().chain(runs).chain(random).chain([resolve]).collect()
 }
 
 fn contestants(operation: Operation, bytes: usize) -> Vec<Contestant> {

@@ -66,7 +66,7 @@ impl<L: RawLock> Area<'_, L> {
         dest: &AtomicDsaPointer,
     ) -> Result<Freed<'_>, FreeError> {
         let at = self.place_of(dest)?;
-        let (pointer, own) = {
+        let pointer = {
             let _pages = self.lock_words(participant)?;
             // Not earlier: the lock's recovery may have cleared it.
             let pointer = dest.load(Ordering::Acquire);
@@ -109,12 +109,12 @@ impl<L: RawLock> Area<'_, L> {
                         self.forget_intent();
                     }
                     released?;
-                    (pointer, self.is_empty_own(pointer.segment(), entry)?)
+                    pointer
                 }
                 Located::Unknown => return Err(self.why_unknown(pointer)?),
             }
         };
-        self.give_back_surplus(participant, pointer.segment(), own);
+        self.give_back_surplus(participant, pointer.segment());
         Ok(Freed::Run)
     }
 

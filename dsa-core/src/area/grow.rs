@@ -1,16 +1,21 @@
-//! Segments: mapping, making and giving back.
+//! Segments: mapping, making, and backing them with memory.
 //!
-//! Segments are made and given back under the area lock; the states of a directory entry (see
-//! `header`) say what a killed holder was at. A segment that is given back disappears for others
-//! when they find that the key of a pointer (or of their table's entry) is not the directory's
+//! Segments are made under the area lock; the states of a directory entry (see `header`) say what a
+//! killed holder was at. How they go is in `give_back`. A segment that is given back disappears for
+//! others when they find that the key of a pointer (or of their table's entry) is not the directory's
 //! any more; `retired` counts such events, so that finding nothing costs one load.
+//!
+//! **Backing.** Memory is had from the system by steps, under the page lock, from a segment's start
+//! to its watermark. A step is what is asked for, or an eighth of what the segment has if that is
+//! more: so few calls of the system are made for many small runs, and an eighth at most is had
+//! before its time. The store of the watermark comes last: a kill before it leaves pages that are
+//! backed and not known to be, which the next step backs again. What is backed stays so until the
+//! segment goes.
 
 use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
 use dsm_core::namespace;
-use dsm_core::participant::Participant;
-use dsm_core::planted::{Bug, planted};
 use dsm_core::segment::Segment;
 use dsm_core::sync::Ordering;
 
@@ -27,8 +32,10 @@ use crate::pointer::DsaPointer;
 const DIRECTORY_PAGES: u32 =
     ((DsaPointer::MAX_SEGMENTS - INLINE_ENTRIES) * 64).div_ceil(PAGE as usize) as u32;
 
-/// Pages that are backed by memory at once: 16 KiB.
+/// Pages that are backed by memory at once, at least and at most unless more are asked for: 16 KiB,
+/// and 1 MiB, which takes the system some 0.2 ms.
 const STEP: u32 = 4;
+const LONGEST_STEP: u32 = 256;
 
 impl<L: RawLock> Area<'_, L> {
     /// The memory of the segment with this key, attached if need be.
@@ -106,7 +113,7 @@ impl<L: RawLock> Area<'_, L> {
     }
 
     /// Takes a mapping out of the process's table, leaving zeros for late readers.
-    fn retire(&self, guard: &LocalGuard<'_>, index: usize) {
+    pub(super) fn retire(&self, guard: &LocalGuard<'_>, index: usize) {
         let Some(raw) = guard.remove(index) else { return };
         // SAFETY: the table holds what `into_raw` gave, once.
         let segment = unsafe { Segment::from_raw(self.namespace, raw) };
@@ -142,7 +149,7 @@ impl<L: RawLock> Area<'_, L> {
     }
 
     /// Makes a segment in which a run of `pages` pages fits. The area lock is held.
-    pub(super) fn grow(&self, pages: u32, unit: bool, large: bool) -> Result<(), Error> {
+    pub(super) fn grow(&self, pages: u32, unit: bool) -> Result<(), Error> {
         let index = self.free_entry()?;
         let entry = self.entry(index)?;
         let rest = if self.brings_directory(index)? { DIRECTORY_PAGES + UNIT_PAGES } else { 0 };
@@ -158,9 +165,8 @@ impl<L: RawLock> Area<'_, L> {
         // Where the usual size is refused, by the limit or for lack of memory, what is needed may
         // still be had.
         let mut size = if usual > room { needed } else { usual.max(needed) };
-        let own = large && needed > usual;
         loop {
-            match self.make_segment(index, entry, size, own) {
+            match self.make_segment(index, entry, size) {
                 // Half of it: as short as can be, segments would take all slots of the namespace.
                 Err(error) if size > needed && is_too_long(&error) => {
                     size = (size / 2 / UNIT * UNIT).max(needed);
@@ -176,7 +182,7 @@ impl<L: RawLock> Area<'_, L> {
         usual_size(initial, self.header.maximum.load(Ordering::Relaxed), index)
     }
 
-    fn make_segment(&self, index: usize, entry: &Entry, size: u64, own: bool) -> Result<(), Error> {
+    fn make_segment(&self, index: usize, entry: &Entry, size: u64) -> Result<(), Error> {
         let geometry = self.geometry_of(index, size)?;
         let generation = entry.load().0 + 1;
         entry.clear();
@@ -190,7 +196,6 @@ impl<L: RawLock> Area<'_, L> {
                 return Err(error);
             }
         };
-        entry.own.store(u32::from(own), Ordering::Relaxed);
         self.header.total.fetch_add(size, Ordering::Relaxed);
         entry.store(generation, state::LIVE);
         self.enter_made(index, key, segment);
@@ -316,7 +321,8 @@ impl<L: RawLock> Area<'_, L> {
         if end <= from {
             return Ok(());
         }
-        let to = end.next_multiple_of(STEP).min(geometry.pages);
+        let step = (from / 8).clamp(STEP, LONGEST_STEP);
+        let to = end.max(from.saturating_add(step)).next_multiple_of(STEP).min(geometry.pages);
         let handle =
             if index == 0 { self.parent.get() } else { entry.handle.load(Ordering::Acquire) };
         let without = Corruption::new("a segment without a handle", index as u64);
@@ -354,95 +360,6 @@ impl<L: RawLock> Area<'_, L> {
         let (start, end) = (u64::from(from) * PAGE, u64::from(to) * PAGE);
         segment.reserve(start as usize..end as usize)?;
         Ok(())
-    }
-
-    /// Gives back a segment if nothing is allocated in it. Both locks are taken in turn; the area
-    /// lock is held already.
-    pub(super) fn give_back(
-        &self,
-        participant: &Participant<'_>,
-        index: usize,
-    ) -> Result<bool, Error> {
-        if index == 0 {
-            return Ok(false);
-        }
-        let entry = self.entry(index)?;
-        let Some(generation) = entry.live() else { return Ok(false) };
-        let size = entry.size.load(Ordering::Relaxed);
-        let geometry = self.geometry_of(index, size)?;
-        {
-            let _pages = self.lock_pages(participant)?;
-            if entry.free.load(Ordering::Relaxed) != geometry.pages - geometry.meta_pages {
-                return Ok(false);
-            }
-            entry.store(generation, state::DOOMED);
-        }
-        self.finish_doomed(index, entry, generation)?;
-        Ok(true)
-    }
-
-    /// Brings a doomed entry to its end; repeatable.
-    pub(super) fn finish_doomed(
-        &self,
-        index: usize,
-        entry: &Entry,
-        generation: u32,
-    ) -> Result<(), Error> {
-        let size = entry.size.load(Ordering::Relaxed);
-        let handle = entry.handle.load(Ordering::Relaxed);
-        if planted(Bug::EntryFreedBeforeUnpin) {
-            entry.clear();
-            entry.store(generation, Entry::unused(generation));
-        }
-        if let Some(handle) = SegmentHandle::from_raw(handle) {
-            // Not pinned any more, or gone: then an earlier attempt got this far.
-            let _ = self.namespace.unpin_segment(handle);
-        }
-        let guard = self.local.lock(self.namespace.platform().env)?;
-        if self.local.key(index) == DsaPointer::key_of(index as u32, generation) {
-            self.retire(&guard, index);
-        }
-        drop(guard);
-        entry.clear();
-        entry.store(generation, Entry::unused(generation));
-        self.header.retired.fetch_add(1, Ordering::AcqRel);
-        let _ = self.header.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
-            Some(total.saturating_sub(size))
-        });
-        Ok(())
-    }
-
-    /// Gives back segments in which nothing is allocated: all of them, or (not `all`) those made
-    /// for one request and all but one of the others, which waits for the next need.
-    pub(crate) fn give_back_empty(
-        &self,
-        participant: &Participant<'_>,
-        all: bool,
-    ) -> Result<u32, Error> {
-        let _area = self.lock_area(participant)?;
-        self.give_back_locked(participant, all)
-    }
-
-    /// The same with the area lock held.
-    fn give_back_locked(&self, participant: &Participant<'_>, all: bool) -> Result<u32, Error> {
-        let mut kept = all;
-        let mut given = 0;
-        for index in 1..self.entries() {
-            let entry = self.entry(index)?;
-            if entry.live().is_none() {
-                continue;
-            }
-            let geometry = self.geometry_of(index, entry.size.load(Ordering::Relaxed))?;
-            if entry.free.load(Ordering::Relaxed) != geometry.pages - geometry.meta_pages {
-                continue;
-            }
-            if !kept && entry.own.load(Ordering::Relaxed) == 0 {
-                kept = true;
-                continue;
-            }
-            given += u32::from(self.give_back(participant, index)?);
-        }
-        Ok(given)
     }
 }
 

@@ -13,6 +13,7 @@ mod copy;
 mod create;
 mod directory;
 mod free_from;
+mod give_back;
 mod grow;
 mod intent;
 mod moving;

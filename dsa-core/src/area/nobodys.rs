@@ -94,7 +94,7 @@ impl<'n, L: RawLock> Area<'n, L> {
                 Tended::Freed => {}
             }
         }
-        self.give_back_surplus(participant, index, false);
+        self.give_back_surplus(participant, index);
         Ok(None)
     }
 

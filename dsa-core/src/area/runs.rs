@@ -57,28 +57,48 @@ impl<L: RawLock> Area<'_, L> {
         before_growing: &mut dyn FnMut() -> Result<bool, Error>,
     ) -> Result<DsaPointer, Error> {
         self.sync_table()?;
-        if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
-            return Ok(found);
+        match self.run_in_existing(participant, pages, purpose) {
+            Ok(Some(found)) => return Ok(found),
+            Err(e) if !e.is_full() => return Err(e),
+            Ok(None) | Err(_) => {}
         }
+        self.make_room_for(participant, pages, purpose, before_growing)
+    }
+
+    /// Allocates a run where there is none, or no memory behind it.
+    #[cold]
+    fn make_room_for(
+        &self,
+        participant: &Participant<'_>,
+        pages: u32,
+        purpose: Purpose,
+        before_growing: &mut dyn FnMut() -> Result<bool, Error>,
+    ) -> Result<DsaPointer, Error> {
+        let unit = purpose.kind() == Kind::Slab;
+        let look = || self.run_in_existing(participant, pages, purpose);
         let _area = self.lock_area(participant)?;
         // Somebody may have made room while this one waited for the lock.
-        if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
-            return Ok(found);
+        let mut found = look();
+        if !matches!(found, Ok(Some(_))) && before_growing()? {
+            found = look();
         }
-        if before_growing()? {
-            if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
-                return Ok(found);
-            }
-        }
-        let unit = purpose.kind() == Kind::Slab;
-        let large = matches!(purpose, Purpose::Large | Purpose::Unpublished(_));
+        let mut tried = false;
         loop {
-            self.grow(pages, unit, large)?;
-            // Others may be faster at taking what was just made, but the area lock keeps them
-            // from making more: each round adds a segment, until the limit or the run is there.
-            if let Some(found) = self.run_in_existing(participant, pages, purpose)? {
-                return Ok(found);
+            let (shortage, backing) = match found {
+                Ok(Some(found)) => return Ok(found),
+                // Others may be faster at taking what is made here, but the area lock keeps them
+                // from making more: each round adds a segment, until the limit or the run is there.
+                Ok(None) => (self.grow(pages, unit).err(), false),
+                Err(e) => (Some(e), true),
+            };
+            if let Some(e) = shortage {
+                // What lies empty may be what is missing.
+                let again = e.is_full() && !core::mem::replace(&mut tried, true);
+                if !again || self.give_back_all(participant, backing)? == 0 {
+                    return Err(e);
+                }
             }
+            found = look();
         }
     }
 
@@ -167,7 +187,7 @@ impl<L: RawLock> Area<'_, L> {
             return Err(wild);
         }
         let index = pointer.segment();
-        let own = {
+        {
             let _pages = self.lock_pages(participant)?;
             let Ok(memory) = self.map(pointer.key()) else { return Err(wild) };
             let geometry = self.geometry_of(index, memory.len())?;
@@ -185,56 +205,13 @@ impl<L: RawLock> Area<'_, L> {
                 None if tables.is_free(page)? => return Err(FreeError::DoubleFree(pointer)),
                 None => return Err(wild),
             }
-            self.is_empty_own(index, entry)?
-        };
-        self.give_back_surplus(participant, index, own);
+        }
+        self.give_back_surplus(participant, index);
         Ok(())
     }
 
-    /// Whether a segment was made for one request and is empty now. The page lock is held.
-    pub(super) fn is_empty_own(
-        &self,
-        index: usize,
-        entry: &crate::header::Entry,
-    ) -> Result<bool, Error> {
-        let geometry = self.geometry_of(index, entry.size.load(Ordering::Relaxed))?;
-        let empty = entry.free.load(Ordering::Relaxed) == geometry.pages - geometry.meta_pages;
-        Ok(empty && entry.own.load(Ordering::Relaxed) != 0)
-    }
-
-    /// After a run was freed: gives its segment back if that was made for it (`own`), or is one
-    /// empty segment too many. The run is free whatever becomes of the segment: `trim` tries again.
-    pub(super) fn give_back_surplus(&self, participant: &Participant<'_>, index: usize, own: bool) {
-        let surplus = || self.is_surplus(index, self.entry(index)?);
-        if own || surplus().unwrap_or(false) {
-            let _ = self.give_back_empty(participant, false);
-        }
-    }
-
-    /// Whether a segment is empty while another one is, too.
-    fn is_surplus(&self, index: usize, entry: &crate::header::Entry) -> Result<bool, Error> {
-        let empty = |index: usize, entry: &crate::header::Entry| -> Result<bool, Error> {
-            if index == 0 || entry.live().is_none() {
-                return Ok(false);
-            }
-            // A segment that another thread is giving back has no size any more.
-            let size = entry.size.load(Ordering::Relaxed);
-            let Some(geometry) = Geometry::new(size, 0) else { return Ok(false) };
-            Ok(entry.free.load(Ordering::Relaxed) == geometry.pages - geometry.meta_pages)
-        };
-        if !empty(index, entry)? {
-            return Ok(false);
-        }
-        for other in (1..self.entries()).filter(|other| *other != index) {
-            if empty(other, self.entry(other)?)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Frees the pages of a slab that its owner has found empty. True if its segment is empty now
-    /// and not the only one.
+    /// Frees the pages of a slab that its owner has found empty. True if its segment is empty now,
+    /// and more is than is kept.
     pub(crate) fn free_slab(
         &self,
         participant: &Participant<'_>,

@@ -57,8 +57,9 @@ fn a_failure_at_each_step_leaves_nothing() {
             failures += 1;
         }
     }
-    // A step of 16 KiB that fails is tried again with less, so that not every failure shows.
-    assert!(failures >= 8, "{failures}");
+    // A step that fails is tried again with less, and once more after giving back what lies empty,
+    // so that not every failure shows.
+    assert!(failures >= 7, "{failures}");
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod moving;
 mod peers;
 mod publish;
 mod races;
+mod steady;
 mod support;
 mod threads;

@@ -206,12 +206,10 @@ fn others_notice_a_segment_that_was_given_back_and_used_anew() {
         check_fill(theirs, object, 1000);
         assert_ne!(object, last, "another generation");
         assert!(theirs.resolve(object).is_some());
-        if round % 2 == 0 {
-            free(&heap, object);
-        } else {
-            free(&their_heap, object);
-            their_heap.maintain().unwrap();
-        }
+        let freed_by = if round % 2 == 0 { &heap } else { &their_heap };
+        free(freed_by, object);
+        // It is kept for the next need until then.
+        assert_eq!(freed_by.trim(), Ok(1));
         if last.is_valid() {
             // SAFETY: it must not be freed at all.
             assert!(unsafe { heap.free(last) }.is_err());

@@ -46,9 +46,11 @@ fn allocate(heap: &H) -> (DsaPointer, (usize, u32)) {
     (pointer, (pointer.segment(), pointer.generation()))
 }
 
+/// Frees an object, and gives its segment back.
 fn free(heap: &H, pointer: DsaPointer) {
     // SAFETY: the tests use objects by their pointers alone.
     unsafe { heap.free(pointer) }.unwrap();
+    heap.trim().unwrap();
 }
 
 /// Each failed request failed twice, at the usual size and at the size that it needs.

@@ -12,7 +12,7 @@ use crate::case::{Case, Operation};
 use crate::member::{ANCESTOR, Member, leak};
 use crate::system;
 
-const CASES: [Operation; 23] = [
+const CASES: [Operation; 26] = [
     Operation { name: "allocate-small", must: &["object lost"], make: allocate_small },
     Operation {
         name: "allocate-first",
@@ -56,12 +56,35 @@ const CASES: [Operation; 23] = [
         ],
         make: allocate_large_new_segment,
     },
+    Operation {
+        name: "allocate-large-kept",
+        must: &["before", "object lost", "holds a lock of the area"],
+        make: allocate_large_kept,
+    },
+    Operation {
+        name: "allocate-instead-of-empty",
+        must: &[
+            "before",
+            "object lost",
+            "holds both locks of the area",
+            "holds the control lock and another",
+            "an object is removed",
+            "an object is sized",
+            "a segment is half made or half removed",
+        ],
+        make: allocate_instead_of_empty,
+    },
     Operation { name: "free-local", must: &["after"], make: free_local },
     Operation { name: "free-remote", must: &["after"], make: free_remote },
     Operation {
         name: "free-large",
         must: &["before", "after", "holds a lock of the area"],
         make: free_large,
+    },
+    Operation {
+        name: "free-last-and-keep",
+        must: &["before", "after", "holds a lock of the area"],
+        make: free_last_and_keep,
     },
     Operation {
         name: "free-last-of-segment",
@@ -177,6 +200,23 @@ fn allocate_large_new_segment(rescuers: usize) -> Case {
     case.case("allocate-large-new-segment", Effect::Allocates, |v| allocate(v, 200_000))
 }
 
+/// In a segment that is empty.
+fn allocate_large_kept(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 200_000, 1).free_last(victim, 1);
+    objects.case("allocate-large-kept", Effect::Allocates, |v| allocate(v, 190_000))
+}
+
+/// At the limit: what is empty, and too short, goes for what is needed.
+fn allocate_instead_of_empty(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 200_000, 1).free_last(victim, 1);
+    victim.area.set_size_limit(640 << 10).expect("is ours");
+    objects.case("allocate-instead-of-empty", Effect::Allocates, |v| allocate(v, 400_000))
+}
+
 fn free_local(rescuers: usize) -> Case {
     let objects = objects(rescuers).warm(64);
     let pointer = objects.last();
@@ -201,11 +241,21 @@ fn free_large(rescuers: usize) -> Case {
     objects.case("free-large", Effect::Frees, move |v| free(v, pointer))
 }
 
-/// The last object of a segment, of which nothing is left but the segment.
+/// The last object of a segment, which is kept.
+fn free_last_and_keep(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 300_000, 1);
+    let pointer = objects.last();
+    objects.case("free-last-and-keep", Effect::Frees, move |v| free(v, pointer))
+}
+
+/// The last object of a segment, of which nothing is left but the segment, beside another one of
+/// which that is true: one of them goes.
 fn free_last_of_segment(rescuers: usize) -> Case {
     let objects = objects(rescuers);
     let victim = objects.victim();
-    let objects = objects.with(victim, 100_000, 1).with(victim, 300_000, 1);
+    let objects = objects.with(victim, 100_000, 1).free_last(victim, 1).with(victim, 300_000, 1);
     let pointer = objects.last();
     objects.case("free-last-of-segment", Effect::Frees, move |v| free(v, pointer))
 }
