@@ -134,11 +134,13 @@ pub(crate) struct Summary {
 impl Summary {
     fn of_leaf(bits: u64) -> Self {
         let mut longest = 0;
-        // Each round keeps the ends of the runs that are at least one page longer.
-        let mut runs = bits;
-        while runs != 0 {
-            longest += 1;
-            runs &= runs << 1;
+        // A round a run: there are few, mostly one.
+        let mut rest = bits;
+        while rest != 0 {
+            rest >>= rest.trailing_zeros();
+            let run = rest.trailing_ones();
+            longest = longest.max(run);
+            rest = rest.checked_shr(run).unwrap_or(0);
         }
         let units = (0..4).filter(|unit| (bits >> (16 * unit)) as u16 == u16::MAX).count();
         Self {
