@@ -1,7 +1,8 @@
 //! A bitmap over words of shared memory: which slots or pages are taken.
 //!
 //! An index: rebuilt from the slots by whoever takes the control lock over from a dead owner.
-//! Read and written under the control lock only, hence relaxed and without read-modify-writes.
+//! Written under the control lock only, and read under it but for a count in passing, hence relaxed
+//! and without read-modify-writes.
 
 use crate::sync::{AtomicU64, Ordering};
 

@@ -40,6 +40,13 @@ impl Namespace<'_> {
         Ok(recorded.is_some_and(|id| same_object(id, self.control.header.id())))
     }
 
+    /// How many segment slots are taken, and how many there are: `max_segments`, as the namespace was
+    /// created. A look in passing: takes no lock.
+    #[must_use]
+    pub fn segment_slots(&self) -> (u32, u32) {
+        (self.control.slots_taken.count() as u32, self.control.layout.max_segments)
+    }
+
     /// In which segment an address of this process lies, and how far from its start; `None` if in none
     /// that this process has attached. Linear in the number of segment slots that it has ever used.
     #[must_use]

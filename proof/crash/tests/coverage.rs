@@ -140,7 +140,7 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("RwLock", "state has_length_for wake_sleepers"),
     ("Namespace", "main_region waits_for process_of participant root platform is_persistent"),
     ("Namespace", "process_slot attached_processes processes joined lock_address place_of"),
-    ("Namespace", "is_released_in_use"),
+    ("Namespace", "is_released_in_use segment_slots"),
     ("LocalSegment", "new"),
     ("ProcessLocal", "new know"),
     ("RangeOwner", "of"),

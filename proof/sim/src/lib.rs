@@ -117,6 +117,8 @@ struct State {
     fill: u8,
     /// Records of segments that a new process has.
     records: usize,
+    /// Bytes that an object may have.
+    longest: Option<usize>,
     /// Allocations until one fails, and how.
     fault: Option<(u32, ErrorKind)>,
     /// Bytes of the allocation that failed last, on demand.
@@ -296,6 +298,11 @@ impl HeapMachine {
     /// Bytes that may be reserved in all; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
+    }
+
+    /// Bytes that an object may have, as where files have a limit; `None` for no limit.
+    pub fn set_longest(&self, bytes: Option<usize>) {
+        self.state().longest = bytes;
     }
 
     /// Makes an allocation fail once: the next one if `after` is 0, and so on. A create and a

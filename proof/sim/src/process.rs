@@ -180,6 +180,9 @@ unsafe impl SegmentProvider for HeapProcess {
             if state.objects.contains_key(&handle.get()) {
                 return Err(HeapError::new(ErrorKind::AlreadyExists, "create"));
             }
+            if state.longest.is_some_and(|longest| size > longest) {
+                return Err(HeapError::new(ErrorKind::InvalidSize, "create"));
+            }
             state.fill
         };
         let memory = self.machine.allocate(size, reserved, fill)?;
