@@ -53,6 +53,17 @@ pub enum Error {
         total: u64,
         /// The limit in bytes.
         limit: u64,
+        /// Bytes of the largest request that would succeed instead, as far as it is made of pages; 0
+        /// if there is none: then all pages are used.
+        largest: u64,
+    },
+    /// The area has so many segments that another one would leave too few slots of the namespace to
+    /// others: less than a quarter of what it has itself.
+    SegmentShare {
+        /// Segments of the area.
+        segments: u32,
+        /// Slots of the namespace, taken or not.
+        slots: u32,
     },
     /// All 1,024 segments of the area are in use, or were made and given back 16,383 times and can't
     /// start over, because some process has had one attached all that time.
@@ -97,19 +108,36 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether something that is given back may help, or asking for less.
+    pub(crate) const fn is_shortage(&self) -> bool {
+        self.is_full() || self.is_of_memory()
+    }
+
+    /// Whether the system has no segment of that length: a shorter one may be had.
+    pub(crate) const fn is_of_memory(&self) -> bool {
+        match self {
+            Self::Namespace(namespace::Error::InvalidSize(_)) => true,
+            Self::Namespace(namespace::Error::Provider(failure)) => {
+                failure.kind.is_full() || matches!(failure.kind, ErrorKind::InvalidSize)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether there is no room: the area is at its limit, or the namespace has
     /// [none](namespace::Error::is_full).
     ///
     /// ```
     /// use dsa_core::Error;
     ///
-    /// assert!(Error::SizeLimit { needed: 65_536, total: 65_536, limit: 100_000 }.is_full());
+    /// let error = Error::SizeLimit { needed: 65_536, total: 65_536, limit: 100_000, largest: 0 };
+    /// assert!(error.is_full());
     /// assert!(!Error::CouldNotAttach.is_full());
     /// ```
     #[must_use]
     pub const fn is_full(&self) -> bool {
         match self {
-            Self::SizeLimit { .. } | Self::TooManySegments => true,
+            Self::SizeLimit { .. } | Self::TooManySegments | Self::SegmentShare { .. } => true,
             Self::Namespace(error) => error.is_full(),
             _ => false,
         }
@@ -160,10 +188,22 @@ impl fmt::Display for Error {
             Self::InvalidAlignment(align) => {
                 write!(f, "invalid alignment {align}: a power of two up to 4096 is possible")
             }
-            Self::SizeLimit { needed, total, limit } => write!(
+            Self::SizeLimit { needed, total, limit, largest } => {
+                write!(
+                    f,
+                    "the area needs a segment of {needed} bytes, has {total} and is limited to \
+                     {limit}; free something or raise the limit; "
+                )?;
+                match largest {
+                    0 => f.write_str("all its pages are used"),
+                    largest => write!(f, "a request of {largest} bytes would succeed now"),
+                }
+            }
+            Self::SegmentShare { segments, slots } => write!(
                 f,
-                "the area needs a segment of {needed} bytes, has {total} and is limited to \
-                 {limit}; free something or raise the limit"
+                "the area has {segments} segments, and the namespace few of its {slots} segment slots \
+                 left, which are kept for others; create the area with larger segments (`initial`, \
+                 `maximum`), or the namespace with a higher `max_segments`"
             ),
             Self::TooManySegments => f.write_str(
                 "all 1024 segments of the area are in use or used up; create it with larger ones",

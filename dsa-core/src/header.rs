@@ -3,9 +3,9 @@
 //! The block lies at the start of the area's first segment (or of its place), two locks after the
 //! tables (see `layout`). Every segment starts with a [`SegmentHeader`]; in the first one it is
 //! followed by the area's fields and the first sixteen entries of the directory. The other 1,008
-//! entries are a run of pages in the segment that takes the last of those that can be had, made with
-//! it: the directory can't be in want of room when it has to grow, and processes find it through an
-//! entry of the control block. That segment is never empty, so that it stays.
+//! entries are a run of pages in a short segment of their own, which takes the last of those that can
+//! be had, before any other segment does: processes find it through an entry of the control block. That
+//! segment is never empty, so that it stays, with 128 KiB.
 //!
 //! **Truth**: an entry's `state` word (generation and state), and while it is `LIVE` its `handle`,
 //! `size` and `watermark`. **Derived**: `longest`, `units`, `free` (copied from the segment's page

@@ -104,11 +104,25 @@ impl Geometry {
         self.units as u64 * SIDE <= EAGER_SIDES
     }
 
+    /// The first page of a run in an empty segment.
+    const fn first(&self, unit: bool) -> u32 {
+        if unit { self.meta_pages.next_multiple_of(UNIT_PAGES) } else { self.meta_pages }
+    }
+
+    /// Bytes of the longest run in a segment of at most `room` bytes.
+    pub(crate) fn longest_run_in(room: u64) -> u64 {
+        let room = room.min(MAX_SEGMENT) / UNIT * UNIT;
+        // Where a power of two is exceeded the tree doubles, and may take more than was won.
+        let power = if room == 0 { 0 } else { 1 << room.ilog2() };
+        let runs = [room, power].map(|size| {
+            Self::new(size, 0).map_or(0, |geometry| geometry.pages - geometry.meta_pages)
+        });
+        u64::from(runs[0].max(runs[1])) * PAGE
+    }
+
     /// Whether the segment can hold a run of this many pages, aligned to units or not.
     pub(crate) const fn fits(&self, pages: u32, unit: bool) -> bool {
-        let first =
-            if unit { self.meta_pages.next_multiple_of(UNIT_PAGES) } else { self.meta_pages };
-        match first.checked_add(pages) {
+        match self.first(unit).checked_add(pages) {
             Some(end) => end <= self.pages,
             None => false,
         }
@@ -117,14 +131,18 @@ impl Geometry {
     /// The smallest segment, a multiple of 64 KiB, that can hold the run besides its metadata.
     pub(crate) fn size_for(pages: u32, unit: bool) -> Option<u64> {
         let mut size = (u64::from(pages) * PAGE).next_multiple_of(UNIT);
-        loop {
-            match Self::new(size, 0) {
+        // From below: each round makes room for the tables of the one before.
+        while size <= MAX_SEGMENT {
+            size = match Self::new(size, 0) {
                 Some(geometry) if geometry.fits(pages, unit) => return Some(size),
-                _ if size >= MAX_SEGMENT => return None,
-                // Metadata is a fiftieth at most: two or three rounds find it.
-                _ => size += (size / 64).next_multiple_of(UNIT).max(UNIT),
-            }
+                Some(geometry) => {
+                    let end = u64::from(geometry.first(unit)) + u64::from(pages);
+                    (end * PAGE).next_multiple_of(UNIT)
+                }
+                None => size + UNIT,
+            };
         }
+        None
     }
 
     /// Offset of the word of a page.
@@ -168,6 +186,18 @@ mod tests {
         }
         assert_eq!(Geometry::new(MAX_SEGMENT + 1, 0), None);
         assert_eq!(Geometry::new(4096, 0), None);
+    }
+
+    #[test]
+    fn the_longest_run_needs_no_longer_segment() {
+        let rooms = (0..200).map(|n| n * 40_000);
+        let powers = (20..=40).flat_map(|shift| [-1i64, 0, 1].map(|n| (1 << shift) + n * 65_536));
+        for room in rooms.chain(powers.map(|room| room as u64)).chain([u64::MAX]) {
+            let longest = Geometry::longest_run_in(room);
+            let needed = |pages| Geometry::size_for(pages, false).is_some_and(|size| size <= room);
+            assert!(longest == 0 || needed((longest / PAGE) as u32), "{room}: {longest}");
+            assert!(!needed((longest / PAGE) as u32 + 1), "{room}: {longest}");
+        }
     }
 
     #[test]

@@ -135,6 +135,9 @@ pub struct AreaLocal {
     pub(crate) high: AtomicUsize,
     /// The area's `retired` when the table was last compared with the directory.
     pub(crate) seen: AtomicU64,
+    /// When the process may look again for what others left, by its clock, in nanoseconds; 0 for at
+    /// once. See `area::runs`.
+    pub(crate) next_look: AtomicU64,
     /// 1 while an `Area` uses this.
     taken: AtomicU32,
 }
@@ -150,6 +153,7 @@ impl AreaLocal {
             changes: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
+            next_look: AtomicU64::new(0),
             taken: AtomicU32::new(0),
         }
     }
@@ -164,6 +168,7 @@ impl AreaLocal {
             changes: AtomicU32::new(0),
             high: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
+            next_look: AtomicU64::new(0),
             taken: AtomicU32::new(0),
         }
     }
@@ -186,6 +191,7 @@ impl AreaLocal {
     pub(crate) fn give_back(&self) {
         self.high.store(0, Ordering::Relaxed);
         self.seen.store(0, Ordering::Relaxed);
+        self.next_look.store(0, Ordering::Relaxed);
         self.taken.store(0, Ordering::Release);
     }
 

@@ -141,6 +141,8 @@ bugs! {
         "A slab stays though its maker died before it had an owner.";
     OwnerUncleared "owner-uncleared" "dsa-core/src/slab.rs":
         "A page becomes a slab though something that looks like an owner is in its header.";
+    DirectoryKept "directory-kept" "dsa-core/src/area/grow.rs":
+        "The rest of an area's directory keeps its name where its segment was not finished.";
     EntryFreedBeforeUnpin "entry-freed-before-unpin" "dsa-core/src/area/give_back.rs":
         "An area forgets a segment before it gives it back.";
     RemoteFreeUnseen "remote-free-unseen" "dsa-core/src/area/nobodys.rs":

@@ -374,7 +374,12 @@ fn expect_memory(made: Result<DsaPointer, Error>) -> Option<DsaPointer> {
             assert!(pointer.is_valid());
             Some(pointer)
         }
-        Err(Error::Namespace(_) | Error::SizeLimit { .. } | Error::TooManySegments) => None,
+        Err(
+            Error::Namespace(_)
+            | Error::SizeLimit { .. }
+            | Error::TooManySegments
+            | Error::SegmentShare { .. },
+        ) => None,
         Err(error) => panic!("{error}"),
     }
 }

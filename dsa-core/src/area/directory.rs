@@ -12,9 +12,11 @@
 //! What users keep of a segment that is gone are pointers to freed memory, which are good for nothing
 //! at any time. One that is 16,383 generations old may mean an object of the new segment.
 //!
-//! The second part of the directory lies in a segment of the first part. So whichever segment takes
-//! the last entry there that can be had brings it along. Killed in between, recovery finds an entry
-//! that is `CREATING`, or the directory.
+//! The second part of the directory lies in a segment of the first part. So the last entry there that
+//! can be had gets a segment for it, as short as can be, and whoever asked for a segment gets the next
+//! entry. (It stays as long as the area: a segment that was made for something else, too, would stay
+//! with all its length.) Killed in between, recovery finds an entry that is `CREATING`, or the
+//! directory.
 
 use dsm_core::lock::RawLock;
 use dsm_core::sync::Ordering;

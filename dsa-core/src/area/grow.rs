@@ -7,22 +7,22 @@
 //!
 //! **Backing.** Memory is had from the system by steps, under the page lock, from a segment's start
 //! to its watermark. A step is what is asked for, or an eighth of what the segment has if that is
-//! more: so few calls of the system are made for many small runs, and an eighth at most is had
+//! more, up to 64 KiB: so few calls of the system are made for many small runs, and little is had
 //! before its time. The store of the watermark comes last: a kill before it leaves pages that are
 //! backed and not known to be, which the next step backs again. What is backed stays so until the
 //! segment goes.
 
-use dsm_core::error::ErrorKind;
 use dsm_core::handle::SegmentHandle;
 use dsm_core::lock::RawLock;
 use dsm_core::namespace;
+use dsm_core::planted::{Bug, planted};
 use dsm_core::segment::Segment;
 use dsm_core::sync::Ordering;
 
 use super::{Area, FIRST_KEY};
 use crate::error::{Corruption, Error};
 use crate::header::{Entry, INLINE_ENTRIES, MAGIC, SegmentHeader, state};
-use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT, UNIT_PAGES};
+use crate::layout::{Geometry, MAX_SEGMENT, PAGE, UNIT};
 use crate::local::LocalGuard;
 use crate::memory::Memory;
 use crate::pages::{Kind, Pages, Run};
@@ -32,10 +32,17 @@ use crate::pointer::DsaPointer;
 const DIRECTORY_PAGES: u32 =
     ((DsaPointer::MAX_SEGMENTS - INLINE_ENTRIES) * 64).div_ceil(PAGE as usize) as u32;
 
-/// Pages that are backed by memory at once, at least and at most unless more are asked for: 16 KiB,
-/// and 1 MiB, which takes the system some 0.2 ms.
+/// Bytes of the segment that is made for the rest of the directory: two units. What is left of it is
+/// used like any other memory.
+const DIRECTORY_SEGMENT: u64 = 2 * UNIT;
+
+/// An area that has this many times as many segments as the namespace has slots left gets no more.
+const SHARE: u32 = 4;
+
+/// Pages that are backed by memory at once, at least and at most unless more are asked for: 16 and
+/// 64 KiB. A platform takes a longer range for one that is about to be filled.
 const STEP: u32 = 4;
-const LONGEST_STEP: u32 = 256;
+const LONGEST_STEP: u32 = 16;
 
 impl<L: RawLock> Area<'_, L> {
     /// The memory of the segment with this key, attached if need be.
@@ -148,32 +155,68 @@ impl<L: RawLock> Area<'_, L> {
         Ok(())
     }
 
-    /// Makes a segment in which a run of `pages` pages fits. The area lock is held.
+    /// Makes a segment in which a run of `pages` pages fits, and before it one for the rest of the
+    /// directory if this one takes the last entry without that. The area lock is held.
     pub(super) fn grow(&self, pages: u32, unit: bool) -> Result<(), Error> {
+        self.share_slots()?;
         let index = self.free_entry()?;
-        let entry = self.entry(index)?;
-        let rest = if self.brings_directory(index)? { DIRECTORY_PAGES + UNIT_PAGES } else { 0 };
-        let needed = Geometry::size_for(pages.saturating_add(rest), unit)
-            .ok_or(Error::InvalidRequestSize(u64::from(pages) * PAGE))?;
-        let usual = self.usual_size(index);
+        let impossible = Error::InvalidRequestSize(u64::from(pages) * PAGE);
+        let needed = Geometry::size_for(pages, unit).ok_or(impossible)?;
+        let rest = if self.brings_directory(index)? { DIRECTORY_SEGMENT } else { 0 };
         let total = self.header.total.load(Ordering::Relaxed);
         let limit = self.header.limit.load(Ordering::Relaxed);
-        let room = limit.saturating_sub(total);
+        let room = limit.saturating_sub(total).saturating_sub(rest);
         if needed > room {
-            return Err(Error::SizeLimit { needed, total, limit });
+            let largest = self.longest_run().max(Geometry::longest_run_in(room));
+            return Err(Error::SizeLimit { needed: needed + rest, total, limit, largest });
         }
-        // Where the usual size is refused, by the limit or for lack of memory, what is needed may
-        // still be had.
-        let mut size = if usual > room { needed } else { usual.max(needed) };
+        let index = if rest == 0 {
+            index
+        } else {
+            self.make_segment(index, self.entry(index)?, DIRECTORY_SEGMENT)?;
+            self.free_entry()?
+        };
+        // As long as the limit leaves room for: short segments are soon too many.
+        let mut size = self.usual_size(index).min(room / UNIT * UNIT).max(needed);
         loop {
-            match self.make_segment(index, entry, size) {
-                // Half of it: as short as can be, segments would take all slots of the namespace.
-                Err(error) if size > needed && is_too_long(&error) => {
-                    size = (size / 2 / UNIT * UNIT).max(needed);
+            match self.make_segment(index, self.entry(index)?, size) {
+                // A shorter one may be had where files have a limit, or memory is short. In steps of
+                // a quarter, so that it is not much shorter than it could be.
+                Err(error) if size > needed && error.is_of_memory() => {
+                    size = ((size - size / 4) / UNIT * UNIT).max(needed);
                 }
                 result => return result,
             }
         }
+    }
+
+    /// Refuses a further segment to an area that has more than its share of the namespace's: whatever
+    /// it has, there must be a quarter as many for others.
+    fn share_slots(&self) -> Result<(), Error> {
+        let mut segments = 0;
+        for index in 0..self.entries() {
+            segments += u32::from(self.entry(index)?.live().is_some());
+        }
+        let crowded = || {
+            let (taken, slots) = self.namespace.segment_slots();
+            (slots.saturating_sub(taken) < segments / SHARE).then_some(slots)
+        };
+        if crowded().is_some() {
+            // The dead may have some.
+            self.namespace.reap()?;
+        }
+        match crowded() {
+            Some(slots) => Err(Error::SegmentShare { segments, slots }),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of the longest free run of all segments. What backs it may be missing.
+    fn longest_run(&self) -> u64 {
+        let entries = (0..self.entries()).filter_map(|index| self.entry(index).ok());
+        let live = entries.filter(|entry| entry.live().is_some());
+        let longest = live.map(|entry| entry.longest.load(Ordering::Relaxed)).max();
+        u64::from(longest.unwrap_or(0)) * PAGE
     }
 
     /// How long the segment with this index usually is.
@@ -272,7 +315,8 @@ impl<L: RawLock> Area<'_, L> {
     /// A segment that was to bring the rest of the directory came to nothing.
     pub(super) fn forget_directory(&self, index: usize) {
         let directory = DsaPointer::from_raw(self.header.directory.load(Ordering::Relaxed));
-        if directory.is_valid() && directory.segment() == index {
+        let here = directory.is_valid() && directory.segment() == index;
+        if here && !planted(Bug::DirectoryKept) {
             self.header.directory.store(0, Ordering::Release);
         }
     }
@@ -363,18 +407,6 @@ impl<L: RawLock> Area<'_, L> {
     }
 }
 
-/// Whether a shorter segment may be had.
-fn is_too_long(error: &Error) -> bool {
-    match error {
-        Error::Namespace(namespace::Error::Provider(failure)) => {
-            [ErrorKind::NoSpace, ErrorKind::NoMemory, ErrorKind::InvalidSize]
-                .contains(&failure.kind)
-        }
-        Error::Namespace(namespace::Error::InvalidSize(_)) => true,
-        _ => false,
-    }
-}
-
 /// PostgreSQL's growth: two segments of each size, then twice that. From the two options, which may
 /// be anything: they lie in shared memory.
 fn usual_size(initial: u64, maximum: u64, index: usize) -> u64 {
@@ -395,6 +427,13 @@ pub(super) fn addressable(size: u64, geometry: &Geometry) -> Result<(usize, usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_of_the_directory_fits_into_its_segment() {
+        let geometry = Geometry::new(DIRECTORY_SEGMENT, 0).unwrap();
+        assert!(geometry.fits(DIRECTORY_PAGES, false));
+        assert_eq!(Geometry::size_for(DIRECTORY_PAGES, false), Some(DIRECTORY_SEGMENT));
+    }
 
     #[test]
     fn segments_never_become_shorter() {

@@ -11,6 +11,13 @@
 //! | mini slab | owner 0 | header, then owner | no owner: the run is freed |
 //!
 //! Freeing goes the other way round: first the owner, then the word, then the index.
+//!
+//! **Where there is no room**, an allocation takes the area lock, and looks for what others left: what
+//! is the dead's, and free objects that nobody has seen yet. That takes time, by the size of the area.
+//! Then it makes a segment. If that is refused, it gives back what lies empty, and tries again. An area
+//! that is full refuses many requests in a row, maybe, so that not each of them looks for what the last
+//! one did not find: after a refusal a process looks again when so many times the duration of its last
+//! look have passed that looking takes a sixteenth of the time at most.
 
 use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;
@@ -23,6 +30,9 @@ use crate::memory::Memory;
 use crate::pages::{Kind, Pages, Run};
 use crate::pointer::DsaPointer;
 use crate::slab::{MIXED, Owner, Slab, SlabHeader};
+
+/// After a refusal, so many times what the last look took go by until the next one.
+const LOOK_SELDOM: u64 = 16;
 
 /// What a run is for.
 #[derive(Clone, Copy)]
@@ -59,7 +69,7 @@ impl<L: RawLock> Area<'_, L> {
         self.sync_table()?;
         match self.run_in_existing(participant, pages, purpose) {
             Ok(Some(found)) => return Ok(found),
-            Err(e) if !e.is_full() => return Err(e),
+            Err(e) if !e.is_shortage() => return Err(e),
             Ok(None) | Err(_) => {}
         }
         self.make_room_for(participant, pages, purpose, before_growing)
@@ -79,13 +89,21 @@ impl<L: RawLock> Area<'_, L> {
         let _area = self.lock_area(participant)?;
         // Somebody may have made room while this one waited for the lock.
         let mut found = look();
-        if !matches!(found, Ok(Some(_))) && before_growing()? {
-            found = look();
+        let mut looked = None;
+        if !matches!(found, Ok(Some(_))) && self.may_look() {
+            let started = self.now();
+            if before_growing()? {
+                found = look();
+            }
+            looked = Some((started, self.now()));
         }
         let mut tried = false;
         loop {
             let (shortage, backing) = match found {
-                Ok(Some(found)) => return Ok(found),
+                Ok(Some(found)) => {
+                    self.local.next_look.store(0, Ordering::Relaxed);
+                    return Ok(found);
+                }
                 // Others may be faster at taking what is made here, but the area lock keeps them
                 // from making more: each round adds a segment, until the limit or the run is there.
                 Ok(None) => (self.grow(pages, unit).err(), false),
@@ -93,13 +111,28 @@ impl<L: RawLock> Area<'_, L> {
             };
             if let Some(e) = shortage {
                 // What lies empty may be what is missing.
-                let again = e.is_full() && !core::mem::replace(&mut tried, true);
+                let again = e.is_shortage() && !core::mem::replace(&mut tried, true);
                 if !again || self.give_back_all(participant, backing)? == 0 {
+                    if let Some((started, ended)) = looked {
+                        let next = ended + LOOK_SELDOM * ended.saturating_sub(started);
+                        self.local.next_look.store(next, Ordering::Relaxed);
+                    }
                     return Err(e);
                 }
             }
             found = look();
         }
+    }
+
+    /// Whether it is time to look for what others left.
+    fn may_look(&self) -> bool {
+        let next = self.local.next_look.load(Ordering::Relaxed);
+        next == 0 || self.now() >= next
+    }
+
+    /// The process's clock, in nanoseconds.
+    fn now(&self) -> u64 {
+        self.namespace.platform().env.now().as_nanos() as u64
     }
 
     /// Allocates a run in a segment that exists; `None` if none has room.

@@ -37,7 +37,7 @@ use dsm_core::participant::Participant;
 use dsm_core::sync::{AtomicU8, AtomicU32, Ordering};
 
 use crate::area::{Area, Purpose};
-use crate::class::{class_for, class_of};
+use crate::class::{SIZES, class_for, class_of};
 use crate::error::{Corruption, Error, FreeError};
 use crate::hints::HeapLocal;
 use crate::layout::{PAGE, SIDE, UNITS_AT};
@@ -147,9 +147,9 @@ impl<'h, L: RawLock> Heap<'h, L> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidRequestSize`] above [`MAX_REQUEST`]; [`Error::SizeLimit`],
-    /// [`Error::TooManySegments`], [`Error::Namespace`] when there is no memory. No lock is held
-    /// and nothing is lost then.
+    /// [`Error::InvalidRequestSize`] above [`MAX_REQUEST`]; [`Error::SizeLimit`], which says what
+    /// would succeed; [`Error::TooManySegments`], [`Error::SegmentShare`], [`Error::Namespace`] when
+    /// there is no memory. No lock is held and nothing is lost then.
     #[doc(alias = "dsa_allocate")]
     #[inline(always)]
     pub fn allocate(&self, size: usize) -> Result<DsaPointer, Error> {
@@ -244,7 +244,14 @@ impl<'h, L: RawLock> Heap<'h, L> {
             if let Some(pointer) = hints.take(value) {
                 return Ok(pointer);
             }
-            self.refill(class, me)?;
+            match self.refill(class, me) {
+                Ok(()) => {}
+                // Where there is no room for a slab of sixteen pages there may be for two.
+                Err(e) if e.is_shortage() && u64::from(SIZES[class]) > PAGE => {
+                    return self.allocate_pages(size, me, value);
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
 

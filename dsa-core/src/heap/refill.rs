@@ -109,9 +109,7 @@ impl<L: RawLock> Heap<'_, L> {
         let result = self.slab_from_pages(class, me, mini);
         match result {
             // Where there is no room for a unit there may be a page.
-            Err(Error::SizeLimit { .. } | Error::Namespace(_) | Error::TooManySegments)
-                if !mini && size <= PAGE =>
-            {
+            Err(e) if e.is_shortage() && !mini && size <= PAGE => {
                 self.slab_from_pages(class, me, true)
             }
             result => result,

@@ -245,7 +245,7 @@ fn hundreds_of_segments() {
     }
     heap.trim().unwrap();
     let stats = area.stats().unwrap();
-    // The sixteenth segment holds the rest of the directory and stays.
+    // The sixteenth segment holds the rest of the directory, and nothing else, and stays.
     assert_eq!((stats.segments, stats.used), (2, 0));
     area.check(p.participant).unwrap();
     theirs.check(q.participant).unwrap();
@@ -265,7 +265,7 @@ fn a_full_directory_is_an_error() {
     while last.is_ok() {
         last = heap.allocate(40_000);
     }
-    assert!(matches!(last, Err(Error::Namespace(_))), "the namespace has 512 slots: {last:?}");
+    assert!(matches!(last, Err(Error::SegmentShare { slots: 512, .. })), "{last:?}");
     assert_eq!(heap.allocate_extended(40_000, Flags::NO_OOM), Ok(DsaPointer::INVALID));
     area.check(p.participant).unwrap();
 }

@@ -6,6 +6,7 @@ mod comes_back;
 mod confusion;
 mod faults;
 mod images;
+mod limits;
 mod model;
 mod moving;
 mod peers;

@@ -166,7 +166,7 @@ fn when_memory_is_short_nothing_is_kept() {
     }
 }
 
-/// An eighth of what a segment has is backed at once: few calls, and little too early.
+/// An eighth of what a segment has is backed at once, up to 64 KiB: few calls, little too early.
 #[test]
 fn backing_grows_by_an_eighth() {
     let machine = HeapMachine::new();
@@ -177,8 +177,8 @@ fn backing_grows_by_an_eighth() {
         objects.extend((0..700).map(|_| heap.allocate(12_000).unwrap()));
     });
     assert_eq!(area.stats().unwrap().segments, 1);
-    assert!(asked < 60, "{asked} calls for 8.6 MB");
+    assert!(asked < 300, "{asked} calls for 8.6 MB");
     let stats = area.stats().unwrap();
-    assert!(stats.reserved < 700 * 12_288 * 9 / 8 + (300 << 10), "{stats:?}");
+    assert!(stats.reserved < 700 * 12_288 + (400 << 10), "{stats:?}");
     assert_eq!(objects.iter().filter(|object: &&DsaPointer| object.is_valid()).count(), 700);
 }

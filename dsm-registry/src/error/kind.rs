@@ -356,13 +356,18 @@ fn instead_of(name: &Option<Box<str>>) -> &'static str {
 fn explain_table(error: &dshash_core::Error) -> String {
     use dshash_core::{Error as E, MemoryError as M};
     match error {
-        E::Memory(M::Area(dsa_core::Error::SizeLimit { needed, total, limit })) => format!(
+        E::Memory(M::Area(dsa_core::Error::SizeLimit { needed, total, limit, .. })) => format!(
             "the table needs {needed} bytes more, has {total} and is limited to {limit}; remove \
              entries, or create it with a higher `HashOptions::limit`"
         ),
         E::Memory(M::Area(dsa_core::Error::TooManySegments)) => {
             "the table can't grow any more: its 1024 segments are in use or used up".to_owned()
         }
+        E::Memory(M::Area(dsa_core::Error::SegmentShare { segments, slots })) => format!(
+            "the table has {segments} segments, and the namespace few of its {slots} segment slots \
+             left, which are kept for others; remove entries, or create the namespace with more \
+             (`Builder::max_segments`)"
+        ),
         E::Memory(M::Area(dsa_core::Error::Corrupt(what))) => {
             format!("the table's memory is damaged: {} ({:#x})", what.what, what.at)
         }

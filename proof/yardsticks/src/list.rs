@@ -169,6 +169,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::FreePagesTrusted => (images("allocate-first"), "a segment's number of free pages"),
         Bug::OwnerlessKept => (images("allocate-refill"), "a slab without an owner"),
         Bug::OwnerUncleared => (in_rubbish("allocate-refill"), "a slab of no class"),
+        Bug::DirectoryKept => (images("allocate-with-directory"), "InvalidPointer"),
         Bug::EntryFreedBeforeUnpin => (images("trim"), "objects instead of"),
         Bug::RemoteFreeUnseen => (
             test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),

@@ -12,7 +12,7 @@ use crate::case::{Case, Operation};
 use crate::member::{ANCESTOR, Member, leak};
 use crate::system;
 
-const CASES: [Operation; 26] = [
+const CASES: [Operation; 27] = [
     Operation { name: "allocate-small", must: &["object lost"], make: allocate_small },
     Operation {
         name: "allocate-first",
@@ -55,6 +55,19 @@ const CASES: [Operation; 26] = [
             "an object is sized",
         ],
         make: allocate_large_new_segment,
+    },
+    Operation {
+        name: "allocate-with-directory",
+        must: &[
+            "before",
+            "object lost",
+            "holds both locks of the area",
+            "holds the control lock and another",
+            "an object is named",
+            "an object is sized",
+            "a segment is half made or half removed",
+        ],
+        make: allocate_with_directory,
     },
     Operation {
         name: "allocate-large-kept",
@@ -198,6 +211,15 @@ fn allocate_large(rescuers: usize) -> Case {
 fn allocate_large_new_segment(rescuers: usize) -> Case {
     let case = objects(rescuers);
     case.case("allocate-large-new-segment", Effect::Allocates, |v| allocate(v, 200_000))
+}
+
+/// In a segment that takes the last entry of the first part of the directory but for the one of the
+/// segment with the second part, which is made first.
+fn allocate_with_directory(rescuers: usize) -> Case {
+    let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 100_000, 14);
+    objects.case("allocate-with-directory", Effect::Allocates, |v| allocate(v, 100_000))
 }
 
 /// In a segment that is empty.

@@ -153,9 +153,11 @@ fn free_from_large(rescuers: usize) -> Case {
     freeing("free-from-large", Effect::Unlinks(20_000), objects)
 }
 
-/// With the run its segment goes.
+/// With the run a segment goes that is one empty segment too many.
 fn free_from_segment(rescuers: usize) -> Case {
     let objects = objects(rescuers);
+    let victim = objects.victim();
+    let objects = objects.with(victim, 100_000, 1).free_last(victim, 1);
     link(objects.cells, objects.victim(), 300_000);
     freeing("free-from-segment", Effect::Unlinks(300_000), objects)
 }
