@@ -1,9 +1,9 @@
 //! What ours and the peers have in common, for works that are written once for all of them.
 //!
-//! Operations are functions of their own, `#[inline(never)]`, as they are in a program that uses them
-//! in several places: otherwise the compiler would put them into the loop of a work or not depending
-//! on how many works there are, which is worth 25 instructions. What is but a few instructions itself
-//! is `#[inline(always)]`.
+//! Operations are functions of their own, `#[inline(never)]`, as they are in a program that uses
+//! them in several places: otherwise the compiler would put them into the loop of a work or not
+//! depending on how many works there are, which is worth 25 instructions. What is but a few
+//! instructions itself is `#[inline(always)]`.
 
 /// An allocator under test.
 pub trait Heap: 'static {

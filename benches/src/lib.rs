@@ -1,5 +1,5 @@
-//! Works that are measured beside peers, for the programs `ratios` and `instructions` and the groups
-//! of criterion.
+//! Works that are measured beside peers, for the programs `ratios` and `instructions` and the
+//! groups of criterion.
 //!
 //! | module | what it has |
 //! |---|---|

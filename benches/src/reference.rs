@@ -1,9 +1,9 @@
 //! Figures of PostgreSQL, to be held against ours.
 //!
-//! Taken once, by a C extension inside a backend of a private server (15.20 as Debian builds it, POSIX
-//! shared memory, no huge pages, thread CPU time, median of five samples), on the machine that
-//! `docs/BENCHMARKS.md` describes. They are not measured again in a run: on another machine they are
-//! good for the order of magnitude only.
+//! Taken once, by a C extension inside a backend of a private server (15.20 as Debian builds it,
+//! POSIX shared memory, no huge pages, thread CPU time, median of five samples), on the machine
+//! that `docs/BENCHMARKS.md` describes. They are not measured again in a run: on another machine
+//! they are good for the order of magnitude only.
 
 /// What PostgreSQL's own functions take for a work, in nanoseconds; `None` if nobody has measured.
 #[must_use]

@@ -1,7 +1,7 @@
 //! Tells valgrind's tool callgrind when to count.
 //!
-//! valgrind finds its requests in the instructions themselves: a sequence that does nothing, and that
-//! no compiler makes, with a register that points to what is asked for. So a program needs no
+//! valgrind finds its requests in the instructions themselves: a sequence that does nothing, and
+//! that no compiler makes, with a register that points to what is asked for. So a program needs no
 //! library for it, and nothing happens where no valgrind looks.
 
 /// Whether the request is known for this processor.

@@ -1,7 +1,7 @@
 //! The programs, as they are called.
 //!
-//! Where `instructions` needs a valgrind, it is a script here, which says that every operation took so
-//! many instructions: what is tested is what becomes of them. The real one is run by CI.
+//! Where `instructions` needs a valgrind, it is a script here, which says that every operation took
+//! so many instructions: what is tested is what becomes of them. The real one is run by CI.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;

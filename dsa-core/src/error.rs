@@ -53,8 +53,8 @@ pub enum Error {
         total: u64,
         /// The limit in bytes.
         limit: u64,
-        /// Bytes of the largest request that would succeed instead, as far as it is made of pages; 0
-        /// if there is none: then all pages are used.
+        /// Bytes of the largest request that would succeed instead, as far as it is made of pages;
+        /// 0 if there is none: then all pages are used.
         largest: u64,
     },
     /// The area has so many segments that another one would leave too few slots of the namespace to
@@ -65,8 +65,8 @@ pub enum Error {
         /// Slots of the namespace, taken or not.
         slots: u32,
     },
-    /// All 1,024 segments of the area are in use, or were made and given back 16,383 times and can't
-    /// start over, because some process has had one attached all that time.
+    /// All 1,024 segments of the area are in use, or were made and given back 16,383 times and
+    /// can't start over, because some process has had one attached all that time.
     TooManySegments,
     /// A number of the options is out of its range.
     InvalidOptions(OutOfRange),
@@ -94,8 +94,8 @@ pub enum Error {
     ForeignDestination,
     /// An object was to be moved to a word that names another one: this.
     Occupied(DsaPointer),
-    /// Another thread of this process is attaching a segment and takes very long: ten seconds. Nothing
-    /// is wrong with the area; the same call may succeed later.
+    /// Another thread of this process is attaching a segment and takes very long: ten seconds.
+    /// Nothing is wrong with the area; the same call may succeed later.
     Busy,
     /// The [`AreaLocal`](crate::AreaLocal) has an area already.
     LocalInUse,

@@ -3,9 +3,9 @@
 //! The block lies at the start of the area's first segment (or of its place), two locks after the
 //! tables (see `layout`). Every segment starts with a [`SegmentHeader`]; in the first one it is
 //! followed by the area's fields and the first sixteen entries of the directory. The other 1,008
-//! entries are a run of pages in a short segment of their own, which takes the last of those that can
-//! be had, before any other segment does: processes find it through an entry of the control block. That
-//! segment is never empty, so that it stays, with 128 KiB.
+//! entries are a run of pages in a short segment of their own, which takes the last of those that
+//! can be had, before any other segment does: processes find it through an entry of the control
+//! block. That segment is never empty, so that it stays, with 128 KiB.
 //!
 //! **Truth**: an entry's `state` word (generation and state), and while it is `LIVE` its `handle`,
 //! `size` and `watermark`. **Derived**: `longest`, `units`, `free` (copied from the segment's page
@@ -23,13 +23,13 @@
 //!   DOOMED(16,383) -> RETIRED(16,383) -> FREE(0)
 //! ```
 //!
-//! * `CREATING`: there may be a segment, known to the namespace as attached by its creator alone: it
-//!   goes with the dead creator. If `handle` is set it may be pinned already: unpin it. Back to
+//! * `CREATING`: there may be a segment, known to the namespace as attached by its creator alone:
+//!   it goes with the dead creator. If `handle` is set it may be pinned already: unpin it. Back to
 //!   `FREE`, of the generation before: nobody has seen the key, since a segment is entered in its
 //!   maker's table when it is `LIVE`.
 //! * `DOOMED`: no page of it is allocated and none will be. Unpin it (again), on to `FREE`.
-//! * `RETIRED`: the last generation has been. They start over when no process has any segment of the
-//!   area attached that was given back: see `area::directory`.
+//! * `RETIRED`: the last generation has been. They start over when no process has any segment of
+//!   the area attached that was given back: see `area::directory`.
 
 use core::ptr::NonNull;
 
@@ -109,8 +109,8 @@ impl Entry {
         if generation >= DsaPointer::MAX_GENERATION { state::RETIRED } else { state::FREE }
     }
 
-    /// Ends the making of a segment that came to nothing: nobody has seen its key, which the next one
-    /// has.
+    /// Ends the making of a segment that came to nothing: nobody has seen its key, which the next
+    /// one has.
     pub(crate) fn unmake(&self, generation: u32) {
         self.clear();
         self.store(generation.saturating_sub(1), state::FREE);
@@ -141,8 +141,9 @@ pub(crate) struct SegmentHeader {
 // SAFETY: repr(C), atomics only.
 unsafe impl Shared for SegmentHeader {}
 
-/// The key ([`DsaPointer::key`]) by which pointers name a mapped segment of an area; `None` if it is
-/// no such segment. For tools that look at an area from outside, and resolve pointers by themselves.
+/// The key ([`DsaPointer::key`]) by which pointers name a mapped segment of an area; `None` if it
+/// is no such segment. For tools that look at an area from outside, and resolve pointers by
+/// themselves.
 ///
 /// [`DsaPointer::key`]: crate::DsaPointer::key
 ///

@@ -128,8 +128,8 @@ pub struct AreaLocal {
     entries: [LocalEntry; DsaPointer::MAX_SEGMENTS],
     /// 1 while a thread changes entries.
     lock: AtomicU32,
-    /// Moves when it has. What others sleep on: the environment, which is not trusted with the lock,
-    /// gets a reference to it.
+    /// Moves when it has. What others sleep on: the environment, which is not trusted with the
+    /// lock, gets a reference to it.
     changes: AtomicU32,
     /// Entries below this may be in use.
     pub(crate) high: AtomicUsize,

@@ -1,6 +1,6 @@
-//! Models in every interleaving and with every order that weak memory allows (`cfg(loom)`). Here: of
-//! the truth byte, and what a slab's owner and others do to it without a lock. Below: looking for the
-//! slabs of the dead, freeing in nobody's, and looking in the process's table.
+//! Models in every interleaving and with every order that weak memory allows (`cfg(loom)`). Here:
+//! of the truth byte, and what a slab's owner and others do to it without a lock. Below: looking
+//! for the slabs of the dead, freeing in nobody's, and looking in the process's table.
 //!
 //! The functions are those that ship; the slab around them is a header without memory. Loom reports
 //! two that use an object's memory without one being ordered after the other.

@@ -189,8 +189,8 @@ impl<'m> Pages<'m> {
         self.memory.at(self.geometry.word(page))
     }
 
-    /// The run that starts at `page`, if one does. Without the lock that may be over at once, but for
-    /// a run that the caller keeps allocated.
+    /// The run that starts at `page`, if one does. Without the lock that may be over at once, but
+    /// for a run that the caller keeps allocated.
     pub(crate) fn run(&self, page: u32) -> Result<Option<Run>, Corruption> {
         if page >= self.geometry.pages {
             return Ok(None);

@@ -13,8 +13,8 @@
 //! The upper 24 bits are the *key* of a segment at one time of its directory entry: an entry that
 //! is used again has another generation, so a process finds out by one compare with its own table
 //! that what it has mapped is not what the pointer means. Generations start at 1, which makes 0 the
-//! pointer that is never valid. After the last generation an entry starts over, once no process
-//! has a segment of those before it attached (see `area::directory`): what a *stale* pointer means, one
+//! pointer that is never valid. After the last generation an entry starts over, once no process has
+//! a segment of those before it attached (see `area::directory`): what a *stale* pointer means, one
 //! to memory that was freed, is then refused no more, but may be an object of the new segment. That
 //! is so of freed memory in a segment that lives on, too; who keeps such pointers has no promise.
 //!

@@ -39,8 +39,8 @@
 //! for its byte. A run's head uses the same header for the same purpose.
 //!
 //! Where the truth bytes are: full slabs of objects of 64 bytes and more: in the side area; mini
-//! slabs of objects of 1,024 and more (at most four): four bytes at the side area's end; all others:
-//! at the slab's start, before the objects.
+//! slabs of objects of 1,024 and more (at most four): four bytes at the side area's end; all
+//! others: at the slab's start, before the objects.
 
 use dsm_core::planted::{Bug, planted};
 use dsm_core::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};

@@ -64,7 +64,8 @@ fn write(memory: std::ptr::NonNull<u8>, size: usize) {
 
 fn is_whole(area: &Area<'_, RwLock>, object: DsaPointer) -> bool {
     let copy_out = |to: &mut [u8]| {
-        // SAFETY: whoever has an object of this area uses it through checked copies, once it is filled.
+        // SAFETY: whoever has an object of this area uses it through checked copies, once it is
+        // filled.
         unsafe { area.copy_out(object, 0, to) }.unwrap();
     };
     let mut size = [0; 8];

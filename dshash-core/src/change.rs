@@ -11,10 +11,9 @@
 //! ```
 //!
 //! `change` is written last of a phase and all steps of a phase can be repeated, so that one
-//! function, [`Partition::carry_out`], is both the second half of every change and its recovery. Nothing
-//! is lost on the way: memory and the word of the record that names it come (`allocate_into`) and go
-//! (`free_from`) together.
-//! Between changes `made` and `old` are zero.
+//! function, [`Partition::carry_out`], is both the second half of every change and its recovery.
+//! Nothing is lost on the way: memory and the word of the record that names it come
+//! (`allocate_into`) and go (`free_from`) together. Between changes `made` and `old` are zero.
 
 use dsa_core::{AtomicDsaPointer, DsaPointer};
 use dsm_core::planted::{Bug, planted};

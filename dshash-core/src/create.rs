@@ -2,15 +2,16 @@
 //!
 //! A new table is one allocation: header, partitions, their records, first segments and first
 //! entries. So there is no second allocation that could fail and leave the first behind; everything
-//! else is allocated by insertions that need more. The memory is arbitrary when it is handed out, so
-//! every word is written, but for the entries: those are written when they are first used. While that is done the allocation is *unpublished*: it goes with a creator who is
-//! killed. Then it is stored in the word that the creator gave (`create_into`), with no gap between;
-//! without such a word it is settled, and the caller's until he has stored the handle.
+//! else is allocated by insertions that need more. The memory is arbitrary when it is handed out,
+//! so every word is written, but for the entries: those are written when they are first used. While
+//! that is done the allocation is *unpublished*: it goes with a creator who is killed. Then it is
+//! stored in the word that the creator gave (`create_into`), with no gap between; without such a
+//! word it is settled, and the caller's until he has stored the handle.
 //!
 //! Destruction empties partition by partition, each under its lock and each step recorded, and
 //! frees the table itself last, together with the word that names it (`destroy_from`). Killed in
-//! between it leaves that word and a table with fewer entries, or one that is marked as destroyed and
-//! is an allocation to be freed from its word, no more.
+//! between it leaves that word and a table with fewer entries, or one that is marked as destroyed
+//! and is an allocation to be freed from its word, no more.
 
 use core::mem::size_of;
 use core::ptr::NonNull;
@@ -168,9 +169,9 @@ impl<S: Store> Core<S> {
         Ok(core)
     }
 
-    /// Makes zeros of a lock, which are none of any kind. The record of a participant that was killed
-    /// between letting go of the lock and clearing the record outlives it, and whoever sweeps him must
-    /// not take what this memory is used for next for the lock.
+    /// Makes zeros of a lock, which are none of any kind. The record of a participant that was
+    /// killed between letting go of the lock and clearing the record outlives it, and whoever
+    /// sweeps him must not take what this memory is used for next for the lock.
     fn wipe_lock(&self, partition: usize) {
         let lock = self.lock_at(partition).cast::<core::sync::atomic::AtomicU64>();
         for word in 0..self.shape.lock_size / 8 {

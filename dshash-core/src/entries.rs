@@ -15,10 +15,10 @@
 //! Entries never move, so a chunk is given back when all its entries are free. When a partition's
 //! last entry goes, that holds for all of them and they are freed at once, but for the oldest one
 //! of a partition without first entries: somebody who inserts one entry and deletes it, over and
-//! over, should not allocate each time. In between only
-//! [`Partition::sweep`], which looks at every entry, finds out. Counting by chunk instead would touch
-//! a line more in every insertion and deletion, to return memory in the rare case that a whole
-//! chunk is free though the partition is not.
+//! over, should not allocate each time. In between only [`Partition::sweep`], which looks at every
+//! entry, finds out. Counting by chunk instead would touch a line more in every insertion and
+//! deletion, to return memory in the rare case that a whole chunk is free though the partition is
+//! not.
 
 use core::mem::size_of;
 

@@ -82,7 +82,8 @@ impl Error {
     /// ```
     /// use dshash_core::{Error, MemoryError};
     ///
-    /// let limit = dsa_core::Error::SizeLimit { needed: 65_536, total: 65_536, limit: 100_000 };
+    /// let (needed, total, limit) = (65_536, 65_536, 100_000);
+    /// let limit = dsa_core::Error::SizeLimit { needed, total, limit, largest: 0 };
     /// assert!(Error::Memory(MemoryError::Area(limit)).is_full());
     /// assert!(!Error::Poisoned.is_full());
     /// ```

@@ -35,8 +35,8 @@ impl From<Astray> for Error {
     }
 }
 
-/// How a lookup follows pointers, and what it says of one that it can't follow: an error, or just that
-/// it is to be done again the long way.
+/// How a lookup follows pointers, and what it says of one that it can't follow: an error, or just
+/// that it is to be done again the long way.
 pub(crate) trait Follow {
     type Failure;
 
@@ -78,8 +78,8 @@ impl Follow for AtHand {
     }
 }
 
-/// Wherever they lead: segments are mapped as needed. The partition is locked, so that a pointer that
-/// leads nowhere is damage; a segment that can't be mapped is none.
+/// Wherever they lead: segments are mapped as needed. The partition is locked, so that a pointer
+/// that leads nowhere is damage; a segment that can't be mapped is none.
 pub(crate) struct Anywhere;
 
 impl Follow for Anywhere {

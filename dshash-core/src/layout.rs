@@ -57,8 +57,8 @@ pub(crate) const FIRST_BUCKETS: usize = 4;
 /// Buckets in the largest segment: 4 KiB, the most that an insert ever moves. Longer ones would
 /// fill better and split slower.
 ///
-/// Fewer with `--cfg dsm_small_segments`: then there are few enough images of two deaths amid a split
-/// to try them all.
+/// Fewer with `--cfg dsm_small_segments`: then there are few enough images of two deaths amid a
+/// split to try them all.
 pub(crate) const MAX_BUCKETS: usize = if cfg!(dsm_small_segments) { 8 } else { 64 };
 /// Entries of a bucket.
 pub(crate) const SLOTS: usize = 12;

@@ -27,9 +27,10 @@
 //! growth and all errors. Nothing of the first attempt is relied upon, so that
 //! there is one place where each of these is dealt with.
 //!
-//! What makes the inlined path quick is that all it knows stays in registers. Its types are therefore
-//! made of whole words and passed by value; whoever calls something out of line while a `Locked` is
-//! there hands it over by value, and gets it back through a reference to a place of its own.
+//! What makes the inlined path quick is that all it knows stays in registers. Its types are
+//! therefore made of whole words and passed by value; whoever calls something out of line while a
+//! `Locked` is there hands it over by value, and gets it back through a reference to a place of its
+//! own.
 
 use core::convert::Infallible;
 use core::mem::{ManuallyDrop, MaybeUninit};
@@ -81,8 +82,8 @@ pub(crate) enum Fill {
     Later,
 }
 
-/// What the slow form of an operation gives out: it lies in a place of the caller's, so that what the
-/// inlined form returns need not be in memory.
+/// What the slow form of an operation gives out: it lies in a place of the caller's, so that what
+/// the inlined form returns need not be in memory.
 struct Given<'o, T>(&'o mut MaybeUninit<T>);
 
 impl<'o, T> Given<'o, T> {
@@ -317,8 +318,8 @@ impl<'s, S: Store> Locked<'s, S> {
         }
     }
 
-    /// Makes sure that the lock is still held, for who comes back to it after code of the user: that
-    /// may have forked, or have been too long about it for somebody who was declared dead.
+    /// Makes sure that the lock is still held, for who comes back to it after code of the user:
+    /// that may have forked, or have been too long about it for somebody who was declared dead.
     #[inline]
     pub(crate) fn confirm(&self) -> Result<(), LockError> {
         let current = self.participant.owns_as_of_now(self.token);

@@ -15,9 +15,9 @@
 //! - The loads are relaxed atomics, so that the compiler can neither repeat nor invent them, and
 //!   cannot move them after the fence.
 //!
-//! Other participants are other processes for which the language has no rules at all; only a
-//! thread of the same process makes the race a formal one. With the feature `locked-reads` reads
-//! take the lock, so that the thread sanitizer can judge the rest; only tools that look from outside
+//! Other participants are other processes for which the language has no rules at all; only a thread
+//! of the same process makes the race a formal one. With the feature `locked-reads` reads take the
+//! lock, so that the thread sanitizer can judge the rest; only tools that look from outside
 //! ([`peek`](crate::peek)) copy like this then.
 
 use core::mem::{MaybeUninit, size_of};

@@ -30,8 +30,8 @@ impl<'s, K: Key, V: Value, S: Store> Scan<'s, K, V, S> {
         Self { walk: Reading::new(&session.table.core, session.caller), _types: PhantomData }
     }
 
-    /// The same, but each call of [`next`](Self::next) waits for each lock for at most `timeout`, and
-    /// fails with [`LockError::TimedOut`] then; however long the scan as a whole takes.
+    /// The same, but each call of [`next`](Self::next) waits for each lock for at most `timeout`,
+    /// and fails with [`LockError::TimedOut`] then; however long the scan as a whole takes.
     ///
     /// [`LockError::TimedOut`]: dsm_core::lock::LockError::TimedOut
     #[must_use]

@@ -47,16 +47,17 @@ pub unsafe trait Store {
     /// The kind of lock used in this area's namespace.
     type Lock: RawLock;
 
-    /// The address of `len` bytes at `pointer`, whose segment is mapped if it is not. Takes any bits.
+    /// The address of `len` bytes at `pointer`, whose segment is mapped if it is not. Takes any
+    /// bits.
     ///
     /// # Errors
     ///
     /// [`Unresolved`].
     fn resolve(&self, pointer: DsaPointer, len: usize) -> Result<NonNull<u8>, Unresolved>;
 
-    /// As [`resolve`](Self::resolve), but `None` where that is an error, and where the segment would
-    /// have to be mapped first. Never waits and calls nothing of the platform: what can't be seen at once is looked
-    /// at again the long way.
+    /// As [`resolve`](Self::resolve), but `None` where that is an error, and where the segment
+    /// would have to be mapped first. Never waits and calls nothing of the platform: what can't be
+    /// seen at once is looked at again the long way.
     #[inline(always)]
     fn resolve_at_hand(&self, pointer: DsaPointer, len: usize) -> Option<NonNull<u8>> {
         self.resolve(pointer, len).ok()

@@ -105,9 +105,10 @@ impl<K: Key, V: Value, S: Store> Table<K, V, S> {
         Self::create_named(store, heap, params, None)
     }
 
-    /// Creates a table and stores the pointer of its handle in `destination`, a word in any segment of
-    /// the namespace that this process has attached: whenever the creator is killed, either
-    /// `destination` names a complete table or nothing is left. Nothing is left behind on error either.
+    /// Creates a table and stores the pointer of its handle in `destination`, a word in any segment
+    /// of the namespace that this process has attached: whenever the creator is killed, either
+    /// `destination` names a complete table or nothing is left. Nothing is left behind on error
+    /// either.
     ///
     /// # Errors
     ///
@@ -463,9 +464,9 @@ impl<'s, K: Key, V: Value, S: Store> Session<'s, K, V, S> {
         Ok(None)
     }
 
-    /// [`insert`](Self::insert) where a poisoned entry was seen, which may be repaired, or gone, now.
-    /// The poison is cleared when the value is whole, and under the guard: who dies before the guard
-    /// is released leaves poison.
+    /// [`insert`](Self::insert) where a poisoned entry was seen, which may be repaired, or gone,
+    /// now. The poison is cleared when the value is whole, and under the guard: who dies before the
+    /// guard is released leaves poison.
     #[cold]
     #[inline(never)]
     fn insert_over_poison(&self, key: &K, value: V) -> Result<Option<V>, Error> {

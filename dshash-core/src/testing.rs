@@ -2,8 +2,8 @@
 //! namespace, handed out by an allocator that knows of every allocation, can fail on demand, and
 //! fills new memory with rubbish; and simulated death at a chosen step.
 //!
-//! The segment stands for an area: its first eighth is the beginning of the area's first segment, the
-//! rest is the end of the last one that an area can have.
+//! The segment stands for an area: its first eighth is the beginning of the area's first segment,
+//! the rest is the end of the last one that an area can have.
 
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;

@@ -329,9 +329,9 @@ impl<S: Store> Core<S> {
         Ok(home)
     }
 
-    /// Finds the entry whose tag fits and of which `is_it` says so, from a home bucket that is known
-    /// to be the present one (or, without the lock, was a moment ago). Visits at most `overflow`
-    /// overflow buckets.
+    /// Finds the entry whose tag fits and of which `is_it` says so, from a home bucket that is
+    /// known to be the present one (or, without the lock, was a moment ago). Visits at most
+    /// `overflow` overflow buckets.
     #[inline(always)]
     pub(crate) fn find_from<'t, F: Follow>(
         &'t self,

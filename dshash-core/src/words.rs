@@ -76,10 +76,10 @@ pub(crate) fn depth_of(word: u64) -> u32 {
     (word >> DEPTH_SHIFT & DEPTH_MASK) as u32
 }
 
-/// Entries that lie side by side and were never used, in one word, so that they change together: the
-/// reference of the first one above, how many there are below. Behind the last one the reference
-/// may be none, and after the end of the last segment of all it is 0: nothing is carried from it
-/// into the number.
+/// Entries that lie side by side and were never used, in one word, so that they change together:
+/// the reference of the first one above, how many there are below. Behind the last one the
+/// reference may be none, and after the end of the last segment of all it is 0: nothing is carried
+/// from it into the number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fresh(u64);
 

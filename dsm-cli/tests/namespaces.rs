@@ -17,8 +17,8 @@ fn json(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&ok(&[arguments, &["--json"]].concat())).unwrap()
 }
 
-/// What `dsm ls` says of all namespaces. Its status tells whether each could be looked at, and so of
-/// those that other tests damage at this moment. It lists nothing if one can't even be opened.
+/// What `dsm ls` says of all namespaces. Its status tells whether each could be looked at, and so
+/// of those that other tests damage at this moment. It lists nothing if one can't even be opened.
 fn list() -> serde_json::Value {
     of_all(&["ls", "--json"])
 }

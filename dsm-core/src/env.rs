@@ -45,8 +45,8 @@ pub struct ThreadProof {
 }
 
 /// Proofs of death. No answer is ever a guess: what cannot be proven dead lives, and where proofs
-/// contradict each other, the living win. A proof by pid and start time counts only where both sides
-/// see the same processes under the same numbers and times.
+/// contradict each other, the living win. A proof by pid and start time counts only where both
+/// sides see the same processes under the same numbers and times.
 ///
 /// # Safety
 ///
@@ -54,13 +54,13 @@ pub struct ThreadProof {
 /// process slots are given to others. So whoever is called dead must never again touch the shared
 /// memory of the namespace:
 ///
-/// - [`process_is_dead`](Self::process_is_dead) may be true only if the process that left the proof in
-///   this slot has ended (or has let go of the slot, by [`release`](Self::release)), and
+/// - [`process_is_dead`](Self::process_is_dead) may be true only if the process that left the proof
+///   in this slot has ended (or has let go of the slot, by [`release`](Self::release)), and
 ///   [`thread_is_dead`](Self::thread_is_dead) only if the thread has.
 /// - While one process holds a slot's token, [`claim`](Self::claim) of the same slot of the same
 ///   namespace may succeed in no process.
-/// - [`process_proof`](Self::process_proof) and [`thread_proof`](Self::thread_proof) must be true of
-///   the caller, and of nobody else for whom a proof of death could be taken.
+/// - [`process_proof`](Self::process_proof) and [`thread_proof`](Self::thread_proof) must be true
+///   of the caller, and of nobody else for whom a proof of death could be taken.
 pub unsafe trait Liveness: Send + Sync {
     /// Takes out the calling process's token of life for process slot `slot`, before the slot is
     /// claimed; held until [`release`](Self::release) or death.
@@ -94,8 +94,8 @@ pub trait Clock: Send + Sync {
 /// Random bits for handles and seeds. Need not be cryptographic, but must differ between
 /// processes and between starts.
 ///
-/// Safe to implement: of bits that repeat, names are refused that exist already, tables get slow, and
-/// a handle that was kept for too long may name a later segment.
+/// Safe to implement: of bits that repeat, names are refused that exist already, tables get slow,
+/// and a handle that was kept for too long may name a later segment.
 pub trait Entropy: Send + Sync {
     /// 64 fresh bits.
     fn next_u64(&self) -> u64;

@@ -43,8 +43,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether something is used up: shared memory, addresses, or what the system allows a process to
-    /// have open.
+    /// Whether something is used up: shared memory, addresses, or what the system allows a process
+    /// to have open.
     ///
     /// ```
     /// use dsm_core::error::ErrorKind;
@@ -58,8 +58,8 @@ impl ErrorKind {
     }
 }
 
-/// A number that an option can't have: which, what it was given, and what it can have. `{:#}` leaves
-/// out which.
+/// A number that an option can't have: which, what it was given, and what it can have. `{:#}`
+/// leaves out which.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct OutOfRange {
     /// The option, as its field or its setter is called.

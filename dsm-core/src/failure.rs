@@ -1,9 +1,9 @@
 //! [`ProviderFailure`]: what a platform refused, why, and what to do about it.
 //!
-//! The platform knows the reason where it is refused: which limit was met, whose object it is, what is
-//! wrong with a directory. It says so by a [`Reason`], which is plain data, and so comes through the
-//! cores to whoever reports it. The words for each reason are here alone. Names and paths are no plain
-//! data: who knows them adds them by [`ProviderFailure::explain`].
+//! The platform knows the reason where it is refused: which limit was met, whose object it is, what
+//! is wrong with a directory. It says so by a [`Reason`], which is plain data, and so comes through
+//! the cores to whoever reports it. The words for each reason are here alone. Names and paths are
+//! no plain data: who knows them adds them by [`ProviderFailure::explain`].
 
 use core::fmt;
 
@@ -203,9 +203,9 @@ impl ProviderFailure {
         Self { reason, ..Self::new(reason.kind(), step) }
     }
 
-    /// The failure in words for people: what is wrong, and what to do. `what` was to be made or had,
-    /// and `place` is where, such as a directory; each may be empty, which is for those who name it
-    /// before.
+    /// The failure in words for people: what is wrong, and what to do. `what` was to be made or
+    /// had, and `place` is where, such as a directory; each may be empty, which is for those who
+    /// name it before.
     ///
     /// ```
     /// use dsm_core::error::{ProviderFailure, Reason};

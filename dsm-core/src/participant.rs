@@ -138,8 +138,8 @@ pub struct ParticipantLocal {
     /// not in use, so that taking and releasing a lock once need not store it.
     again: [Cell<u16>; MAX_HELD],
     /// The first participant slot of the namespace that this is for, as mapped in this process
-    /// (where nothing else is as long as it is registered, or the namespace borrowed); null for none.
-    /// Of embedders' peers: some slot of theirs.
+    /// (where nothing else is as long as it is registered, or the namespace borrowed); null for
+    /// none. Of embedders' peers: some slot of theirs.
     home: Cell<*const ParticipantSlot>,
 }
 

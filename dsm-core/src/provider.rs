@@ -64,15 +64,15 @@ pub trait ProviderError: core::error::Error + Send + Sync + 'static {
 ///
 /// Whoever has a segment uses its memory as long as it is mapped:
 ///
-/// - A returned [`Mapping`] must be aligned to [`page_size`](Self::page_size) (and to 64), and valid
-///   for reads and writes of `len` bytes, shared with every other mapping of the object, until it is
-///   passed to `detach`, whatever becomes of the object's name. After `blank` it stays valid for
-///   reads.
+/// - A returned [`Mapping`] must be aligned to [`page_size`](Self::page_size) (and to 64), and
+///   valid for reads and writes of `len` bytes, shared with every other mapping of the object,
+///   until it is passed to `detach`, whatever becomes of the object's name. After `blank` it stays
+///   valid for reads.
 /// - Of a newly created object, `len` must be at least `size`. Its first `reserved` bytes must be
-///   backed by memory, and so must a range for which `reserve` has returned `Ok`: touching it cannot
-///   fault.
-/// - `create` must make an object that nobody else has, and `attach` must map the object `id`, unless
-///   that is all zero.
+///   backed by memory, and so must a range for which `reserve` has returned `Ok`: touching it
+///   cannot fault.
+/// - `create` must make an object that nobody else has, and `attach` must map the object `id`,
+///   unless that is all zero.
 pub unsafe trait SegmentProvider: Send + Sync {
     /// The error type.
     type Error: ProviderError;
@@ -87,8 +87,8 @@ pub unsafe trait SegmentProvider: Send + Sync {
     /// # Errors
     ///
     /// [`ErrorKind::AlreadyExists`] if the name is taken (the caller draws another handle),
-    /// [`ErrorKind::NoSpace`] if memory is short, [`ErrorKind::InvalidSize`] for a size of zero, one
-    /// that cannot be mapped, or more reserved than there is.
+    /// [`ErrorKind::NoSpace`] if memory is short, [`ErrorKind::InvalidSize`] for a size of zero,
+    /// one that cannot be mapped, or more reserved than there is.
     fn create(
         &self,
         handle: SegmentHandle,
@@ -134,8 +134,8 @@ pub unsafe trait SegmentProvider: Send + Sync {
     /// Nothing may rely on the contents any more.
     unsafe fn blank(&self, mapping: Mapping, owner: RangeOwner);
 
-    /// Unmaps all ranges that [`blank`](Self::blank) keeps in the name of `owner`. Never fails, like
-    /// [`detach`](Self::detach).
+    /// Unmaps all ranges that [`blank`](Self::blank) keeps in the name of `owner`. Never fails,
+    /// like [`detach`](Self::detach).
     ///
     /// # Safety
     ///
@@ -158,8 +158,8 @@ pub unsafe trait SegmentProvider: Send + Sync {
     fn stat(&self, handle: SegmentHandle) -> Result<ObjectInfo, Self::Error>;
 }
 
-/// In whose name a provider keeps address ranges of segments that are gone: whatever has an address of
-/// its own as long as it needs them, such as a process's table of an area's segments.
+/// In whose name a provider keeps address ranges of segments that are gone: whatever has an address
+/// of its own as long as it needs them, such as a process's table of an area's segments.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RangeOwner(usize);
 
@@ -304,7 +304,8 @@ impl<R: Root> Unmapper for R {
 ///
 /// - What [`peek`](Self::peek) returns must be aligned to 4,096 and valid for reads of `len` bytes,
 ///   shared with every other mapping of the object, until it is passed to [`unmap`](Self::unmap) of
-///   this root. Likewise what an election's functions return, which must be valid for writes as well.
+///   this root. Likewise what an election's functions return, which must be valid for writes as
+///   well.
 /// - As long as an election lives, there may be no other one of the same namespace, in any process.
 pub unsafe trait Root: Send + Sync {
     /// The error type.
@@ -361,9 +362,9 @@ pub unsafe trait Root: Send + Sync {
 /// # Safety
 ///
 /// What is said of mappings at [`Root`]. Besides, [`create`](Self::create) must return at least
-/// `size` bytes, all of them zero and backed by memory, of an object that nobody else has mapped for
-/// writing; and [`id`](Self::id) must be of the object that the other functions work on, and of no
-/// other one that exists at the same time (unless it is all zero, for unknown).
+/// `size` bytes, all of them zero and backed by memory, of an object that nobody else has mapped
+/// for writing; and [`id`](Self::id) must be of the object that the other functions work on, and of
+/// no other one that exists at the same time (unless it is all zero, for unknown).
 pub unsafe trait Election {
     /// The error type.
     type Error: ProviderError;

@@ -3,8 +3,8 @@
 //! Three steps, each of which anyone may do, and do again after another's death:
 //!
 //! 1. **Prove** (no lock): a process or thread that the platform proves dead has its slot marked,
-//!    by a compare-and-swap that its next tenant's generation would defeat. Before anything that the
-//!    marked left is touched, the death count is raised (see [`deaths`](crate::deaths)).
+//!    by a compare-and-swap that its next tenant's generation would defeat. Before anything that
+//!    the marked left is touched, the death count is raised (see [`deaths`](crate::deaths)).
 //! 2. **Sweep** (control lock): for each marked participant, or participant of a marked process,
 //!    its mark is cleared in every lock its `held[]` says it may share, then its slot is freed.
 //!    Only the lock knows how: of a kind of lock that is not known here nothing is cleared, and the

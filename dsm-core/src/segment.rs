@@ -145,8 +145,8 @@ impl<'n> Segment<'n> {
         Self { namespace, handle: raw.handle, base: raw.base, len: raw.len }
     }
 
-    /// Detaches but leaves private zeros mapped in place, so that late optimistic readers find zeros
-    /// instead of a fault. The provider keeps the address range in the name of `owner` until
+    /// Detaches but leaves private zeros mapped in place, so that late optimistic readers find
+    /// zeros instead of a fault. The provider keeps the address range in the name of `owner` until
     /// [`Namespace::release_blanks`].
     ///
     /// The range stays mapped as it is if another handle of this process or a pinned mapping needs

@@ -1,8 +1,8 @@
 //! What errors say when they are shown by `Debug`: their sentence.
 //!
-//! A program whose `main` returns an error shows it by `Debug`, and so do `unwrap` and `expect`. What
-//! a derived `Debug` shows there are the names of fields; people need the sentence that `Display`
-//! has. So no error type of this workspace derives `Debug`: each takes it from
+//! A program whose `main` returns an error shows it by `Debug`, and so do `unwrap` and `expect`.
+//! What a derived `Debug` shows there are the names of fields; people need the sentence that
+//! `Display` has. So no error type of this workspace derives `Debug`: each takes it from
 //! [`debug_is_display`](crate::debug_is_display), and a test reads the sources to see that none
 //! forgets to.
 

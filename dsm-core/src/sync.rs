@@ -6,8 +6,8 @@
 //! tables and has neither the size nor the zero value of an integer. In models a thread can also be
 //! killed between any two of its stores: see `model::die_after` (built under `cfg(loom)` only).
 //!
-//! Under `cfg(shuttle)` they are the real ones with a scheduling point before each access, so that the
-//! structures lie in memory as ever and whole operations can be explored; see `sync::shuttle`.
+//! Under `cfg(shuttle)` they are the real ones with a scheduling point before each access, so that
+//! the structures lie in memory as ever and whole operations can be explored; see `sync::shuttle`.
 
 #[cfg(loom)]
 pub mod model;
@@ -64,8 +64,8 @@ pub fn dekker_fence() {
 /// A sequentially consistent load that must not see an older moment than a sequentially consistent
 /// *store* before it, to another location.
 ///
-/// For loom a read-modify-write, which it has read the newest value, and before which, unlike before
-/// a fence, it lets others run.
+/// For loom a read-modify-write, which it has read the newest value, and before which, unlike
+/// before a fence, it lets others run.
 #[inline(always)]
 pub fn dekker_load(word: &AtomicU32) -> u32 {
     #[cfg(loom)]

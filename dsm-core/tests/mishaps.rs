@@ -30,9 +30,9 @@ fn a_damaged_length_of_the_control_lock_is_refused() {
     Namespace::open(&first, first.platform(), &config(), &local).unwrap();
     first.kill();
     let (base, _) = machine.control_bytes().unwrap();
-    // Behind the header's 320 bytes: owner word, wake word, shape, whose lower half is the number of
-    // further reader words. A lock that trusts it reads beyond the object.
-    // SAFETY: the control object is longer than that.
+    // Behind the header's 320 bytes: owner word, wake word, shape, whose lower half is the number
+    // of further reader words. A lock that trusts it reads beyond the object. SAFETY: the control
+    // object is longer than that.
     let length = unsafe { base.cast::<u32>().add((320 + 12) / 4) };
     // SAFETY: as above, and nobody else uses it.
     let shape = unsafe { length.read() };

@@ -1,11 +1,12 @@
-//! Who sleeps at a lock of the dead is woken by whoever sweeps them: real processes, on real shared memory.
+//! Who sleeps at a lock of the dead is woken by whoever sweeps them: real processes, on real shared
+//! memory.
 //!
 //! Nobody depends on that wake, since sleeps are bounded and end in a look around; which hides
-//! whether it comes. So the sleepers of these tests have waits without an end: only a wake lets them
-//! go on. And since a wake that comes before the sleep is lost (the sweep changes nothing in the
-//! lock, which may be somebody's data by now), the wake that the sweep asks for is repeated until
-//! the sleeper has gone on: what is tested is that it is asked for, at the right place, and not before the
-//! sleeper can go on. No time is measured.
+//! whether it comes. So the sleepers of these tests have waits without an end: only a wake lets
+//! them go on. And since a wake that comes before the sleep is lost (the sweep changes nothing in
+//! the lock, which may be somebody's data by now), the wake that the sweep asks for is repeated
+//! until the sleeper has gone on: what is tested is that it is asked for, at the right place, and
+//! not before the sleeper can go on. No time is measured.
 #![cfg(all(any(unix, windows), not(any(loom, shuttle))))]
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::SeqCst};
@@ -154,8 +155,9 @@ fn peer() {
     }
 }
 
-/// A process that holds the lock in mode `held` is killed while another sleeps until it can have it in mode
-/// `wanted`; with a `reader`, this process holds it shared meanwhile, and the killed one waits.
+/// A process that holds the lock in mode `held` is killed while another sleeps until it can have it
+/// in mode `wanted`; with a `reader`, this process holds it shared meanwhile, and the killed one
+/// waits.
 fn killed(held: &str, reader: bool, wanted: &str, outcome: &str) {
     #[cfg(dsm_planted)]
     sim::select_planted_bug();

@@ -292,8 +292,8 @@ impl Area {
         Ok(pointer)
     }
 
-    /// As [`allocate`](Self::allocate), without a value: it is whatever the bytes say that were left
-    /// there, and [`write`](Self::write) is to follow.
+    /// As [`allocate`](Self::allocate), without a value: it is whatever the bytes say that were
+    /// left there, and [`write`](Self::write) is to follow.
     ///
     /// # Errors
     ///
@@ -323,8 +323,8 @@ impl Area {
         Ok(DsaSlice::new(pointer.cast(), values.len()))
     }
 
-    /// Allocates memory for a value that a box owns: it is freed with the box, and when this process
-    /// is killed.
+    /// Allocates memory for a value that a box owns: it is freed with the box, and when this
+    /// process is killed.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! [`DsaBox`]: an object of an area that has one owner.
 //!
-//! The object is unpublished as long as the box has it: a killed process's boxes are freed by whoever
-//! cleans up after it. That is bound to the thread that allocated, whose slab the object lies in,
-//! so a box stays on its thread. It hands out copies and no references: a [`DsaPtr`] to the same
-//! object can be made from bytes by anybody, and `Area::write` is safe.
+//! The object is unpublished as long as the box has it: a killed process's boxes are freed by
+//! whoever cleans up after it. That is bound to the thread that allocated, whose slab the object
+//! lies in, so a box stays on its thread. It hands out copies and no references: a [`DsaPtr`] to
+//! the same object can be made from bytes by anybody, and `Area::write` is safe.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,8 +15,8 @@ use crate::area::Area;
 use crate::error::Error;
 use crate::plain::Snapshot;
 
-/// A value in an area that has one owner, like a `Box`: it is freed when the box is dropped, and when
-/// the process is killed, unless [`into_ptr`](Self::into_ptr) gave it away before.
+/// A value in an area that has one owner, like a `Box`: it is freed when the box is dropped, and
+/// when the process is killed, unless [`into_ptr`](Self::into_ptr) gave it away before.
 ///
 /// ```
 /// # let registry = dsm_registry::Registry::open(&format!("doc-box-{}", std::process::id()))?;

@@ -38,7 +38,8 @@ impl Builder {
     /// What exists and may be written by more is refused.
     ///
     /// Windows has no such bits: there `open` refuses a mode that lets others in, who are listed in
-    /// the backend's options instead ([`SharedMemory::with_options`](crate::system::SharedMemory::with_options)).
+    /// the backend's options instead
+    /// ([`SharedMemory::with_options`](crate::system::SharedMemory::with_options)).
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self

@@ -108,7 +108,8 @@ impl Error {
         self.0.kind
     }
 
-    /// What the initialiser returned, if that is what failed; for its text there is this error's own.
+    /// What the initialiser returned, if that is what failed; for its text there is this error's
+    /// own.
     ///
     /// ```
     /// # let registry = dsm_registry::Registry::open(&format!("doc-init-{}", std::process::id()))?;
@@ -130,8 +131,8 @@ impl Error {
         }
     }
 
-    /// Whether something is used up: shared memory, this process's addresses or descriptors, slots of
-    /// the namespace, or a limit that was set for an area or a table. Nothing has changed: after
+    /// Whether something is used up: shared memory, this process's addresses or descriptors, slots
+    /// of the namespace, or a limit that was set for an area or a table. Nothing has changed: after
     /// something was freed the same call may succeed.
     ///
     /// ```
@@ -154,8 +155,8 @@ impl Error {
         self.kind().is_full()
     }
 
-    /// Whether an entry's value was being changed when the thread that held it died or panicked: see
-    /// [`HashTable::poisoned`](crate::HashTable::poisoned) and
+    /// Whether an entry's value was being changed when the thread that held it died or panicked:
+    /// see [`HashTable::poisoned`](crate::HashTable::poisoned) and
     /// [`entry_or_repair`](crate::HashTable::entry_or_repair).
     ///
     /// ```
@@ -186,9 +187,9 @@ impl Error {
         matches!(self.kind(), kind::ErrorKind::Poisoned)
     }
 
-    /// Whether the time ran out that the caller was ready to wait, which may have been no time at all:
-    /// for a lock, for another process's initialiser, or for others who open or leave the namespace.
-    /// Later the same call may succeed.
+    /// Whether the time ran out that the caller was ready to wait, which may have been no time at
+    /// all: for a lock, for another process's initialiser, or for others who open or leave the
+    /// namespace. Later the same call may succeed.
     ///
     /// ```
     /// use std::time::Duration;
@@ -212,8 +213,9 @@ impl Error {
         self.kind().is_timeout()
     }
 
-    /// Whether this thread would have waited for itself: for a lock that it holds, or for a name that
-    /// it is initialising. It is to drop its guard first, or to initialise names in another order.
+    /// Whether this thread would have waited for itself: for a lock that it holds, or for a name
+    /// that it is initialising. It is to drop its guard first, or to initialise names in another
+    /// order.
     ///
     /// ```
     /// # let registry = dsm_registry::Registry::open(&format!("doc-self-{}", std::process::id()))?;

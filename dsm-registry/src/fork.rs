@@ -67,8 +67,9 @@ impl Token {
     }
 }
 
-/// A value that each process has one of, in a static: a forked child makes its own, whatever threads of
-/// its parent, which it does not have, were doing to the parent's. That one is never touched again.
+/// A value that each process has one of, in a static: a forked child makes its own, whatever
+/// threads of its parent, which it does not have, were doing to the parent's. That one is never
+/// touched again.
 pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Made<T>>);
 
 struct Made<T> {

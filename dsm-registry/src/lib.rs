@@ -44,10 +44,11 @@
 //!
 //! # When a call fails
 //!
-//! [`Error`] is a sentence that says what failed, why, and what to do next; `fn main() -> Result<(),
-//! Box<dyn Error>>` prints it. [`Error::kind`] is for programs, and most ask [`is_full`](Error::is_full),
-//! [`is_poisoned`](Error::is_poisoned), [`is_timeout`](Error::is_timeout) or
-//! [`is_would_deadlock`](Error::is_would_deadlock). A call that fails leaves nothing behind.
+//! [`Error`] is a sentence that says what failed, why, and what to do next; `fn main() ->
+//! Result<(), Box<dyn Error>>` prints it. [`Error::kind`] is for programs, and most ask
+//! [`is_full`](Error::is_full), [`is_poisoned`](Error::is_poisoned),
+//! [`is_timeout`](Error::is_timeout) or [`is_would_deadlock`](Error::is_would_deadlock). A call
+//! that fails leaves nothing behind.
 //!
 //! ```
 //! # let demo = &format!("doc-fails-{}", std::process::id());
@@ -74,24 +75,23 @@
 //!
 //! # Threads
 //!
-//! Handles are `Send + Sync` and cheap to clone. Each thread becomes a participant of the
-//! namespace when it first uses it, and stops being one when it ends; guards stay on their
-//! thread. A guard that is forgotten (`mem::forget`) keeps its lock until its process dies. Two
-//! threads that lock two entries in opposite order wait for each other, as with any lock: hold
-//! one guard at a time, or take them in one order. The same thread asking for a lock that it holds is
-//! told so.
+//! Handles are `Send + Sync` and cheap to clone. Each thread becomes a participant of the namespace
+//! when it first uses it, and stops being one when it ends; guards stay on their thread. A guard
+//! that is forgotten (`mem::forget`) keeps its lock until its process dies. Two threads that lock
+//! two entries in opposite order wait for each other, as with any lock: hold one guard at a time,
+//! or take them in one order. The same thread asking for a lock that it holds is told so.
 //!
 //! # Systems
 //!
-//! Programs are the same on all of them; [`system`] names the backends of the one that this is built
-//! for. On Windows
+//! Programs are the same on all of them; [`system`] names the backends of the one that this is
+//! built for. On Windows
 //!
 //! - memory is temporary files of this user, so that what a terminated process has written stays; a
 //!   namespace in the page file, an option, loses what nobody else had attached;
-//! - a namespace is that of one session, unless the backend's options say otherwise, and of one user:
-//!   others are listed there, since there are no modes;
-//! - an object is backed by the disk as a whole when it is created: an area takes what its segments are
-//!   long, whatever of them is in use;
+//! - a namespace is that of one session, unless the backend's options say otherwise, and of one
+//!   user: others are listed there, since there are no modes;
+//! - an object is backed by the disk as a whole when it is created: an area takes what its segments
+//!   are long, whatever of them is in use;
 //! - nobody can be forked, and `kill -9` is `TerminateProcess`.
 //!
 //! # What safe code can't be protected from
@@ -102,10 +102,10 @@
 //!   this user only (mode 0600); [`Builder::mode`] widens that.
 //! - **Fork without exec.** The child must open the namespace anew; handles of its parent say
 //!   [`ErrorKind::Forked`]. But a reference into a segment that the child inherited keeps working,
-//!   unguarded by the child's own attachment, which knows nothing of its type; a fork while another thread is inside a call of this
-//!   crate leaves the child with locks of this process that nobody will ever release, as it does
-//!   with the allocator and everything else in a process; and a guard that both sides hold is
-//!   released by the parent alone.
+//!   unguarded by the child's own attachment, which knows nothing of its type; a fork while another
+//!   thread is inside a call of this crate leaves the child with locks of this process that nobody
+//!   will ever release, as it does with the allocator and everything else in a process; and a guard
+//!   that both sides hold is released by the parent alone.
 //! - **Another process that maps the same objects by other means**, or removes them.
 //! - **Type confusion by equal names between processes.** Types of different processes are compared
 //!   by name, size and alignment, not field by field; see [`TypeTag`]. Within a process they are

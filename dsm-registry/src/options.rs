@@ -128,8 +128,8 @@ impl HashOptions {
         self
     }
 
-    /// Partitions: a power of two, up to 1,024. Each has a lock of its own: more let more writers work at once,
-    /// fewer make an empty table smaller.
+    /// Partitions: a power of two, up to 1,024. Each has a lock of its own: more let more writers
+    /// work at once, fewer make an empty table smaller.
     pub const fn partitions(mut self, partitions: u32) -> Self {
         self.partitions = Some(partitions);
         self

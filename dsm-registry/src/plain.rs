@@ -31,9 +31,9 @@ pub trait Key: Plain + IntoBytes + Immutable {}
 
 impl<T: Plain + IntoBytes + Immutable> Key for T {}
 
-/// A value that can be allocated in an [`Area`](crate::Area): plain data without padding and without
-/// anything uninitialised, since [`Area::read`](crate::Area::read) copies an object's bytes out as
-/// whatever type is asked for. Implemented for every type that qualifies.
+/// A value that can be allocated in an [`Area`](crate::Area): plain data without padding and
+/// without anything uninitialised, since [`Area::read`](crate::Area::read) copies an object's bytes
+/// out as whatever type is asked for. Implemented for every type that qualifies.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be allocated in an area",
     note = "the bytes of an object can be read as other types, so that each must mean something: \

@@ -1,5 +1,5 @@
-//! The platform a namespace lives on: [`Platform`] is what a backend implements, and [`Connection`] what
-//! the rest of this crate works with, whatever the backend.
+//! The platform a namespace lives on: [`Platform`] is what a backend implements, and [`Connection`]
+//! what the rest of this crate works with, whatever the backend.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::reaper::{MakeWatch, Watch, no_watch};
 /// Implemented for the backends of the platform crates. An own one needs memory and an environment,
 /// which make a [`Connection`]; see `dsm_core` for what each must promise.
 pub trait Platform: Send + Sync + 'static {
-    /// Where the objects are, for example `/dev/shm`; for messages, and to tell places apart, unless
-    /// the connection has an [`identity`](Connection::identity).
+    /// Where the objects are, for example `/dev/shm`; for messages, and to tell places apart,
+    /// unless the connection has an [`identity`](Connection::identity).
     fn place(&self) -> String;
 
     /// Connects to a namespace, without opening it: nothing is created yet.
@@ -44,8 +44,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Segments and the control object come from `memory`; waits, liveness, time and entropy are the
-    /// environment's.
+    /// Segments and the control object come from `memory`; waits, liveness, time and entropy are
+    /// the environment's.
     pub fn new<M, E>(memory: M, environment: E) -> Self
     where
         M: SegmentProvider + Root + 'static,
@@ -65,8 +65,8 @@ impl Connection {
         Self { identity: Some(identity), ..self }
     }
 
-    /// The same, with what makes something that hears of the death of processes of this platform, for
-    /// [`Registry::spawn_reaper`](crate::Registry::spawn_reaper), which is an error without.
+    /// The same, with what makes something that hears of the death of processes of this platform,
+    /// for [`Registry::spawn_reaper`](crate::Registry::spawn_reaper), which is an error without.
     #[must_use]
     pub fn watched_by(self, watch: fn() -> Result<Box<dyn Watch>, ProviderFailure>) -> Self {
         Self { watch, ..self }
@@ -97,8 +97,8 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A provider and its root as an object: what takes a [`Root`] elsewhere, whose elections are of a type
-/// of their own, is a function here.
+/// A provider and its root as an object: what takes a [`Root`] elsewhere, whose elections are of a
+/// type of their own, is a function here.
 pub(crate) trait Memory: Send + Sync {
     fn provider(&self) -> &dyn ErasedProvider;
     /// See [`Namespace::open`].

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! An `Attachment` owns the connection, the namespace opened on it, the registry's own area and
-//! table, and the list of objects that this process has attached. Everything that a user holds keeps it
-//! alive; when the last is dropped the process leaves the namespace.
+//! table, and the list of objects that this process has attached. Everything that a user holds
+//! keeps it alive; when the last is dropped the process leaves the namespace.
 //!
 //! **Borrowed from itself.** The namespace borrows from the connection and from its local tables, and
 //! the registry's area and table from the namespace. All of them are on the heap ([`Stable`]),
@@ -371,8 +371,9 @@ impl Attachment {
         if self.is_ours() { Ok(()) } else { Err(ErrorKind::Forked.into()) }
     }
 
-    /// Makes sure that the namespace is still the one of its name: others that open it would get another
-    /// one otherwise, and not what this process has. What can't be seen now is taken to be as it was.
+    /// Makes sure that the namespace is still the one of its name: others that open it would get
+    /// another one otherwise, and not what this process has. What can't be seen now is taken to be
+    /// as it was.
     pub(crate) fn confirm_name(&self) -> Result<(), Error> {
         self.check_fork()?;
         // Who was declared dead is told that: its namespace may have gone as it should.

@@ -1,20 +1,20 @@
 //! [`Reaper`]: a thread that hears of deaths, and cleans up at once.
 //!
-//! Nobody needs it. Who waits for something that a dead process held asks, after a few milliseconds,
-//! whether its holder lives, and then helps itself. Where a few milliseconds are too long, or
-//! where the dead should not take up memory until somebody needs what they held, one process of a namespace (or
-//! several) runs a reaper: it sleeps until the system says that a process has ended, sweeps what that one
-//! left, and wakes all who wait for it.
+//! Nobody needs it. Who waits for something that a dead process held asks, after a few
+//! milliseconds, whether its holder lives, and then helps itself. Where a few milliseconds are too
+//! long, or where the dead should not take up memory until somebody needs what they held, one
+//! process of a namespace (or several) runs a reaper: it sleeps until the system says that a
+//! process has ended, sweeps what that one left, and wakes all who wait for it.
 //!
-//! Two threads. One waits for deaths ([`Watch`]): that can be interrupted, but knows nothing of shared
-//! memory. The other one sleeps on the word of the control segment that moves when a process joins, and
-//! interrupts the first, which looks at the process slots anew. Both end when the handle is
-//! dropped. Neither is a participant of the namespace, and neither runs code of the user.
+//! Two threads. One waits for deaths ([`Watch`]): that can be interrupted, but knows nothing of
+//! shared memory. The other one sleeps on the word of the control segment that moves when a process
+//! joins, and interrupts the first, which looks at the process slots anew. Both end when the handle
+//! is dropped. Neither is a participant of the namespace, and neither runs code of the user.
 //!
-//! A process that can't be watched (of another pid namespace) is asked for every few milliseconds; so is
-//! one that was reported dead, until its slot is free: sweeping may have failed, or come too early. Threads
-//! that end without their destructors in a process that lives on are no deaths that a watch hears of;
-//! who waits for them finds out by asking, as ever.
+//! A process that can't be watched (of another pid namespace) is asked for every few milliseconds;
+//! so is one that was reported dead, until its slot is free: sweeping may have failed, or come too
+//! early. Threads that end without their destructors in a process that lives on are no deaths that
+//! a watch hears of; who waits for them finds out by asking, as ever.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -87,16 +87,15 @@ struct Shared {
 }
 
 impl Registry {
-    /// Starts a thread that hears of the death of other processes of the namespace, sweeps what they
-    /// left at once, and wakes those who wait for it: what a killed process held can then be had within
-    /// a millisecond or so, instead of several, and what only it used is given back.
+    /// Starts a thread that hears of the death of other processes of the namespace, sweeps what
+    /// they left at once, and wakes those who wait for it: what a killed process held can then be
+    /// had within a millisecond or so, instead of several, and what only it used is given back.
     ///
     /// Without one nobody hangs, and nothing is lost: whoever meets something of the dead sweeps
     /// that, and what nobody meets takes memory until it is short (see [`reap`](Registry::reap)).
-    /// One in
-    /// a namespace is enough, as long as its process lives; more do no harm. It costs two threads that
-    /// sleep, a file descriptor a process, and the work of sweeping. It keeps this process in the
-    /// namespace, as any handle does.
+    /// One in a namespace is enough, as long as its process lives; more do no harm. It costs two
+    /// threads that sleep, a file descriptor a process, and the work of sweeping. It keeps this
+    /// process in the namespace, as any handle does.
     ///
     /// # Errors
     ///

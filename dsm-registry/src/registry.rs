@@ -1,10 +1,10 @@
 //! [`Registry`]: a process's handle to a namespace, and the get-or-create calls.
 //!
 //! Looking up a name that was looked up before must cost no more than a few lock cycles, however
-//! many names there are: each `Registry` keeps what it found in a map from names to attached objects.
-//! What is found there is still meant by the name as long as the header's change count is what it
-//! was when the name was last read from shared memory; a removal raises the count, and every name
-//! is read anew once after that.
+//! many names there are: each `Registry` keeps what it found in a map from names to attached
+//! objects. What is found there is still meant by the name as long as the header's change count is
+//! what it was when the name was last read from shared memory; a removal raises the count, and
+//! every name is read anew once after that.
 //!
 //! The slow way is [`turn::take`]: then either the name is there, and its object is attached, or
 //! this thread initialises it. Either way the object is then used as the types that were asked for,
@@ -297,7 +297,8 @@ impl Registry {
         fresh.then(|| cached.object.clone())
     }
 
-    /// The long way: finds the name in shared memory, or creates it. `by_type`: whether without a tag.
+    /// The long way: finds the name in shared memory, or creates it. `by_type`: whether without a
+    /// tag.
     #[cold]
     fn find(
         &self,

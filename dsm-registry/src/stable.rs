@@ -1,7 +1,8 @@
 //! A value on the heap that others refer to while its owner moves.
 //!
-//! A `Box` would do, if moving one did not say, by the rules of the language, that nobody else refers to
-//! what is in it: references from before are not good any more, though the value is where it was.
+//! A `Box` would do, if moving one did not say, by the rules of the language, that nobody else
+//! refers to what is in it: references from before are not good any more, though the value is where
+//! it was.
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -32,8 +33,8 @@ impl<T: ?Sized> Stable<T> {
     ///
     /// # Safety
     ///
-    /// This must be kept, wherever it is moved, and not be borrowed exclusively, as long as the result
-    /// is used.
+    /// This must be kept, wherever it is moved, and not be borrowed exclusively, as long as the
+    /// result is used.
     pub(crate) unsafe fn forever(&self) -> &'static T {
         // SAFETY: it owns the value; the caller keeps it.
         unsafe { self.0.as_ref() }
@@ -43,8 +44,8 @@ impl<T: ?Sized> Stable<T> {
     ///
     /// # Safety
     ///
-    /// As there; and nobody else may refer to the value, by way of this or not, as long as the result
-    /// is used.
+    /// As there; and nobody else may refer to the value, by way of this or not, as long as the
+    /// result is used.
     pub(crate) unsafe fn lend(&self) -> &'static mut T {
         let mut value = self.0;
         // SAFETY: it owns the value; the caller keeps it, and lets nobody else refer to it.

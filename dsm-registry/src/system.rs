@@ -1,5 +1,5 @@
-//! The backends of the system that this is built for, as [`Platform`]s: those of `platform-posix` or
-//! `platform-windows`, which have the same types for the same jobs.
+//! The backends of the system that this is built for, as [`Platform`]s: those of `platform-posix`
+//! or `platform-windows`, which have the same types for the same jobs.
 //!
 //! | | on Unix | on Windows |
 //! |---|---|---|
@@ -29,8 +29,8 @@ fn texts(names: Vec<NamespaceName>) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
 }
 
-/// Says which place a connection has led to, if that has an identity of its own, and is called by many
-/// names perhaps.
+/// Says which place a connection has led to, if that has an identity of its own, and is called by
+/// many names perhaps.
 #[cfg(unix)]
 fn identified(connection: Connection, place: ObjectId) -> Connection {
     if place == ObjectId::default() {

@@ -214,17 +214,19 @@ impl<K: Key, V: Plain> HashTable<K, V> {
     }
 
     /// Inserts an entry, or replaces the value of the one there is, which is returned. A poisoned
-    /// value is replaced like any other, after which the entry is good, and is not returned: it is as
-    /// if there had been none.
+    /// value is replaced like any other, after which the entry is good, and is not returned: it is
+    /// as if there had been none.
     ///
     /// Killed at any moment of it, a process leaves a new entry whole or not at all. One whose
-    /// value it was replacing is poisoned ([`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) for who looks next), and its value
-    /// the old one, the new one, or part of each. To insert again puts it right, and so do
-    /// [`poisoned`](Self::poisoned) and [`entry_or_repair`](Self::entry_or_repair).
+    /// value it was replacing is poisoned ([`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) for
+    /// who looks next), and its value the old one, the new one, or part of each. To insert again
+    /// puts it right, and so do [`poisoned`](Self::poisoned) and
+    /// [`entry_or_repair`](Self::entry_or_repair).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table, and as [`Entry::or_insert`].
+    /// [`ErrorKind::Lock`](crate::ErrorKind::Lock) if this thread holds a guard of this table, and
+    /// as [`Entry::or_insert`].
     #[inline]
     pub fn insert(&self, key: &K, value: V) -> Result<Option<V>, Error> {
         self.session()?.insert(key, value).of(self.home(), TABLE)

@@ -9,10 +9,11 @@
 //! area's index in its attachment. An index is used again after its area is gone: a serial number
 //! tells whose heap it is.
 //!
-//! Every call needs the heap first of all, so the ones used last are also found by the area's serial
-//! number in a small table of the thread, without a look at the attachment. Serial numbers are
-//! never used again, and whoever asks keeps the area attached, so an entry that is found is of a heap
-//! that is there: heaps go after their area, or at the thread's end, when the table is cleared.
+//! Every call needs the heap first of all, so the ones used last are also found by the area's
+//! serial number in a small table of the thread, without a look at the attachment. Serial numbers
+//! are never used again, and whoever asks keeps the area attached, so an entry that is found is of
+//! a heap that is there: heaps go after their area, or at the thread's end, when the table is
+//! cleared.
 //!
 //! **Lifetimes.** Guards refer to their thread's participant, and never leave the thread. The list
 //! is dropped when the thread ends, after which a guard may still be dropped: one that was put
@@ -184,8 +185,8 @@ fn member(home: &Attachment) -> Result<&Member, Error> {
 fn find(home: &Attachment) -> Result<&Member, Error> {
     home.check_fork()?;
     let found = MEMBERS.try_with(|members| -> Result<*const Member, Error> {
-        // One that is there and not registered any more was declared dead, and had its error: what it
-        // held is others' by now, and the thread begins anew. Guards may still refer to it.
+        // One that is there and not registered any more was declared dead, and had its error: what
+        // it held is others' by now, and the thread begins anew. Guards may still refer to it.
         let lost = members
             .borrow()
             .0

@@ -2,15 +2,16 @@
 //!
 //! Shared memory tells types apart by their tags, which are the same for two local types of one
 //! name, for a type in two versions of its crate, and for whatever a program gives one tag. Between
-//! processes there is nothing better. Within one there is: the compiler's own [`TypeId`]. Without it
-//! safe code could have a `&u64` and a `&AtomicU64` to the same bytes.
+//! processes there is nothing better. Within one there is: the compiler's own [`TypeId`]. Without
+//! it safe code could have a `&u64` and a `&AtomicU64` to the same bytes.
 //!
 //! So whoever looks an object up first decides what it is used as, and a lookup as anything else is
 //! an error that names both. That is remembered in what the process has attached, of which there is
-//! one for each namespace and handle (module `objects`), whatever handles and registries lead to it.
-//! When the last of them is dropped nothing in this process refers to the bytes any more, and the
-//! name may be looked up as another type. A handle is never given out twice: what a name means after
-//! its removal is another object, of whatever type, while handles of the old one are still good.
+//! one for each namespace and handle (module `objects`), whatever handles and registries lead to
+//! it. When the last of them is dropped nothing in this process refers to the bytes any more, and
+//! the name may be looked up as another type. A handle is never given out twice: what a name means
+//! after its removal is another object, of whatever type, while handles of the old one are still
+//! good.
 
 use std::any::{TypeId, type_name};
 use std::sync::OnceLock;

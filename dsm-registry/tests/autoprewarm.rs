@@ -12,7 +12,8 @@ use testkit::program::{Watch, watch};
 const BLOCK: usize = 8192;
 
 /// The example's executable, which cargo builds beside the tests; where somebody asked cargo for
-/// this test alone, it is asked for the example too (but not for another system than that of cargo).
+/// this test alone, it is asked for the example too (but not for another system than that of
+/// cargo).
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {

@@ -1,13 +1,13 @@
-//! The registry by the language's own rules, as far as Miri judges them: who refers to what, and may
-//! still do so. As an ordinary test it says that the same works on the simulated machine.
+//! The registry by the language's own rules, as far as Miri judges them: who refers to what, and
+//! may still do so. As an ordinary test it says that the same works on the simulated machine.
 //!
 //! ```console
 //! MIRIFLAGS="-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-disable-data-race-detector \
 //!   -Zmiri-disable-weak-memory-emulation" cargo +nightly miri test -p dsm-registry --test rules
 //! ```
 //!
-//! Addresses of mappings are kept as numbers, and memory is used in words of more than one width, which
-//! Miri's memory models don't know.
+//! Addresses of mappings are kept as numbers, and memory is used in words of more than one width,
+//! which Miri's memory models don't know.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +47,9 @@ impl Platform for Shared {
     }
 }
 
-/// Keeps the control object in memory. Leaving unmaps it in a function that has references to it among
-/// its arguments: a promise to Miri that it stays until the function returns, if it is on the heap.
+/// Keeps the control object in memory. Leaving unmaps it in a function that has references to it
+/// among its arguments: a promise to Miri that it stays until the function returns, if it is on the
+/// heap.
 fn keep(machine: &HeapMachine) -> HeapProcess {
     let process = machine.process();
     let _mapping = process.peek().unwrap();

@@ -1,9 +1,9 @@
-//! Programs whose addresses have different widths, and one namespace: who comes second is refused, is
-//! told both widths, and touches nothing of the first's.
+//! Programs whose addresses have different widths, and one namespace: who comes second is refused,
+//! is told both widths, and touches nothing of the first's.
 //!
-//! The other program is this test, built for another machine that this one can run, and named by the
-//! environment variable `DSM_OTHER_WIDTH`; without it there is nothing to try. `.ci/linux i686 widths` builds
-//! both and sets it.
+//! The other program is this test, built for another machine that this one can run, and named by
+//! the environment variable `DSM_OTHER_WIDTH`; without it there is nothing to try. `.ci/linux i686
+//! widths` builds both and sets it.
 #![cfg(target_os = "linux")]
 
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
 //! The allocator: any sequence of calls by two processes, one of which is killed and replaced
 //! whenever the case says so, against a plain list of what is allocated.
 //!
-//! What must hold: a pointer that was handed out is unlike all others, its object keeps the bytes that
-//! were put into it until it is freed, what is not allocated can't be freed. An object that its process
-//! had not published when it was killed is gone; all others stay. The area's own check finds nothing
-//! wrong, and counts as many objects as the list: it looks at everything, so that it is made after
-//! some calls and not after each.
+//! What must hold: a pointer that was handed out is unlike all others, its object keeps the bytes
+//! that were put into it until it is freed, what is not allocated can't be freed. An object that
+//! its process had not published when it was killed is gone; all others stay. The area's own check
+//! finds nothing wrong, and counts as many objects as the list: it looks at everything, so that it
+//! is made after some calls and not after each.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -392,8 +392,8 @@ impl<'s> Side<'s> {
         unsafe { at.cast::<AtomicDsaPointer>().as_ref() }
     }
 
-    /// Which parts of an object of that length have a pattern: all of a short one; of a long one, in
-    /// which time would go mostly by copying, its ends and what may be others' starts.
+    /// Which parts of an object of that length have a pattern: all of a short one; of a long one,
+    /// in which time would go mostly by copying, its ends and what may be others' starts.
     fn parts(bytes: usize) -> impl Iterator<Item = Range<usize>> {
         const PAGE: usize = 4096;
         let whole = if bytes <= 4 * PAGE { bytes } else { PAGE };

@@ -6,8 +6,8 @@
 //! segment, of a namespace whose processes live or died, with pieces overwritten. The machine is
 //! simulated, so that the address sanitizer sees each access beyond an object.
 //!
-//! Where processes live (`live`), they have segments mapped, and a peer died with locks in them: what
-//! the sweep reads of these from damaged bytes meets mappings that are as they were.
+//! Where processes live (`live`), they have segments mapped, and a peer died with locks in them:
+//! what the sweep reads of these from damaged bytes meets mappings that are as they were.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Overwriting pieces of a control segment.
 //!
 //! Most of what is interesting is a small number in some word, or one word where another belongs.
-//! What a sweep follows from one part to the next, a record of a lock to the slot of its segment, is
-//! seldom hit by chance at both ends: such pieces have patches of their own, laid out as
+//! What a sweep follows from one part to the next, a record of a lock to the slot of its segment,
+//! is seldom hit by chance at both ends: such pieces have patches of their own, laid out as
 //! `docs/LAYOUT.md` says.
 
 use std::ptr::NonNull;

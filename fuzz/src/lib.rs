@@ -13,10 +13,10 @@ pub mod seeds;
 pub mod table;
 mod tables;
 
-/// What the address sanitizer is to do where the environment says nothing else: what pays in a case of
-/// a few hundred microseconds. Left to itself it keeps back 256 MiB of what was freed, so that each
-/// allocation touches memory that is in no cache; and puts large frames of the stack on a heap of its
-/// own, to find uses of them after their end, which the borrow checker does not let happen.
+/// What the address sanitizer is to do where the environment says nothing else: what pays in a case
+/// of a few hundred microseconds. Left to itself it keeps back 256 MiB of what was freed, so that
+/// each allocation touches memory that is in no cache; and puts large frames of the stack on a heap
+/// of its own, to find uses of them after their end, which the borrow checker does not let happen.
 #[cfg(fuzzing)]
 #[unsafe(no_mangle)]
 pub extern "C" fn __asan_default_options() -> *const core::ffi::c_char {

@@ -1,17 +1,20 @@
-//! The registry: any sequence of names, kinds and sizes, asked for by two processes, against a plain
-//! map of what each name stands for.
+//! The registry: any sequence of names, kinds and sizes, asked for by two processes, against a
+//! plain map of what each name stands for.
 //!
 //! Whoever asks for what a name stands for gets it, with what was put there; whoever asks for
 //! something else is told both sides; what can't be a name is refused; a failed initialiser leaves
 //! the name free; a name that another process has attached is removed by force only. Two types with
-//! one tag are one to shared memory, and never to one process. When the last process leaves, no object
-//! stays.
+//! one tag are one to shared memory, and never to one process. When the last process leaves, no
+//! object stays.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use arbitrary::{Arbitrary, Unstructured};
-use dsm_registry::{AreaOptions, BoxError, Error, HashOptions, Kind, MAX_NAME, Mismatch, Registry, Segment, SegmentOptions, TypeTag, ErrorKind};
+use dsm_registry::{
+    AreaOptions, BoxError, Error, ErrorKind, HashOptions, Kind, MAX_NAME, Mismatch, Registry,
+    Segment, SegmentOptions, TypeTag,
+};
 use sim::HeapMachine;
 
 use crate::platform::Machine;
@@ -399,7 +402,9 @@ impl State {
             Thing::Tagged { .. } | Thing::TaggedTable { .. } => return,
         };
         match failed {
-            Some(error) if error.initialiser_error().is_some() => assert!(!self.names.contains_key(name)),
+            Some(error) if error.initialiser_error().is_some() => {
+                assert!(!self.names.contains_key(name))
+            }
             Some(error) => drop(self.expect::<()>(by, name, thing, &Err(error))),
             None => {
                 assert_eq!(self.names.get(name).map(|there| there.thing), Some(thing));
@@ -414,7 +419,10 @@ impl State {
         let made = registry.segment::<Word>(name, |at| {
             let found = registry.segment::<Word>(inner, |at| at.write(Word::new(value)));
             if inner == name {
-                assert!(matches!(found.as_ref().map_err(Error::kind), Err(ErrorKind::OwnInitialiser { .. })));
+                assert!(matches!(
+                    found.as_ref().map_err(Error::kind),
+                    Err(ErrorKind::OwnInitialiser { .. })
+                ));
             }
             at.write(Word::new(value))?;
             asked = Some(found);

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::name::hash;
 
-/// Bits mixed from the time (`now` of a clock that goes forward, and the wall clock's), the process,
-/// a counter, and an address: not secret, but different between processes and starts.
+/// Bits mixed from the time (`now` of a clock that goes forward, and the wall clock's), the
+/// process, a counter, and an address: not secret, but different between processes and starts.
 pub fn improvised(now: Duration) -> u64 {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     /// Its address differs between starts where addresses are randomised.

@@ -60,8 +60,8 @@ impl Error {
         Self::of(failure, subject.into())
     }
 
-    /// The same with another kind, and without a reason, where the call's circumstances say more than
-    /// its code.
+    /// The same with another kind, and without a reason, where the call's circumstances say more
+    /// than its code.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         (self.0.failure.kind, self.0.failure.reason) = (kind, Reason::Unknown);
@@ -108,8 +108,8 @@ impl Error {
         self
     }
 
-    /// The same with sizes, where a limit says no: `asked` bytes were wanted, `most` are possible, or
-    /// 0 if that is not known.
+    /// The same with sizes, where a limit says no: `asked` bytes were wanted, `most` are possible,
+    /// or 0 if that is not known.
     #[must_use]
     pub fn with_limit(mut self, asked: u64, most: u64) -> Self {
         let failure = &mut self.0.failure;

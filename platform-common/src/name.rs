@@ -1,7 +1,7 @@
 //! Names of namespaces, and of what belongs to one: the parts that object names are made of.
 //!
-//! How the parts are put together is the platform's. What follows the *last* dot of an object's name
-//! says what it is to its namespace ([`Role`]) and contains no dot itself, so that nothing is
+//! How the parts are put together is the platform's. What follows the *last* dot of an object's
+//! name says what it is to its namespace ([`Role`]) and contains no dot itself, so that nothing is
 //! ambiguous about namespaces with dots in their names.
 
 use core::fmt;

@@ -1,5 +1,5 @@
-//! What every platform refuses in the same words. Objects are named by `label`, as the platform calls
-//! them in messages.
+//! What every platform refuses in the same words. Objects are named by `label`, as the platform
+//! calls them in messages.
 
 use core::fmt::Display;
 use core::ops::Range;

@@ -1,26 +1,26 @@
 //! Descriptors that are kept: numbers that may mean something else by now.
 //!
-//! A program may close descriptors that it did not open (`close_range(3, ..)`, as daemons do), and the
-//! system gives a closed one's number to whatever is opened next. Who goes on to use it locks, writes
-//! to, or closes, what belongs to somebody else. So a descriptor that is kept for longer than a call
-//! is known by what it means, which is looked up before each use and before it is closed; one that
-//! means something else was closed by others already, and is forgotten.
+//! A program may close descriptors that it did not open (`close_range(3, ..)`, as daemons do), and
+//! the system gives a closed one's number to whatever is opened next. Who goes on to use it locks,
+//! writes to, or closes, what belongs to somebody else. So a descriptor that is kept for longer
+//! than a call is known by what it means, which is looked up before each use and before it is
+//! closed; one that means something else was closed by others already, and is forgotten.
 //!
-//! What it means is device and inode, and the *mark* of its open file description, which tells it from
-//! others of the same file: a user's, or one of ours under another lock. The mark is the position,
-//! which nothing here makes use of: it is set far behind the end, at a place that differs each time.
-//! What has no position (a socket, a process) is marked on Linux by the signal that it would send if
-//! it were asked to send any, one of thirty that nobody sets: not as good, but files without a position
-//! are not opened twice like those with a name. (Before Linux 6.9 it is all there is of a process:
-//! there such descriptors share one inode.) A description that is shared with other processes goes
-//! without a mark.
+//! What it means is device and inode, and the *mark* of its open file description, which tells it
+//! from others of the same file: a user's, or one of ours under another lock. The mark is the
+//! position, which nothing here makes use of: it is set far behind the end, at a place that differs
+//! each time. What has no position (a socket, a process) is marked on Linux by the signal that it
+//! would send if it were asked to send any, one of thirty that nobody sets: not as good, but files
+//! without a position are not opened twice like those with a name. (Before Linux 6.9 it is all
+//! there is of a process: there such descriptors share one inode.) A description that is shared
+//! with other processes goes without a mark.
 //!
 //! Nothing keeps a program from closing a number, and giving it out, between the look and the use.
 //!
 //! # Not for children
 //!
-//! A [`PrivateFd`] is closed in the child of a fork: see [`fork`](crate::fork). The fork handler finds
-//! them in a list whose entries are never freed, and used again.
+//! A [`PrivateFd`] is closed in the child of a fork: see [`fork`](crate::fork). The fork handler
+//! finds them in a list whose entries are never freed, and used again.
 
 #[cfg(target_os = "linux")]
 use std::os::fd::FromRawFd;
@@ -192,7 +192,8 @@ impl Entry {
         let meaning = Meaning { id, mark: self.mark.load(Ordering::Relaxed) };
         // SAFETY: the child has one thread, which is in here.
         if unsafe { verified(fd, meaning) }.is_some() {
-            // SAFETY: it is the descriptor that this entry owns, in a process that has no use for it.
+            // SAFETY: it is the descriptor that this entry owns, in a process that has no use for
+            // it.
             unsafe { libc::close(fd) };
         }
     }
@@ -208,8 +209,8 @@ pub(crate) fn forget_in_child() {
     }
 }
 
-/// A descriptor that is closed in the child of a fork, of a description that nobody else has; see the
-/// module's essay.
+/// A descriptor that is closed in the child of a fork, of a description that nobody else has; see
+/// the module's essay.
 pub(crate) struct PrivateFd {
     entry: &'static Entry,
     tenant: u64,

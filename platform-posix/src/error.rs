@@ -85,7 +85,8 @@ mod tests {
         use Reason as R;
 
         let steps = [OPEN, CREATE, OPEN_DIRECTORY, LIST, "ftruncate", "mmap", "shmget", "shmat"];
-        // The code, the reasons by these steps where they are known, and the kind where they aren't.
+        // The code, the reasons by these steps where they are known, and the kind where they
+        // aren't.
         let all = |reason: R| [reason; 8];
         let place = |here: R, elsewhere: R| {
             [elsewhere, here, here, here, elsewhere, elsewhere, elsewhere, elsewhere]

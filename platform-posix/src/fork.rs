@@ -14,13 +14,13 @@
 //! library's back (`_Fork`, `clone`). Elsewhere, emulators that agree to any `madvise` included, a
 //! `pthread_atfork` handler writes the zeros.
 //!
-//! Closing needs the handler everywhere: no system can close a descriptor on fork. It is
-//! registered with `pthread_atfork` when the first such descriptor is opened, stays for the
-//! rest of the process, and does only what is allowed in the child of a process with threads:
-//! it reads atomics and calls `fstat`, `lseek` and `close`. `vfork` and `posix_spawn` run no handlers and need
-//! none: the child executes another program at once and all descriptors are close-on-exec. A
-//! child of `_Fork` or of a bare `clone` runs none either: it keeps the lock until it ends, and
-//! its parent's death is noticed by pid and start time instead (module `liveness`).
+//! Closing needs the handler everywhere: no system can close a descriptor on fork. It is registered
+//! with `pthread_atfork` when the first such descriptor is opened, stays for the rest of the
+//! process, and does only what is allowed in the child of a process with threads: it reads atomics
+//! and calls `fstat`, `lseek` and `close`. `vfork` and `posix_spawn` run no handlers and need none:
+//! the child executes another program at once and all descriptors are close-on-exec. A child of
+//! `_Fork` or of a bare `clone` runs none either: it keeps the lock until it ends, and its parent's
+//! death is noticed by pid and start time instead (module `liveness`).
 //!
 //! # One lock
 //!
@@ -158,7 +158,8 @@ impl<T: Send + Sync> Once<T> {
 /// # Safety
 ///
 /// All-zero bytes must be a valid value of the type; it must need no drop, and it must stay sound
-/// when a fork replaces it by zeros at a moment when the forking thread isn't inside one of its methods.
+/// when a fork replaces it by zeros at a moment when the forking thread isn't inside one of its
+/// methods.
 pub unsafe trait ZeroIsUnregistered {}
 
 // SAFETY: "All zero bytes are a valid, unregistered value", says its documentation.

@@ -1,6 +1,6 @@
-//! Which limit it is that the system refuses by: it tells "no space" and "no memory", and not what of
-//! them. What is asked here is asked after the refusal, so it may be wrong by then, and is for messages
-//! alone.
+//! Which limit it is that the system refuses by: it tells "no space" and "no memory", and not what
+//! of them. What is asked here is asked after the refusal, so it may be wrong by then, and is for
+//! messages alone.
 
 use std::ffi::{CStr, c_int};
 use std::mem::MaybeUninit;
@@ -16,8 +16,8 @@ pub(crate) fn file_size_limit() -> u64 {
     soft_limit(|limit| unsafe { wide::getrlimit(libc::RLIMIT_FSIZE, limit) })
 }
 
-/// Why the system has no addresses for a mapping of so many bytes. Allocates nothing: there may be no
-/// addresses for that either.
+/// Why the system has no addresses for a mapping of so many bytes. Allocates nothing: there may be
+/// no addresses for that either.
 pub(crate) fn why_unmappable(asked: usize) -> Reason {
     // SAFETY: writable, and of the type asked for.
     let limit = soft_limit(|limit| unsafe { wide::getrlimit(libc::RLIMIT_AS, limit) });
@@ -126,8 +126,8 @@ fn soft_limit(ask: impl FnOnce(*mut wide::rlimit) -> c_int) -> u64 {
     soft
 }
 
-/// What is full of the file system of a descriptor, if something is, and its (free, all) bytes; zeros
-/// if unknown or unlimited.
+/// What is full of the file system of a descriptor, if something is, and its (free, all) bytes;
+/// zeros if unknown or unlimited.
 #[expect(
     clippy::unnecessary_cast,
     reason = "the fields of statvfs differ in width between systems"

@@ -6,37 +6,37 @@
 //!
 //! 1. **Its pid means nobody, or somebody else**: no process of that pid, one that started at
 //!    another time, or a zombie without living threads. Such a process is dead. Counts only if both
-//!    processes live in the same pid and time namespaces, and the one who asks has a `/proc` of that pid
-//!    namespace ([`process`](crate::process)). This is what finds the parent dead whose child, made
-//!    by a bare `clone`, still has a copy of the token.
+//!    processes live in the same pid and time namespaces, and the one who asks has a `/proc` of
+//!    that pid namespace ([`process`](crate::process)). This is what finds the parent dead whose
+//!    child, made by a bare `clone`, still has a copy of the token.
 //! 2. **Nobody holds its token**, the lock on byte `1 + slot` of the control object
 //!    ([`lock`](crate::lock)). It was taken before the slot was claimed, and the kernel lets go of
-//!    it when the process ends: after its last access to memory, and before it is reaped, so that
-//!    a zombie counts as dead. It works between pid namespaces. A stopped process holds on to it. Such
-//!    a process is dead unless the third proof says that it lives.
+//!    it when the process ends: after its last access to memory, and before it is reaped, so that a
+//!    zombie counts as dead. It works between pid namespaces. A stopped process holds on to it.
+//!    Such a process is dead unless the third proof says that it lives.
 //! 3. **It is seen to be in the namespace**: the process of its pid and start time has the control
-//!    object mapped for writing. Pid and start time alone would not do, since they survive `exec`, which
-//!    unmaps everything and closes the token. Of itself a process knows which slots it has claimed.
-//!    Linux only, and of processes that one may look at.
+//!    object mapped for writing. Pid and start time alone would not do, since they survive `exec`,
+//!    which unmaps everything and closes the token. Of itself a process knows which slots it has
+//!    claimed. Linux only, and of processes that one may look at.
 //!
 //! The token is held through a descriptor that nobody else has and that a fork child closes
-//! ([`descriptor`](crate::descriptor)): it does not matter who else opens and closes the control object.
-//! A process that closes descriptors which it didn't open (`close_range(3, ..)`) loses its token: then
-//! only the third proof speaks for it, and for those to whom nothing does it is dead. It will not take others
-//! for dead itself, and asks for their tokens through a new descriptor.
+//! ([`descriptor`](crate::descriptor)): it does not matter who else opens and closes the control
+//! object. A process that closes descriptors which it didn't open (`close_range(3, ..)`) loses its
+//! token: then only the third proof speaks for it, and for those to whom nothing does it is dead.
+//! It will not take others for dead itself, and asks for their tokens through a new descriptor.
 //!
 //! A lock doesn't exclude threads that share its descriptor, and asking about it doesn't see the
 //! asker's own. So the slots claimed by this process are listed here. The token of a slot that *we*
 //! have claimed but whose recorded tenant is somebody else is one that its tenant had lost.
 //!
 //! Threads of a living process are known by their thread id and the time when they started, in the
-//! same pid namespace; elsewhere than on Linux, and in other namespaces, a thread is never found dead
-//! by itself.
+//! same pid namespace; elsewhere than on Linux, and in other namespaces, a thread is never found
+//! dead by itself.
 //!
 //! # After a fork
 //!
-//! All state carries the [`epoch`](crate::fork::epoch) of its process. The child finds another epoch,
-//! forgets what it inherited and starts without a claim. The state is only locked under
+//! All state carries the [`epoch`](crate::fork::epoch) of its process. The child finds another
+//! epoch, forgets what it inherited and starts without a claim. The state is only locked under
 //! [`fork::lock`], so that no fork finds it locked.
 
 use std::fmt;
@@ -179,7 +179,8 @@ impl Posix {
         })
     }
 
-    /// Whether a process of which pid and start time are there is seen to be in the namespace still.
+    /// Whether a process of which pid and start time are there is seen to be in the namespace
+    /// still.
     fn is_in(&self, slot: u32, proof: &ProcessProof) -> bool {
         let attached = self.with_state(|state, _| state.locks.as_ref().map(Locks::id));
         let id = attached.or_else(|| self.control.current().ok().flatten());
@@ -192,8 +193,8 @@ impl Posix {
     }
 }
 
-// SAFETY: the module's essay: each of the two proofs is sound by itself, and the token is a lock that
-// the system gives to one process at a time.
+// SAFETY: the module's essay: each of the two proofs is sound by itself, and the token is a lock
+// that the system gives to one process at a time.
 unsafe impl Liveness for Posix {
     fn claim(&self, slot: u32) -> Result<(), ProviderFailure> {
         self.try_claim(slot).map_err(|e| e.failure())

@@ -12,14 +12,15 @@
 //! Elsewhere each byte is a file of its own in the lock directory, under `flock`. FreeBSD has no
 //! open-file-description locks, and macOS has them for its own use only. Record locks (`F_SETLK`)
 //! won't do: they belong to the process, and any close of the same file by anybody in it, a library
-//! that reads it, say, lets go of all. `flock` locks belong to the open file description, as those of Linux do, and
-//! have the same end: at the last close, which death is. They cover a whole file, hence one for each
-//! byte; and they can't be asked about, hence asking means trying for a shared lock for an instant,
-//! and one who wants the lock tries a few times. Shared memory itself can't be locked in this way on
-//! these systems, so that the files lie in a directory. A file is removed by its holder before the lock
-//! is let go, so a lock counts only if the file's name still means the file that was locked. Who is killed
-//! leaves its file; so a file that isn't there says nothing of a holder: it may live, and some cleaner
-//! of old files was there. Pid and start time tell of such a process.
+//! that reads it, say, lets go of all. `flock` locks belong to the open file description, as those
+//! of Linux do, and have the same end: at the last close, which death is. They cover a whole file,
+//! hence one for each byte; and they can't be asked about, hence asking means trying for a shared
+//! lock for an instant, and one who wants the lock tries a few times. Shared memory itself can't be
+//! locked in this way on these systems, so that the files lie in a directory. A file is removed by
+//! its holder before the lock is let go, so a lock counts only if the file's name still means the
+//! file that was locked. Who is killed leaves its file; so a file that isn't there says nothing of
+//! a holder: it may live, and some cleaner of old files was there. Pid and start time tell of such
+//! a process.
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use files::Locks;

@@ -1,8 +1,8 @@
 //! [`Memfd`]: anonymous memory behind descriptors that processes pass to each other (Linux).
 //!
 //! Nothing here has a name. What a name does elsewhere, a table in this process does: handle →
-//! descriptor, filled by `create` and by descriptors that were inherited or received from another process
-//! ([`insert`](Memfd::insert)). Attaching a segment whose descriptor never came is
+//! descriptor, filled by `create` and by descriptors that were inherited or received from another
+//! process ([`insert`](Memfd::insert)). Attaching a segment whose descriptor never came is
 //! [`NotFound`](ErrorKind::NotFound).
 //!
 //! The control object is such a descriptor too. Its lock bytes need an open description of one's
@@ -41,12 +41,12 @@ const REMOVED: u32 = 0o1000;
 
 /// Segments in anonymous memory, found by descriptors that were passed beforehand.
 ///
-/// Whoever holds a descriptor may use the memory: owner and mode are not checked. A segment's memory
-/// lives while any process maps it or has its descriptor in a table; [`destroy`] takes it out of the
-/// table of the process that calls, and [`forget`](Self::forget) does so for one that keeps a descriptor
-/// of a segment destroyed by somebody else. A segment created on demand is
-/// found only by processes to which its descriptor was sent, so growing areas shared by processes
-/// ask for a provider with names.
+/// Whoever holds a descriptor may use the memory: owner and mode are not checked. A segment's
+/// memory lives while any process maps it or has its descriptor in a table; [`destroy`] takes it
+/// out of the table of the process that calls, and [`forget`](Self::forget) does so for one that
+/// keeps a descriptor of a segment destroyed by somebody else. A segment created on demand is found
+/// only by processes to which its descriptor was sent, so growing areas shared by processes ask for
+/// a provider with names.
 ///
 /// [`destroy`]: SegmentProvider::destroy
 #[doc(alias = "memfd_create")]
@@ -176,8 +176,8 @@ impl Memfd {
         self.segments(|segments| segments.get(&handle).cloned())
     }
 
-    /// What is given back of something that was taken out of the table: a copy, should another thread
-    /// be using it.
+    /// What is given back of something that was taken out of the table: a copy, should another
+    /// thread be using it.
     fn taken(kept: Arc<Kept>) -> Option<OwnedFd> {
         match Arc::try_unwrap(kept) {
             Ok(kept) => kept.into_owned(),

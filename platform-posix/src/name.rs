@@ -29,8 +29,8 @@ pub(crate) enum Style {
     Short,
 }
 
-/// The file name of an object, for the system to read: on the stack, since attaching a segment takes
-/// hardly longer than an allocation or two.
+/// The file name of an object, for the system to read: on the stack, since attaching a segment
+/// takes hardly longer than an allocation or two.
 #[derive(Clone, Copy)]
 pub(crate) struct ObjectName {
     /// A slash, the name, a zero.

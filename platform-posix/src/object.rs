@@ -13,17 +13,17 @@
 //! leaves an object whose handle was recorded in the control segment beforehand, so that the
 //! reaper finds and destroys it. Hints precede the backing because that is when pages are chosen.
 //!
-//! Backing goes in pieces, with signals held off during each ([`sys::back`]). A new object gives back what it
-//! got if a later piece fails; a range of one that is in use can't, as nobody knows what was there before, and
-//! is refused beforehand if it can't fit.
+//! Backing goes in pieces, with signals held off during each ([`sys::back`]). A new object gives
+//! back what it got if a later piece fails; a range of one that is in use can't, as nobody knows
+//! what was there before, and is refused beforehand if it can't fit.
 //!
 //! # Removal
 //!
-//! Nothing is unlinked by name without a look at what the name means: device and inode are compared,
-//! without following links. That takes no descriptor where the system can do without (`fstatat`), as
-//! things are removed when nothing else can be done: by who leaves, or has failed for want of one.
-//! No system offers to unlink "if it is this inode"; what protects the remaining moment
-//! is that a handle's name is not given out again while its slot is being freed.
+//! Nothing is unlinked by name without a look at what the name means: device and inode are
+//! compared, without following links. That takes no descriptor where the system can do without
+//! (`fstatat`), as things are removed when nothing else can be done: by who leaves, or has failed
+//! for want of one. No system offers to unlink "if it is this inode"; what protects the remaining
+//! moment is that a handle's name is not given out again while its slot is being freed.
 //!
 //! In a directory like `/dev/shm` (sticky) a name is its owner's to remove. Whoever finds that of a
 //! segment gives the object's memory back, which takes the right to write only: nobody has it
@@ -39,8 +39,8 @@
 //! Who has a long range in memory backed is about to fill it. So one as long as [`AHEAD`] says is
 //! entered in this process's page tables at once, which takes half of what a page fault each would
 //! take later. Where the system does not know that, the page faults come. They also do for shorter
-//! ranges: those are backed ahead for many small objects, by and by, and a page that is cleared when
-//! its first object is written is in the cache then.
+//! ranges: those are backed ahead for many small objects, by and by, and a page that is cleared
+//! when its first object is written is in the cache then.
 
 use std::ffi::c_int;
 use std::fmt;
@@ -400,8 +400,9 @@ pub(crate) fn back_mapped(
     Ok(())
 }
 
-/// Refuses what does not fit even if all that is backed of the object lies in the range: otherwise it
-/// would be backed, piece by piece, as far as there is memory, which nobody else would have then.
+/// Refuses what does not fit even if all that is backed of the object lies in the range: otherwise
+/// it would be backed, piece by piece, as far as there is memory, which nobody else would have
+/// then.
 #[cfg(target_os = "linux")]
 fn room_for(subject: &Subject<'_>, len: usize) -> Result<(), Error> {
     if len as u64 <= sys::PIECE || subject.place.on_disk() {
@@ -431,7 +432,8 @@ pub(crate) fn info(handle: Option<SegmentHandle>, stat: &Stat) -> ObjectInfo {
     }
 }
 
-/// The pages that a range of a mapping, held against its length by [`refusal::check_range`], lies in.
+/// The pages that a range of a mapping, held against its length by [`refusal::check_range`], lies
+/// in.
 #[cfg(target_os = "linux")]
 fn pages(mapping: &Mapping, range: &Range<usize>) -> (NonNull<u8>, usize) {
     let page = sys::page_size();
@@ -483,8 +485,8 @@ pub(crate) unsafe fn blank(mapping: Mapping, owner: RangeOwner, blanks: &Blanks)
     blanks.keep(mapping, owner);
 }
 
-/// Takes out the ranges that an owner has. Under the lock that holds off forks, as everything is that a
-/// child may find locked by a thread it doesn't have.
+/// Takes out the ranges that an owner has. Under the lock that holds off forks, as everything is
+/// that a child may find locked by a thread it doesn't have.
 pub(crate) fn take_blanks(blanks: &Blanks, owner: RangeOwner) -> Vec<Mapping> {
     let _no_fork = fork::lock();
     blanks.take(owner)

@@ -1,39 +1,42 @@
 //! Who a process or a thread is: pid and start time, and whether that one is still there.
 //!
 //! Start times are in the system's units: clock ticks since boot on Linux (`/proc/<pid>/stat`,
-//! field 22), microseconds since boot on FreeBSD, since 1970 on macOS. Together with the pid they name a process for
-//! ever, provided both sides count alike: pids are relative to a pid namespace, ticks to a time namespace
-//! and a boot. All three are mixed into [`ProcessProof::pid_namespace`].
+//! field 22), microseconds since boot on FreeBSD, since 1970 on macOS. Together with the pid they
+//! name a process for ever, provided both sides count alike: pids are relative to a pid namespace,
+//! ticks to a time namespace and a boot. All three are mixed into [`ProcessProof::pid_namespace`].
 //!
-//! A process may come to count otherwise than it did: it can enter another time namespace, and be given
-//! another `/proc`. So whoever asks looks first how it counts *now* (a `View`), and a proof that was
-//! recorded under another view says nothing.
+//! A process may come to count otherwise than it did: it can enter another time namespace, and be
+//! given another `/proc`. So whoever asks looks first how it counts *now* (a `View`), and a proof
+//! that was recorded under another view says nothing.
 //!
 //! # Traps (Linux)
 //!
-//! - `kill(pid, 0)` finds a zombie alive; `/proc` may hide the processes of other users (`hidepid`):
-//!   "no such file" proves nothing, "no such process" does, and the file does if it is there.
+//! - `kill(pid, 0)` finds a zombie alive; `/proc` may hide the processes of other users
+//!   (`hidepid`): "no such file" proves nothing, "no such process" does, and the file does if it is
+//!   there.
 //! - `/proc` may have been mounted for another pid namespace, where our pid means somebody else, or
 //!   nobody: after `unshare --pid --fork` the second process of a namespace reads the times of the
-//!   kernel's second thread under its own number. What `/proc` says of pids is heard only if it knows
-//!   the calling process by its one own number (`NStgid`), and is what it seems (`statfs`); and it
-//!   is opened once for each question, lest something else be mounted there in the middle of it.
+//!   kernel's second thread under its own number. What `/proc` says of pids is heard only if it
+//!   knows the calling process by its one own number (`NStgid`), and is what it seems (`statfs`);
+//!   and it is opened once for each question, lest something else be mounted there in the middle of
+//!   it.
 //! - The command name in the stat file may contain blanks and parentheses: fields are counted
 //!   from the *last* parenthesis.
-//! - A process whose first thread ended looks like a zombie while its other threads run: it is dead only
-//!   if no other thread is left. Such a process finds itself without namespaces, and without
+//! - A process whose first thread ended looks like a zombie while its other threads run: it is dead
+//!   only if no other thread is left. Such a process finds itself without namespaces, and without
 //!   memory, under `/proc/self`.
-//! - Pid and start time survive `exec`, which ends a process for everybody else. So they prove who it
-//!   is, but not that it is still in a namespace: that is so while it has the control object mapped.
-//! - qemu's user mode makes up `/proc/self/stat` (and `/proc/<own pid>/stat`), with a start time that is
-//!   a tick off, but not the files of tasks: those of the first thread, whose times are the process's,
-//!   are read throughout.
+//! - Pid and start time survive `exec`, which ends a process for everybody else. So they prove who
+//!   it is, but not that it is still in a namespace: that is so while it has the control object
+//!   mapped.
+//! - qemu's user mode makes up `/proc/self/stat` (and `/proc/<own pid>/stat`), with a start time
+//!   that is a tick off, but not the files of tasks: those of the first thread, whose times are the
+//!   process's, are read throughout.
 //!
 //! # Traps (FreeBSD)
 //!
-//! - Who is in a jail gets "no such process" for those outside: the jail counts as pid namespace. So
-//!   does everybody, for processes of other users and groups, where the administrator hides those:
-//!   then it proves nothing.
+//! - Who is in a jail gets "no such process" for those outside: the jail counts as pid namespace.
+//!   So does everybody, for processes of other users and groups, where the administrator hides
+//!   those: then it proves nothing.
 //! - Start times are told as moments of the wall clock and move when it is set.
 
 use dsm_core::env::{ProcessProof, ThreadProof};

@@ -1,5 +1,5 @@
-//! The provider traits for [`Named`] objects, to which [`Shm`](crate::Shm) and [`File`](crate::File)
-//! forward.
+//! The provider traits for [`Named`] objects, to which [`Shm`](crate::Shm) and
+//! [`File`](crate::File) forward.
 
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -115,8 +115,8 @@ unsafe impl SegmentProvider for Named {
     }
 }
 
-// SAFETY: `mmap` says so of the mappings, which are of whole pages and stay until they are unmapped; the
-// election is a lock that the system gives to one process at a time.
+// SAFETY: `mmap` says so of the mappings, which are of whole pages and stay until they are
+// unmapped; the election is a lock that the system gives to one process at a time.
 unsafe impl Root for Named {
     type Error = Error;
     type Election<'a> = PosixElection<'a>;

@@ -15,12 +15,12 @@
 //! | after backing, before it is initialised | zeros | the cores see no magic number, and initialise again |
 //! | after removing the name | nothing | |
 //!
-//! On Linux an existing object never shrinks while anybody may look at it ([`peek`]): a tool must not
-//! fault because a namespace is set up again.
+//! On Linux an existing object never shrinks while anybody may look at it ([`peek`]): a tool must
+//! not fault because a namespace is set up again.
 //!
 //! Who has opened a namespace keeps the descriptor of that election for the one by which it leaves
-//! ([`Spare`]). Otherwise a process that has no descriptor left could not leave, and what only it used
-//! would stay if it was the last.
+//! ([`Spare`]). Otherwise a process that has no descriptor left could not leave, and what only it
+//! used would stay if it was the last.
 //!
 //! Waiting for the election is polling with growing pauses, as the lock has no timed form that a
 //! signal could not disturb.
@@ -285,8 +285,8 @@ impl PosixElection<'_> {
 }
 
 // SAFETY: `mmap` says so of the mappings; `create` has the object backed with zeros before it maps
-// it, under the lock that makes its holder the only one to look at it for writing; the identity is that
-// of the locked descriptor, through which all of this happens.
+// it, under the lock that makes its holder the only one to look at it for writing; the identity is
+// that of the locked descriptor, through which all of this happens.
 unsafe impl Election for PosixElection<'_> {
     type Error = Error;
 

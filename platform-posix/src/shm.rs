@@ -63,8 +63,8 @@ impl Shm {
         &self.0.namespace
     }
 
-    /// Which shared memory it is, where there can be several: another mount namespace of Linux may have
-    /// another file system at `/dev/shm`. All zero elsewhere.
+    /// Which shared memory it is, where there can be several: another mount namespace of Linux may
+    /// have another file system at `/dev/shm`. All zero elsewhere.
     #[must_use]
     pub fn place_id(&self) -> ObjectId {
         self.0.place_id()

@@ -220,8 +220,8 @@ impl Drop for SignalsBlocked {
     }
 }
 
-/// Bytes that are backed at a time, while signals wait: of memory that is some five milliseconds' work.
-/// A multiple of every page size but the hugest, whose pages are longer than this.
+/// Bytes that are backed at a time, while signals wait: of memory that is some five milliseconds'
+/// work. A multiple of every page size but the hugest, whose pages are longer than this.
 pub(crate) const PIECE: u64 = 8 << 20;
 
 /// Backs `len` bytes from `start` with memory, and extends the file to their end.
@@ -249,8 +249,8 @@ pub(crate) fn back(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno
     extend(fd, start, len)
 }
 
-/// As [`back`], of a file that has nothing in it: on failure it has not either. What its file system
-/// could not hold if it were empty is not begun: others would find it full meanwhile.
+/// As [`back`], of a file that has nothing in it: on failure it has not either. What its file
+/// system could not hold if it were empty is not begun: others would find it full meanwhile.
 #[cfg(target_os = "linux")]
 pub(crate) fn back_new(fd: BorrowedFd<'_>, len: u64) -> Result<(), Errno> {
     if len > PIECE && matches!(limits::space(fd), (_, _, total @ 1..) if len > total) {
@@ -434,10 +434,11 @@ pub(crate) fn populate_at_once(base: NonNull<u8>, len: usize) -> Result<(), Errn
 
 /// [`populate`] with what every Linux has: the kernel is asked to add 0 to a word of each page.
 ///
-/// An addition of our own would be a bus error where there is no memory left; that of `FUTEX_WAKE_OP` is an
-/// error of the call. It is one atomic read-modify-write, unlike all else that has the kernel write to memory:
-/// what others store to that word at the same time is kept. Whom the call wakes would wait for a word
-/// of our stack, or for the page's as one of this process alone: nobody.
+/// An addition of our own would be a bus error where there is no memory left; that of
+/// `FUTEX_WAKE_OP` is an error of the call. It is one atomic read-modify-write, unlike all else
+/// that has the kernel write to memory: what others store to that word at the same time is kept.
+/// Whom the call wakes would wait for a word of our stack, or for the page's as one of this process
+/// alone: nobody.
 #[cfg(target_os = "linux")]
 fn add_nothing(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
     let call = libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG;
@@ -445,8 +446,8 @@ fn add_nothing(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
     let (nobodys, few): (u32, usize) = (0, 1);
     for at in (0..len).step_by(page_size()) {
         let word = base.as_ptr().wrapping_add(at);
-        // SAFETY: the kernel looks at the first word's address alone, adds nothing to the second, which
-        // is aligned as its page is, and says so if that isn't mapped.
+        // SAFETY: the kernel looks at the first word's address alone, adds nothing to the second,
+        // which is aligned as its page is, and says so if that isn't mapped.
         let woken = unsafe {
             libc::syscall(libc::SYS_futex, &raw const nobodys, call, few, few, word, addition)
         };
@@ -457,8 +458,8 @@ fn add_nothing(base: NonNull<u8>, len: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether the system does what `madvise` asks for, or refuses it: qemu's user mode agrees to everything
-/// and does next to nothing. Found out by an advice that there isn't.
+/// Whether the system does what `madvise` asks for, or refuses it: qemu's user mode agrees to
+/// everything and does next to nothing. Found out by an advice that there isn't.
 #[cfg(target_os = "linux")]
 pub(crate) fn advice_is_heeded() -> bool {
     static HEEDED: Once<bool> = Once::new();

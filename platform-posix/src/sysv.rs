@@ -2,10 +2,10 @@
 //!
 //! A segment's key is 32 bits of a hash of namespace and handle. That it collides is rare and
 //! harmless: creation says "already exists" and the caller draws another handle; and so it does for
-//! the key 0 (`IPC_PRIVATE`), which would create a segment that nobody finds. On attaching and destroying, the
-//! identity tells: the System V id, which carries a sequence number, and the time of creation.
-//! With no identity given (the creator was killed before it could record one) the key and the
-//! owner have to do.
+//! the key 0 (`IPC_PRIVATE`), which would create a segment that nobody finds. On attaching and
+//! destroying, the identity tells: the System V id, which carries a sequence number, and the time
+//! of creation. With no identity given (the creator was killed before it could record one) the key
+//! and the owner have to do.
 //!
 //! There are no descriptors here, hence nothing to lock: the control object is a file of a
 //! directory, mapped and locked like that of [`File`](crate::File).

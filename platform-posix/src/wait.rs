@@ -8,9 +8,9 @@
 //! | macOS before | `__ulock_wait` | operation `UL_COMPARE_AND_WAIT_SHARED` |
 //! | others | polling | |
 //!
-//! So processes that map a word at different addresses meet. The functions of macOS are looked up when
-//! first needed: a program built with them would not start on a system that lacks one. Where neither
-//! is there, or the kernel refuses it for this memory, a waiter polls.
+//! So processes that map a word at different addresses meet. The functions of macOS are looked up
+//! when first needed: a program built with them would not start on a system that lacks one. Where
+//! neither is there, or the kernel refuses it for this memory, a waiter polls.
 //!
 //! Every wait is bounded by its caller, so a wake that got lost with a dead process, or that was
 //! not sent because the waker polls, costs time and nothing else. What a system's call returns
@@ -42,8 +42,8 @@ impl Wait for Posix {
     }
 }
 
-/// As good as for ever (the caller looks around and comes back), and fits all units that systems use:
-/// `__ulock_wait` counts microseconds in 32 bits.
+/// As good as for ever (the caller looks around and comes back), and fits all units that systems
+/// use: `__ulock_wait` counts microseconds in 32 bits.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// A timeout as the system's calls take it.

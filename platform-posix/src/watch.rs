@@ -1,18 +1,18 @@
 //! [`Watch`]: hearing of the death of other processes, instead of asking.
 //!
-//! Nobody needs it: whoever waits for somebody asks every few milliseconds whether that one lives. It is
-//! for a thread that does nothing but wait for deaths, and then cleans up at once.
+//! Nobody needs it: whoever waits for somebody asks every few milliseconds whether that one lives.
+//! It is for a thread that does nothing but wait for deaths, and then cleans up at once.
 //!
 //! On Linux a descriptor of a process (`pidfd_open`) becomes readable when all of its threads have
 //! ended, after its token of life was let go. A descriptor is opened by a number, which may mean
 //! somebody else by then; so the process is asked for *after* the descriptor was opened: if it is
-//! the one that was meant, so is the descriptor, for good. Of processes in other pid namespaces the number
-//! means nothing here, and elsewhere than on Linux there is no such descriptor: those are
+//! the one that was meant, so is the descriptor, for good. Of processes in other pid namespaces the
+//! number means nothing here, and elsewhere than on Linux there is no such descriptor: those are
 //! [`Watched::Unseen`], and have to be asked.
 //!
-//! A program may close these descriptors as it may close all others: what they mean is looked up before
-//! they are waited for, written to or closed (module `descriptor`), and those that were closed are
-//! opened anew.
+//! A program may close these descriptors as it may close all others: what they mean is looked up
+//! before they are waited for, written to or closed (module `descriptor`), and those that were
+//! closed are opened anew.
 
 use dsm_core::env::ProcessProof;
 
@@ -93,7 +93,8 @@ mod system {
             Ok(Self { rung: AtomicBool::new(false), ends: Mutex::new(Some(Self::open()?)) })
         }
 
-        /// The number to wait for, of a stream that is opened anew if others have closed an end of it.
+        /// The number to wait for, of a stream that is opened anew if others have closed an end of
+        /// it.
         fn number(&self) -> Option<RawFd> {
             let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
             let lost = !matches!(&*ends, Some(ends) if ends.iter().all(|end| end.get().is_some()));
@@ -106,8 +107,8 @@ mod system {
 
         fn ring(&self) {
             self.rung.store(true, Ordering::SeqCst);
-            // Who has it locked is about to look whether it was rung, or rings. (In a forked child it
-            // may be locked by a thread that is not there.)
+            // Who has it locked is about to look whether it was rung, or rings. (In a forked child
+            // it may be locked by a thread that is not there.)
             let ends = match self.ends.try_lock() {
                 Ok(ends) => ends,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -180,11 +181,11 @@ mod system {
             self.processes.retain(|process| process.key != key);
         }
 
-        /// Waits until somebody of the set has died, it is interrupted, or the time is over. Returns the
-        /// keys of the dead, who are not in the set any more.
+        /// Waits until somebody of the set has died, it is interrupted, or the time is over.
+        /// Returns the keys of the dead, who are not in the set any more.
         ///
-        /// Descriptors that others have closed meanwhile are opened anew. Of a process for which that
-        /// fails nothing is heard any more: it is returned, too, and has to be asked for.
+        /// Descriptors that others have closed meanwhile are opened anew. Of a process for which
+        /// that fails nothing is heard any more: it is returned, too, and has to be asked for.
         pub fn wait(&mut self, time: Duration) -> Vec<u64> {
             let lost = self.reopen();
             let bell = self.bell.number();

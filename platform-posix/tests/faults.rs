@@ -1,7 +1,7 @@
 //! System calls fail one by one: each failure is an error, and leaves no descriptor and no name.
 //!
-//! A thread has the kernel refuse one call to it (seccomp) and then goes on to use the provider; other
-//! threads are not concerned. A binary of its own with one test, since it counts descriptors.
+//! A thread has the kernel refuse one call to it (seccomp) and then goes on to use the provider;
+//! other threads are not concerned. A binary of its own with one test, since it counts descriptors.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::time::Duration;

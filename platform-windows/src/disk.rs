@@ -202,7 +202,8 @@ pub(crate) fn rename(file: &File, to: &Path) -> Result<(), Code> {
 }
 
 /// Deletes an open file; its name is free as soon as the handle is closed, whoever else has the
-/// file open. Systems before Windows 10, and some file systems, can't; nobody can while the file is mapped.
+/// file open. Systems before Windows 10, and some file systems, can't; nobody can while the file is
+/// mapped.
 pub(crate) fn delete_now(file: &File) -> Result<(), Code> {
     let info = FILE_DISPOSITION_INFO_EX {
         Flags: FILE_DISPOSITION_FLAG_DELETE | FILE_DISPOSITION_FLAG_POSIX_SEMANTICS,

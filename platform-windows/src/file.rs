@@ -5,10 +5,10 @@
 //! create (exclusive, with its security descriptor) → length → zeros, if the file system gives no
 //! memory by length alone → map → close
 //!
-//! NTFS, ReFS and FAT allocate what a file is long: a disk that is too full is an error at creation. Where
-//! that isn't so (the allocated size tells) zeros are written. A file is therefore backed as a whole when it
-//! is created, whatever part of it was asked for, and reserving more later is no work. In folders that are
-//! compressed nothing can be reserved.
+//! NTFS, ReFS and FAT allocate what a file is long: a disk that is too full is an error at
+//! creation. Where that isn't so (the allocated size tells) zeros are written. A file is therefore
+//! backed as a whole when it is created, whatever part of it was asked for, and reserving more
+//! later is no work. In folders that are compressed nothing can be reserved.
 //!
 //! The handles are closed once the view exists: view and file keep each other. What a terminated
 //! process has written stays in the file's pages; `FILE_ATTRIBUTE_TEMPORARY` keeps them from being
@@ -21,9 +21,10 @@
 //!
 //! # Removal
 //!
-//! By handle, so that what was compared is what goes: nothing can come between. Windows deletes no file that
-//! is mapped. Such a file is renamed to its identity, which frees its name, and deleted by whoever unmaps
-//! it last (`detach` looks), or by a later election, should that one have been killed.
+//! By handle, so that what was compared is what goes: nothing can come between. Windows deletes no
+//! file that is mapped. Such a file is renamed to its identity, which frees its name, and deleted
+//! by whoever unmaps it last (`detach` looks), or by a later election, should that one have been
+//! killed.
 
 use std::fs::File as OpenFile;
 use std::ops::Range;
@@ -50,8 +51,8 @@ use crate::sys::{self, Code};
 
 /// Segments in files of a folder, one file each.
 ///
-/// The folder should be a local one; on a network two machines would not see each other's memory, and
-/// don't find each other's namespaces.
+/// The folder should be a local one; on a network two machines would not see each other's memory,
+/// and don't find each other's namespaces.
 ///
 /// Implements [`SegmentProvider`](dsm_core::provider::SegmentProvider) and
 /// [`Root`](dsm_core::provider::Root), with the errors of [`Error`].

@@ -1,5 +1,5 @@
-//! What a fork must not copy. Windows has no `fork`: nothing is ever copied, and what is memory to be
-//! wiped elsewhere is plain memory here.
+//! What a fork must not copy. Windows has no `fork`: nothing is ever copied, and what is memory to
+//! be wiped elsewhere is plain memory here.
 
 use std::ops::Deref;
 

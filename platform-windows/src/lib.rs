@@ -9,8 +9,8 @@
 //! object of a namespace ([`Root`](dsm_core::provider::Root)) and an environment (`Windows`)
 //! that waits, tells the time, draws random numbers, and proves who is dead.
 //!
-//! Elsewhere than on Windows this crate is empty. Modules have the names of those of `platform-posix`
-//! that do the same job.
+//! Elsewhere than on Windows this crate is empty. Modules have the names of those of
+//! `platform-posix` that do the same job.
 #![cfg_attr(
     windows,
     doc = "

@@ -10,8 +10,8 @@
 //!    system closes the handle when the process ends, after its last thread has run its last
 //!    instruction. A suspended process keeps its handles. The name has the control object's
 //!    identity in it, so that a namespace that replaced a removed one has tokens of its own.
-//! 2. **Its id means nobody, or somebody else**: no process of that id, one that started at
-//!    another time, or one that has ended ([`process`](crate::process)). Counts only on the same machine.
+//! 2. **Its id means nobody, or somebody else**: no process of that id, one that started at another
+//!    time, or one that has ended ([`process`](crate::process)). Counts only on the same machine.
 //!
 //! Locks on bytes of the control file would be no proof: the system releases those of a
 //! terminated process at a time that it doesn't specify.

@@ -3,15 +3,16 @@
 //! # Files
 //!
 //! A namespace named `demo` consists of files `dsm.<reach>@demo.ctl` (the control object) and
-//! `dsm.<reach>@demo.<16 hex digits>` (a segment, by its handle). What follows the *last* dot is either
-//! `ctl` or sixteen digits, so that nothing is ambiguous about namespaces with dots in their names.
+//! `dsm.<reach>@demo.<16 hex digits>` (a segment, by its handle). What follows the *last* dot is
+//! either `ctl` or sixteen digits, so that nothing is ambiguous about namespaces with dots in their
+//! names.
 //!
 //! The *reach* tells apart those who must not meet. Elections, waits and proofs of death go through
-//! named kernel objects, which are seen by the processes of one session (`Local\`), or of one machine
-//! or container (`Global\`); a file can be seen by more: from another session, from another machine by way of
-//! the network. There it has another name, and to be seen it must be looked for by one who can also
-//! see the kernel objects that belong to it. The reach is a hash of the machine's name and of
-//! the session.
+//! named kernel objects, which are seen by the processes of one session (`Local\`), or of one
+//! machine or container (`Global\`); a file can be seen by more: from another session, from another
+//! machine by way of the network. There it has another name, and to be seen it must be looked for
+//! by one who can also see the kernel objects that belong to it. The reach is a hash of the
+//! machine's name and of the session.
 //!
 //! A file that is still mapped can't be deleted: it is renamed to `dsm.<16 hex digits>.gone`, by
 //! its identity.
@@ -42,8 +43,8 @@ impl FileNames {
 
     /// The file name of an object.
     pub(crate) fn file(&self, namespace: &NamespaceName, role: Role) -> String {
-        // Windows doesn't tell capitals from small letters in names of files, and kernel objects do:
-        // a capital is marked.
+        // Windows doesn't tell capitals from small letters in names of files, and kernel objects
+        // do: a capital is marked.
         let mut name = self.prefix.clone();
         for character in namespace.as_str().chars() {
             if character.is_ascii_uppercase() {
@@ -54,8 +55,8 @@ impl FileNames {
         format!("{name}.{role}")
     }
 
-    /// Splits a file name into the namespace and the object's role; `None` if it is no such name, or
-    /// of another reach.
+    /// Splits a file name into the namespace and the object's role; `None` if it is no such name,
+    /// or of another reach.
     pub(crate) fn split(&self, file: &str) -> Option<(NamespaceName, Role)> {
         let (marked, last) = file.strip_prefix(&*self.prefix)?.rsplit_once('.')?;
         let namespace = NamespaceName::new(&marked.replace('+', "")).ok()?;

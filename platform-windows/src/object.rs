@@ -1,8 +1,8 @@
 //! The objects of one namespace: what all providers have in common.
 //!
 //! A [`Store`] says how objects are made of one kind of memory: files of a folder
-//! ([`Folder`](crate::file::Folder)), or sections of the page file ([`PageFile`](crate::section::PageFile)).
-//! [`Named`] is one namespace in one store.
+//! ([`Folder`](crate::file::Folder)), or sections of the page file
+//! ([`PageFile`](crate::section::PageFile)). [`Named`] is one namespace in one store.
 
 use std::fmt;
 use std::ops::Range;

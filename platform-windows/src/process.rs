@@ -7,9 +7,10 @@
 //!
 //! # Traps
 //!
-//! - A process that ended can be opened as long as somebody has a handle to it: it is dead if its handle
-//!   is signalled, and that is so only after its last thread has run its last instruction.
-//! - "Access denied" proves that there is such a process; only "invalid parameter" says that there is none.
+//! - A process that ended can be opened as long as somebody has a handle to it: it is dead if its
+//!   handle is signalled, and that is so only after its last thread has run its last instruction.
+//! - "Access denied" proves that there is such a process; only "invalid parameter" says that there
+//!   is none.
 //! - Ids are used again quickly, and those of processes are found under up to three numbers each.
 
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};

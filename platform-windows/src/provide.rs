@@ -1,5 +1,5 @@
-//! The provider traits for [`Named`] objects, to which [`Shm`](crate::Shm) and [`File`](crate::File)
-//! forward.
+//! The provider traits for [`Named`] objects, to which [`Shm`](crate::Shm) and
+//! [`File`](crate::File) forward.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -3,11 +3,11 @@
 //! # Protocol
 //!
 //! The election is a named mutex. Its name follows from the namespace's, not from the object's
-//! identity, so that whoever owns it is the only one to create, set up, and remove objects of that name, and
-//! need not ask whether the object is still the one that the name means. The system takes the mutex from an
-//! owner that ends, at whatever instruction, and tells the next one
-//! ([`was_abandoned`](WindowsElection::was_abandoned)), which is good to know and changes nothing: what is
-//! found is judged by what it is.
+//! identity, so that whoever owns it is the only one to create, set up, and remove objects of that
+//! name, and need not ask whether the object is still the one that the name means. The system takes
+//! the mutex from an owner that ends, at whatever instruction, and tells the next one
+//! ([`was_abandoned`](WindowsElection::was_abandoned)), which is good to know and changes nothing:
+//! what is found is judged by what it is.
 //!
 //! | killed | leaves | and then |
 //! |---|---|---|
@@ -143,9 +143,9 @@ impl WindowsElection<'_> {
     }
 }
 
-// SAFETY: `MapViewOfFile` says so of the mappings; `renew` makes an object of zeros that nobody else
-// has, or empties the one that nobody has finished, under the mutex; the identity is that of the object
-// that was found, or made.
+// SAFETY: `MapViewOfFile` says so of the mappings; `renew` makes an object of zeros that nobody
+// else has, or empties the one that nobody has finished, under the mutex; the identity is that of
+// the object that was found, or made.
 unsafe impl Election for WindowsElection<'_> {
     type Error = Error;
 
@@ -193,7 +193,8 @@ mod tests {
     use crate::section::PageFile;
     use crate::security::Descriptor;
 
-    /// Somebody was there first with a mutex that everybody may own, or with something that is no mutex.
+    /// Somebody was there first with a mutex that everybody may own, or with something that is no
+    /// mutex.
     #[test]
     fn a_forged_mutex_is_refused() {
         let name = format!("test-windows-forged-{}", std::process::id());

@@ -13,21 +13,21 @@
 //! | 32 | 1 if backed as a whole | once |
 //! | 36 | 1 once removed | once |
 //!
-//! A section's size is rounded to pages, so the exact one must be written somewhere. It is
-//! held against the section's real size whenever it is mapped, as any process could have made a section
+//! A section's size is rounded to pages, so the exact one must be written somewhere. It is held
+//! against the section's real size whenever it is mapped, as any process could have made a section
 //! of this name.
 //!
 //! # Names
 //!
-//! A kernel object loses its name with its last handle, and none can be taken away from it. So every
-//! mapping keeps a handle, and removal is a mark. While a removed section is still mapped
+//! A kernel object loses its name with its last handle, and none can be taken away from it. So
+//! every mapping keeps a handle, and removal is a mark. While a removed section is still mapped
 //! somewhere, a new one of that role takes the next of a few names (`.0` to `.7`); who looks for it
 //! passes over those that are marked. Two processes never create the same role at the same time:
 //! the control object's creator holds the election, and a segment's handle belongs to one slot.
 //!
 //! Nothing ever remains of a section whose processes are gone, so there is nothing to be listed or
-//! cleaned up. What this costs is said in the crate's documentation: a segment that only one process has
-//! attached goes with it.
+//! cleaned up. What this costs is said in the crate's documentation: a segment that only one
+//! process has attached goes with it.
 
 use std::ops::Range;
 use std::os::windows::io::{AsHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
@@ -84,8 +84,8 @@ impl View {
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: at least a page is mapped while `self` lives; the header's fields are atomics, valid
-        // whatever their bytes.
+        // SAFETY: at least a page is mapped while `self` lives; the header's fields are atomics,
+        // valid whatever their bytes.
         unsafe { self.base.cast().as_ref() }
     }
 

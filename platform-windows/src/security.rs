@@ -1,13 +1,13 @@
 //! Who may use an object: security descriptors of new ones, checks of those that exist.
 //!
-//! A new object's descriptor names its owner (the user of this process, which an elevated administrator's
-//! objects wouldn't be by themselves) and gives access to that user and to the users listed in
-//! the options. Nothing is inherited from the folder.
+//! A new object's descriptor names its owner (the user of this process, which an elevated
+//! administrator's objects wouldn't be by themselves) and gives access to that user and to the
+//! users listed in the options. Nothing is inherited from the folder.
 //!
 //! An existing object is accepted if its owner is trusted and if nobody else has any access: a
 //! stranger who can write could forge all that lies in it. The system itself and its administrators
-//! don't count, as they can do what they like anyway. An entry of a kind that is not understood counts as
-//! access for somebody else.
+//! don't count, as they can do what they like anyway. An entry of a kind that is not understood
+//! counts as access for somebody else.
 
 use std::fmt;
 use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};

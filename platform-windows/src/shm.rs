@@ -71,8 +71,8 @@ impl Shm {
         Windows::new(self.0.clone())
     }
 
-    /// The temporary file of a segment, or of the control object, whether it exists or not; `None` in
-    /// the page file. For those who look after leftovers, and for tests.
+    /// The temporary file of a segment, or of the control object, whether it exists or not; `None`
+    /// in the page file. For those who look after leftovers, and for tests.
     #[must_use]
     pub fn file(&self, segment: Option<SegmentHandle>) -> Option<PathBuf> {
         self.0.store.file(segment.map_or(Role::Control, Role::Segment))

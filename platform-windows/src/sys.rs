@@ -172,8 +172,8 @@ pub(crate) fn page_section(
     let protection = PAGE_READWRITE | if whole { SEC_COMMIT } else { SEC_RESERVE };
     let (high, low) = ((size >> 32) as u32, size as u32);
     forget_last_error();
-    // SAFETY: the name ends with a zero, the attributes are valid during the call; an invalid handle
-    // in place of a file means the page file.
+    // SAFETY: the name ends with a zero, the attributes are valid during the call; an invalid
+    // handle in place of a file means the page file.
     take_created(unsafe {
         CreateFileMappingW(
             INVALID_HANDLE_VALUE,
@@ -216,8 +216,8 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>) {
     unsafe { UnmapViewOfFile(view) };
 }
 
-/// The length of a view in bytes, a multiple of the page: of regions that were allocated as one, some
-/// may be committed and others not.
+/// The length of a view in bytes, a multiple of the page: of regions that were allocated as one,
+/// some may be committed and others not.
 pub(crate) fn view_len(base: NonNull<u8>) -> usize {
     let mut len = 0;
     loop {

@@ -1,22 +1,23 @@
 //! Waiting on a word in shared memory: a pool of named events.
 //!
-//! The system's own wait for an address (`WaitOnAddress`) works within one process. So words are mapped
-//! to events with names, which waiters of all processes share:
+//! The system's own wait for an address (`WaitOnAddress`) works within one process. So words are
+//! mapped to events with names, which waiters of all processes share:
 //!
-//! - **Which event** follows from the word's address modulo 64 KiB, which is the same in all processes since
-//!   views are aligned so, and from the lowest bit of the value that is waited away.
-//! - **Waiting**: look at the word; reset the event, look at the word again, and wait for the event. Who
-//!   finds the word changed after its reset signals the event, since what it has reset may have been the
-//!   wake of somebody else.
-//! - **Waking**, after the word was changed: signal the word's two events. They stay signalled until
-//!   somebody resets them, so that a waiter between its look and its wait is not missed.
+//! - **Which event** follows from the word's address modulo 64 KiB, which is the same in all
+//!   processes since views are aligned so, and from the lowest bit of the value that is waited
+//!   away.
+//! - **Waiting**: look at the word; reset the event, look at the word again, and wait for the
+//!   event. Who finds the word changed after its reset signals the event, since what it has reset
+//!   may have been the wake of somebody else.
+//! - **Waking**, after the word was changed: signal the word's two events. They stay signalled
+//!   until somebody resets them, so that a waiter between its look and its wait is not missed.
 //!
 //! Words that share an event disturb each other's sleep and little more. A wake is *lost* when
 //! somebody resets the event between a waiter's look and its wait, after the wake, and goes on to
-//! wait: for another word, or for this one at a value of the same parity, which in a word that counts its
-//! wakes comes two wakes later; all in the moment between two calls. It then costs [`SLICE`], the
-//! longest that is waited at a stretch; so does the death of a process between its change of a word
-//! and its wake.
+//! wait: for another word, or for this one at a value of the same parity, which in a word that
+//! counts its wakes comes two wakes later; all in the moment between two calls. It then costs
+//! [`SLICE`], the longest that is waited at a stretch; so does the death of a process between its
+//! change of a word and its wake.
 //!
 //! No count of waiters is kept anywhere, so none is wrong after a death. Events are made when
 //! they are first needed and kept by each process that used them.
@@ -113,8 +114,8 @@ mod tests {
         Pool::new(Arc::new(Domain::new(&name, Options::new(), 7).unwrap()))
     }
 
-    /// Each wait ends by a wake, through whichever pool, and none by itself: the bound hides lost wakes
-    /// from every other test.
+    /// Each wait ends by a wake, through whichever pool, and none by itself: the bound hides lost
+    /// wakes from every other test.
     #[test]
     fn wakes_arrive() {
         const LONG: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
-//! Calls that succeed and calls that are refused leave no handle, no view and no file behind. Alone in
-//! its binary, since handles are counted for the whole process.
+//! Calls that succeed and calls that are refused leave no handle, no view and no file behind. Alone
+//! in its binary, since handles are counted for the whole process.
 #![cfg(windows)]
 
 use std::time::Duration;

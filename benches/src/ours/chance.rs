@@ -1,8 +1,9 @@
 //! Shared memory whose random numbers are the same in every run.
 //!
-//! A table draws the seed of its hash from its namespace's source of entropy, so where keys lie, and
-//! which of them meet, would differ from run to run. Everything else is the system's: the source is
-//! asked when segments and tables are made, and never by the operations that are measured.
+//! A table draws the seed of its hash from its namespace's source of entropy, so where keys lie,
+//! and which of them meet, would differ from run to run. Everything else is the system's: the
+//! source is asked when segments and tables are made, and never by the operations that are
+//! measured.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

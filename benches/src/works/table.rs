@@ -8,10 +8,11 @@
 //! The sequence of keys goes on from sample to sample: a sample that began it anew would visit the
 //! same few ten thousand of a million keys each time, and find them in the caches.
 //!
-//! - `create`: an empty table of ours with its name, area and segment, and all of that removed again.
+//! - `create`: an empty table of ours with its name, area and segment, and all of that removed
+//!   again.
 //! - `insert`: from an empty table to a full one, its growth included, its creation not. A table of
-//!   ours has room for a thousand from the start; one of a hundred thousand is small enough to count
-//!   what growth costs.
+//!   ours has room for a thousand from the start; one of a hundred thousand is small enough to
+//!   count what growth costs.
 //! - `hit`, `miss`: the value read as each is to be read: a copy without a lock of ours, one word
 //!   under a shared lock of the peer's. `find`, `find_miss`: under a shared lock of ours too, for
 //!   values that are too long to copy, or must not change while they are looked at.

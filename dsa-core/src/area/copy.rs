@@ -9,10 +9,10 @@
 //! belong to another object, perhaps. Its whole segment can be given back: then a copy goes from,
 //! or to, zeros of this process that nobody else sees (see `local`), and finds out afterwards.
 //!
-//! What is checked is that memory of objects is meant, not whose it is: a pointer made up from bytes
-//! can name an object that somebody has a reference to, an entry of a table in the same area
-//! among them. So these functions are `unsafe`. An area in which nobody has references, like
-//! those that `dsm-registry` finds by name, can offer them as safe ones.
+//! What is checked is that memory of objects is meant, not whose it is: a pointer made up from
+//! bytes can name an object that somebody has a reference to, an entry of a table in the same area
+//! among them. So these functions are `unsafe`. An area in which nobody has references, like those
+//! that `dsm-registry` finds by name, can offer them as safe ones.
 
 use dsm_core::lock::RawLock;
 use dsm_core::sync::{AtomicU8, AtomicU64, Ordering, fence};

@@ -25,8 +25,8 @@ use crate::pages::Pages;
 use crate::slab::FIRST_OWNER;
 
 /// Numbers the attachments of this process, from 1 on. Hints of a heap point into the mappings of
-/// one attachment: no other may have its number, whatever a source of randomness says. Not part of what
-/// a model explores.
+/// one attachment: no other may have its number, whatever a source of randomness says. Not part of
+/// what a model explores.
 static INSTANCES: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
 
 /// How an area is made.
@@ -174,8 +174,9 @@ impl<'n, L: RawLock> Area<'n, L> {
     }
 
     /// Ends an area in place while its place lives on: the segments it has grown by go, and nobody
-    /// can attach it any more. The caller, who laid out the place, knows who is the last; others just
-    /// drop theirs, which detaches this process alone. Without this the segments go with the place.
+    /// can attach it any more. The caller, who laid out the place, knows who is the last; others
+    /// just drop theirs, which detaches this process alone. Without this the segments go with the
+    /// place.
     ///
     /// A process that is killed in the midst of it leaves segments that go with the place, and an
     /// area that can't be attached.
@@ -205,8 +206,8 @@ impl<'n, L: RawLock> Area<'n, L> {
             }
         }
         drop(guard);
-        // Zeros are no locks: who died before it cleared its record of one, and is swept when the place
-        // has another use, must not seem to be a reader in that.
+        // Zeros are no locks: who died before it cleared its record of one, and is swept when the
+        // place has another use, must not seem to be a reader in that.
         let geometry = self.geometry_of(0, self.memory.len())?;
         let bytes = self.header.lock_bytes.load(Ordering::Relaxed);
         self.memory.zero(geometry.locks_at, 2 * bytes)?;

@@ -2,21 +2,21 @@
 //!
 //! An entry that is used again has another generation. There are 16,383 of them; then they start
 //! over, provided that no process can take the new segment for one of those before. What a process
-//! knows of an entry is in its table: a key, and a mapping, and as long as it has the mapping it has
-//! the segment attached. So the namespace knows: if nobody has any segment attached that was kept
-//! under this area and is not any more, no table has a key of a segment that was given back, and none
-//! gets one, since what nobody has attached can't be attached any more. A process lets go of what
-//! was given back when it allocates a run of pages (`sync_table`), and of all it has when it ends.
-//! Until the last one has, the entry stays retired and others are used.
+//! knows of an entry is in its table: a key, and a mapping, and as long as it has the mapping it
+//! has the segment attached. So the namespace knows: if nobody has any segment attached that was
+//! kept under this area and is not any more, no table has a key of a segment that was given back,
+//! and none gets one, since what nobody has attached can't be attached any more. A process lets go
+//! of what was given back when it allocates a run of pages (`sync_table`), and of all it has when
+//! it ends. Until the last one has, the entry stays retired and others are used.
 //!
-//! What users keep of a segment that is gone are pointers to freed memory, which are good for nothing
-//! at any time. One that is 16,383 generations old may mean an object of the new segment.
+//! What users keep of a segment that is gone are pointers to freed memory, which are good for
+//! nothing at any time. One that is 16,383 generations old may mean an object of the new segment.
 //!
-//! The second part of the directory lies in a segment of the first part. So the last entry there that
-//! can be had gets a segment for it, as short as can be, and whoever asked for a segment gets the next
-//! entry. (It stays as long as the area: a segment that was made for something else, too, would stay
-//! with all its length.) Killed in between, recovery finds an entry that is `CREATING`, or the
-//! directory.
+//! The second part of the directory lies in a segment of the first part. So the last entry there
+//! that can be had gets a segment for it, as short as can be, and whoever asked for a segment gets
+//! the next entry. (It stays as long as the area: a segment that was made for something else, too,
+//! would stay with all its length.) Killed in between, recovery finds an entry that is `CREATING`,
+//! or the directory.
 
 use dsm_core::lock::RawLock;
 use dsm_core::sync::Ordering;

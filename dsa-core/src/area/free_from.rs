@@ -4,8 +4,8 @@
 //! it. Two things have to happen: the word is cleared, the object's truth says "free". Either order
 //! of two stores has a gap: clear first, and a kill in between leaves an object that nobody names;
 //! free first, and whoever recovers finds a word that names what may be somebody else's by then. So
-//! both are one change, carried by an intent (see `intent`), which is written, and carried out, under
-//! the page lock:
+//! both are one change, carried by an intent (see `intent`), which is written, and carried out,
+//! under the page lock:
 //!
 //! ```text
 //!   object of a slab                   run of pages
@@ -30,8 +30,8 @@
 //! the word in the second; the call takes the page lock, and looks at the word only then.
 //!
 //! A dead allocator's unpublished object can be freed like this, too. Who looks for the property of
-//! the dead decides about a 2 by a compare-and-swap of it, which a 3 makes fail; about an unpublished
-//! run under the page lock.
+//! the dead decides about a 2 by a compare-and-swap of it, which a 3 makes fail; about an
+//! unpublished run under the page lock.
 
 use dsm_core::lock::RawLock;
 use dsm_core::participant::Participant;

@@ -3,13 +3,14 @@
 //! A segment in which nothing is allocated is *empty*. To give it back and make another one costs
 //! hundreds of microseconds, most of it for memory that the system has to clear: a program that
 //! allocates and frees in turn would do nothing else. So empty segments are kept, with the memory
-//! behind them, for the next need: the one with most memory in any case, others as long as all empty
-//! ones together have no more than a quarter of the memory of those in use. What is beyond that goes
-//! when a segment becomes empty, which is the only time when it can become too much. All of them go
+//! behind them, for the next need: the one with most memory in any case, others as long as all
+//! empty ones together have no more than a quarter of the memory of those in use. What is beyond
+//! that goes when a segment becomes empty, which is the only time when it can become too much. All
+//! of them go
 //!
 //! * by `trim`, whoever calls it;
-//! * when the area can't grow: at its limit, or when memory, or segments of the namespace, are short
-//!   (see `runs`). Then the allocation is tried again.
+//! * when the area can't grow: at its limit, or when memory, or segments of the namespace, are
+//!   short (see `runs`). Then the allocation is tried again.
 //!
 //! Whether a segment is empty is no state of its own: its entry is `LIVE`, and all its pages are
 //! free. So there is nothing that a kill could leave wrong: what was kept is found by whoever looks
@@ -70,7 +71,8 @@ impl<L: RawLock> Area<'_, L> {
             .is_some_and(|geometry| free == geometry.pages - geometry.meta_pages)
     }
 
-    /// Sums up what lies empty. Exact under the area lock and the page lock, else a look in passing.
+    /// Sums up what lies empty. Exact under the area lock and the page lock, else a look in
+    /// passing.
     fn empty(&self) -> Result<Empty, Error> {
         let mut sum = Empty::default();
         for index in 0..self.entries() {
@@ -100,8 +102,8 @@ impl<L: RawLock> Area<'_, L> {
         Ok(false)
     }
 
-    /// After a run was freed: gives back what lies empty beyond what is kept, if its segment has become
-    /// empty. The run is free whatever becomes of the segment: `trim` tries again.
+    /// After a run was freed: gives back what lies empty beyond what is kept, if its segment has
+    /// become empty. The run is free whatever becomes of the segment: `trim` tries again.
     pub(super) fn give_back_surplus(&self, participant: &Participant<'_>, index: usize) {
         let surplus = || self.is_surplus(index, self.entry(index)?);
         if surplus().unwrap_or(false) {
@@ -166,8 +168,8 @@ impl<L: RawLock> Area<'_, L> {
         Ok(given)
     }
 
-    /// Gives back a segment if nothing is allocated in it. The area lock is held, the page lock taken
-    /// in between.
+    /// Gives back a segment if nothing is allocated in it. The area lock is held, the page lock
+    /// taken in between.
     fn give_back(&self, participant: &Participant<'_>, index: usize) -> Result<bool, Error> {
         let entry = self.entry(index)?;
         if !self.is_empty(index, entry) {

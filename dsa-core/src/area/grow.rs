@@ -2,8 +2,8 @@
 //!
 //! Segments are made under the area lock; the states of a directory entry (see `header`) say what a
 //! killed holder was at. How they go is in `give_back`. A segment that is given back disappears for
-//! others when they find that the key of a pointer (or of their table's entry) is not the directory's
-//! any more; `retired` counts such events, so that finding nothing costs one load.
+//! others when they find that the key of a pointer (or of their table's entry) is not the
+//! directory's any more; `retired` counts such events, so that finding nothing costs one load.
 //!
 //! **Backing.** Memory is had from the system by steps, under the page lock, from a segment's start
 //! to its watermark. A step is what is asked for, or an eighth of what the segment has if that is
@@ -32,8 +32,8 @@ use crate::pointer::DsaPointer;
 const DIRECTORY_PAGES: u32 =
     ((DsaPointer::MAX_SEGMENTS - INLINE_ENTRIES) * 64).div_ceil(PAGE as usize) as u32;
 
-/// Bytes of the segment that is made for the rest of the directory: two units. What is left of it is
-/// used like any other memory.
+/// Bytes of the segment that is made for the rest of the directory: two units. What is left of it
+/// is used like any other memory.
 const DIRECTORY_SEGMENT: u64 = 2 * UNIT;
 
 /// An area that has this many times as many segments as the namespace has slots left gets no more.
@@ -180,8 +180,8 @@ impl<L: RawLock> Area<'_, L> {
         let mut size = self.usual_size(index).min(room / UNIT * UNIT).max(needed);
         loop {
             match self.make_segment(index, self.entry(index)?, size) {
-                // A shorter one may be had where files have a limit, or memory is short. In steps of
-                // a quarter, so that it is not much shorter than it could be.
+                // A shorter one may be had where files have a limit, or memory is short. In steps
+                // of a quarter, so that it is not much shorter than it could be.
                 Err(error) if size > needed && error.is_of_memory() => {
                     size = ((size - size / 4) / UNIT * UNIT).max(needed);
                 }
@@ -190,8 +190,8 @@ impl<L: RawLock> Area<'_, L> {
         }
     }
 
-    /// Refuses a further segment to an area that has more than its share of the namespace's: whatever
-    /// it has, there must be a quarter as many for others.
+    /// Refuses a further segment to an area that has more than its share of the namespace's:
+    /// whatever it has, there must be a quarter as many for others.
     fn share_slots(&self) -> Result<(), Error> {
         let mut segments = 0;
         for index in 0..self.entries() {

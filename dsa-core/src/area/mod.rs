@@ -49,8 +49,8 @@ pub use report::{Report, Stats};
 pub(crate) use runs::{Located, Purpose};
 
 /// A dynamic shared area: an allocator over segments of a namespace. `Send + Sync`; dropping it
-/// detaches the process. The last to do so ends an area with a handle; one in place lives as long as its
-/// place, or until [`destroy_in_place`](Self::destroy_in_place).
+/// detaches the process. The last to do so ends an area with a handle; one in place lives as long
+/// as its place, or until [`destroy_in_place`](Self::destroy_in_place).
 #[doc(alias = "dsa_area")]
 #[doc(alias = "dsa_detach")]
 #[doc(alias = "dsa_release_in_place")]
@@ -153,8 +153,8 @@ impl<'n, L: RawLock> Area<'n, L> {
         self.instance
     }
 
-    /// Refuses participants of other namespaces: locks and slabs of the area know whom they belong to
-    /// by ids of its own namespace.
+    /// Refuses participants of other namespaces: locks and slabs of the area know whom they belong
+    /// to by ids of its own namespace.
     pub(crate) fn admit(&self, participant: &Participant<'_>) -> Result<(), Error> {
         // A participant borrows its peers, and the area its namespace, so that neither moves.
         let ours = core::ptr::addr_eq(participant.peers(), self.namespace);

@@ -13,11 +13,12 @@
 //!   only the byte was missing. Where that can't be told now (a segment can't be mapped) the
 //!   object, and with it its slab, stays the dead's for somebody who looks later.
 //!
-//! The scan looks at page words and headers as they change. What it sees of them may be of different
-//! moments: the word of a slab of the living, made where the dead had one; beside it the dead's name,
-//! from a run of theirs that somebody freed in between. So it is under the page lock, which whoever
-//! makes or unmakes a slab or a run holds, that it looks once more and decides. What is the dead's
-//! then stays the dead's: they do nothing any more, and nobody else takes it without that lock.
+//! The scan looks at page words and headers as they change. What it sees of them may be of
+//! different moments: the word of a slab of the living, made where the dead had one; beside it the
+//! dead's name, from a run of theirs that somebody freed in between. So it is under the page lock,
+//! which whoever makes or unmakes a slab or a run holds, that it looks once more and decides. What
+//! is the dead's then stays the dead's: they do nothing any more, and nobody else takes it without
+//! that lock.
 //!
 //! The slabs of the dead become nobody's, as if they had let go of them (`nobodys`): what is empty
 //! goes back to the pages, what has room into the lists, for whoever needs the class next. Nobody's
@@ -225,8 +226,8 @@ impl<L: RawLock> Area<'_, L> {
         Ok(self.tend_locked(slab, &|_, _| None)? == Tended::Freed)
     }
 
-    /// Decides about the unpublished objects of a dead owner's slab. False if one could not be decided
-    /// about. The page lock is held.
+    /// Decides about the unpublished objects of a dead owner's slab. False if one could not be
+    /// decided about. The page lock is held.
     fn settle_dead_slab(&self, slab: &Slab<'_>) -> Result<bool, Error> {
         let mut decided = true;
         let publishing = u32::from(slab.header.publishing.load(Ordering::Acquire));

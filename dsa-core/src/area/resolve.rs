@@ -47,9 +47,9 @@ impl<L: RawLock> Area<'_, L> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidPointer`] if the pointer is invalid, its segment is gone, or the range leaves
-    /// it. Any other error means that the segment could not be attached now, and the same call may
-    /// succeed later: [`Error::Namespace`] with what the platform said, [`Error::Busy`].
+    /// [`Error::InvalidPointer`] if the pointer is invalid, its segment is gone, or the range
+    /// leaves it. Any other error means that the segment could not be attached now, and the same
+    /// call may succeed later: [`Error::Namespace`] with what the platform said, [`Error::Busy`].
     #[inline]
     pub fn try_resolve_range(
         &self,
@@ -62,8 +62,8 @@ impl<L: RawLock> Area<'_, L> {
         }
     }
 
-    /// As [`resolve_range`](Self::resolve_range), but `None` also where the segment would have to be
-    /// attached first.
+    /// As [`resolve_range`](Self::resolve_range), but `None` also where the segment would have to
+    /// be attached first.
     #[inline(always)]
     #[must_use]
     pub fn resolve_mapped(&self, pointer: DsaPointer, bytes: usize) -> Option<NonNull<u8>> {

@@ -102,14 +102,15 @@ impl<L: RawLock> Heap<'_, L> {
         }
     }
 
-    /// Frees the object that `dest` names, and clears `dest`, such that a kill at any moment leaves either both undone or both done, once somebody has used the
-    /// area again: call it again for a `dest` that still names something. Does nothing if `dest` is
-    /// invalid. Takes a lock: for what is freed seldom.
+    /// Frees the object that `dest` names, and clears `dest`, such that a kill at any moment leaves
+    /// either both undone or both done, once somebody has used the area again: call it again for a
+    /// `dest` that still names something. Does nothing if `dest` is invalid. Takes a lock: for what
+    /// is freed seldom.
     ///
     /// # Errors
     ///
-    /// As [`free`](Self::free), and [`Error::ForeignDestination`] if `dest` is in no segment that this
-    /// process has attached. Nothing is changed then.
+    /// As [`free`](Self::free), and [`Error::ForeignDestination`] if `dest` is in no segment that
+    /// this process has attached. Nothing is changed then.
     ///
     /// # Safety
     ///

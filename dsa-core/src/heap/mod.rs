@@ -122,8 +122,8 @@ impl<'h, L: RawLock> Heap<'h, L> {
             && self.local.instance.get() == self.area.instance()
     }
 
-    /// Whether it has, and may use them: who isn't registered may not, nor who has to look whether it
-    /// was declared dead.
+    /// Whether it has, and may use them: who isn't registered may not, nor who has to look whether
+    /// it was declared dead.
     #[inline(always)]
     fn knows_its_hints(&self) -> bool {
         self.has_its_hints() && self.participant.is_current()
@@ -148,8 +148,8 @@ impl<'h, L: RawLock> Heap<'h, L> {
     /// # Errors
     ///
     /// [`Error::InvalidRequestSize`] above [`MAX_REQUEST`]; [`Error::SizeLimit`], which says what
-    /// would succeed; [`Error::TooManySegments`], [`Error::SegmentShare`], [`Error::Namespace`] when
-    /// there is no memory. No lock is held and nothing is lost then.
+    /// would succeed; [`Error::TooManySegments`], [`Error::SegmentShare`], [`Error::Namespace`]
+    /// when there is no memory. No lock is held and nothing is lost then.
     #[doc(alias = "dsa_allocate")]
     #[inline(always)]
     pub fn allocate(&self, size: usize) -> Result<DsaPointer, Error> {

@@ -6,11 +6,11 @@
 //! have found the pointer and freed the object by then). Killed before the second, recovery frees
 //! the object; after it, it completes the third.
 //!
-//! A destination outside the area is looked for by the intent in the control block (see `area::intent`):
-//! then all of it is under the page lock, and the slab's header says nothing.
+//! A destination outside the area is looked for by the intent in the control block (see
+//! `area::intent`): then all of it is under the page lock, and the slab's header says nothing.
 //!
-//! Who finds the pointer in its destination, and wants to have it elsewhere, settles the object first:
-//! `area::moving`.
+//! Who finds the pointer in its destination, and wants to have it elsewhere, settles the object
+//! first: `area::moving`.
 //!
 //! A slab's objects are handed out by its owner alone, who is busy here: what was freed in between
 //! stays free. If the owner has let go of the slab meanwhile (it was full), nobody else takes it as
@@ -60,12 +60,12 @@ impl<L: RawLock> Heap<'_, L> {
         }
     }
 
-    /// Stores `pointer` into `dest`, and makes it an ordinary object: whenever this process is killed,
-    /// either `dest` holds the pointer and the object is allocated, or it is not and the object is
-    /// freed by recovery. What `dest` held before is overwritten.
+    /// Stores `pointer` into `dest`, and makes it an ordinary object: whenever this process is
+    /// killed, either `dest` holds the pointer and the object is allocated, or it is not and the
+    /// object is freed by recovery. What `dest` held before is overwritten.
     ///
-    /// `dest` may lie in this area, which is quickest, or in any other segment of the namespace that
-    /// this process has attached, which takes a lock.
+    /// `dest` may lie in this area, which is quickest, or in any other segment of the namespace
+    /// that this process has attached, which takes a lock.
     ///
     /// # Errors
     ///

@@ -88,7 +88,8 @@ fn what_a_word_names_is_taken_or_moved() {
     assert_eq!(area.check(p.participant).unwrap().objects, 1);
 }
 
-/// Of this area's own, of another area's, of a segment's in the main region and of one that is an object.
+/// Of this area's own, of another area's, of a segment's in the main region and of one that is an
+/// object.
 #[test]
 fn words_lie_in_any_segment_of_the_namespace() {
     let machine = HeapMachine::new();
@@ -121,8 +122,8 @@ fn words_lie_in_any_segment_of_the_namespace() {
 /// Offsets of the intent in the control block, as docs/LAYOUT.md has them.
 const INTENT: [usize; 5] = [1216, 1224, 1232, 1240, 1248];
 
-/// What a process leaves that dies as it publishes in `word`, at the end of a segment, after it has stored
-/// the pointer there.
+/// What a process leaves that dies as it publishes in `word`, at the end of a segment, after it has
+/// stored the pointer there.
 fn half_published(p: &Proc, area: &A, heap: &H, size: usize, segment: &Segment<'_>) -> DsaPointer {
     let object = heap.allocate_unpublished(size, 8, Flags::empty()).unwrap();
     words(segment, 1)[0].store(object, SeqCst);

@@ -8,7 +8,8 @@ use sim::HeapMachine;
 
 use crate::support::{A, H, check_fill, fill, free, start};
 
-/// Runs `work`; returns how often the platform was asked for memory, mappings or removals meanwhile.
+/// Runs `work`; returns how often the platform was asked for memory, mappings or removals
+/// meanwhile.
 fn calls(machine: &HeapMachine, work: impl FnOnce()) -> u32 {
     let count = Arc::new(AtomicU32::new(0));
     let counter = count.clone();

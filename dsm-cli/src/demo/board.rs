@@ -121,8 +121,8 @@ pub(crate) struct Board {
     pub(crate) undone: AtomicU64,
     /// Poisoned entries that were found consistent: their holder died before or after its update.
     pub(crate) untouched: AtomicU64,
-    /// Not 0: a kill is due and its victim not ready yet. Workers wait before their next word, but for
-    /// the first of each process.
+    /// Not 0: a kill is due and its victim not ready yet. Workers wait before their next word, but
+    /// for the first of each process.
     pub(crate) hold: AtomicU64,
     /// How many pieces, from the first on, may be begun. The others are for after the next kill.
     pub(crate) open: AtomicU64,

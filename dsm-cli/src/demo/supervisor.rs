@@ -1,16 +1,17 @@
 //! The supervisor: starts the workers, kills some of them, and replaces the dead.
 //!
 //! When and whom it kills is drawn before the run from a seed. Moments are progress, not time: the
-//! i-th kill falls into the i-th part of the work, however fast the machine is, and if nobody can be
-//! killed just then (all victims so far are still being replaced), the others wait. Every other one,
-//! the first among them, is aimed: the victim is told to stop between the two stores of its next
-//! update, the entry of the word locked, and is killed there; the others die wherever they are.
+//! i-th kill falls into the i-th part of the work, however fast the machine is, and if nobody can
+//! be killed just then (all victims so far are still being replaced), the others wait. Every other
+//! one, the first among them, is aimed: the victim is told to stop between the two stores of its
+//! next update, the entry of the word locked, and is killed there; the others die wherever they
+//! are.
 //!
-//! A supervisor may come late to any of this. Pieces of the text beyond the next kill, and some words for
-//! each that is to come, stay closed, so that it never finds all the work done. If no open piece
-//! has a word left, it opens one more and has who takes it wait there. And a victim may have counted the
-//! last word of its piece just before it was told to stop: it may not find another then, so that the
-//! wish is withdrawn, and somebody else is chosen.
+//! A supervisor may come late to any of this. Pieces of the text beyond the next kill, and some
+//! words for each that is to come, stay closed, so that it never finds all the work done. If no
+//! open piece has a word left, it opens one more and has who takes it wait there. And a victim may
+//! have counted the last word of its piece just before it was told to stop: it may not find another
+//! then, so that the wish is withdrawn, and somebody else is chosen.
 //!
 //! A worker's process is replaced in the same slot of the board: what the slot owns, the
 //! replacement goes on with. Recovery is timed from just before the kill until the replacement
@@ -169,8 +170,8 @@ pub(crate) fn run(
     Ok(outcome)
 }
 
-/// Opens the pieces up to the next kill, with one more for each worker; all if no kill is to come. As
-/// many as have a word for each kill to come stay closed.
+/// Opens the pieces up to the next kill, with one more for each worker; all if no kill is to come.
+/// As many as have a word for each kill to come stay closed.
 fn open_up_to(board: &Board, workers: usize, to_come: &[Kill]) {
     let pieces = board.pieces().len() as u64;
     let open = match to_come.first() {

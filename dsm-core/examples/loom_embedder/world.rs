@@ -156,8 +156,8 @@ impl World {
     }
 }
 
-// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there are
-// as many slots as it says.
+// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there
+// are as many slots as it says.
 unsafe impl Peers for World {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.dead[usize::from(who.index)].load(Ordering::SeqCst)

@@ -22,10 +22,10 @@
 //!
 //! - Process slots: see [`process`].
 //! - Participant slots: FREE to LIVE, LIVE to FREE or ORPHANED, ENDED to FREE under the control
-//!   lock; LIVE to ENDED by a compare-and-swap of whoever can prove that the thread (for participant
-//!   0, the process) is gone.
-//!   ORPHANED means that the thread ended in order but leaked a guard: its locks stay held until
-//!   its process dies. The slot's other words are its tenant's alone.
+//!   lock; LIVE to ENDED by a compare-and-swap of whoever can prove that the thread (for
+//!   participant 0, the process) is gone. ORPHANED means that the thread ended in order but leaked
+//!   a guard: its locks stay held until its process dies. The slot's other words are its tenant's
+//!   alone.
 //! - Segment slots, indexes, hints: under the control lock; see [`segment`].
 //! - Participant 0: the holder of the election alone. Its generation rises with each election, so
 //!   that what an earlier elector left locked is recognised as a dead one's.
@@ -178,8 +178,8 @@ impl<'a> Control<'a> {
         self.pages_for(slot, slot.size())
     }
 
-    /// As [`pages_of`](Self::pages_of), of a slot whose size was read before. A peer that damages it
-    /// may do so at any time: what is checked must be what is used.
+    /// As [`pages_of`](Self::pages_of), of a slot whose size was read before. A peer that damages
+    /// it may do so at any time: what is checked must be what is used.
     pub(crate) fn pages_for(&self, slot: &SegmentSlot<'_>, size: usize) -> Option<(u64, usize)> {
         let page = slot.record.page.load(Relaxed);
         let count = size.div_ceil(PAGE);
@@ -278,9 +278,9 @@ impl<'a> Control<'a> {
     ) -> bool {
         let ours = local.belong_to(self.participants.as_ptr());
         if ours {
-            // SAFETY: the slot was claimed for this local half, and the control segment stays mapped
-            // while participants of the process are registered, also after `leave`; and `participant`
-            // below makes sure of the last condition.
+            // SAFETY: the slot was claimed for this local half, and the control segment stays
+            // mapped while participants of the process are registered, also after `leave`; and
+            // `participant` below makes sure of the last condition.
             unsafe { local.register(id, slot) };
         }
         ours
@@ -295,8 +295,8 @@ impl<'a> Control<'a> {
     ) -> Participant<'p> {
         let ours = local.belong_to(self.participants.as_ptr());
         let local = if ours { local } else { ParticipantLocal::stranger() };
-        // SAFETY: the local half is for this namespace as mapped here, and no other one, nor anybody
-        // else, registers it; or it is never registered.
+        // SAFETY: the local half is for this namespace as mapped here, and no other one, nor
+        // anybody else, registers it; or it is never registered.
         unsafe { Participant::new(peers, local) }
     }
 
@@ -416,8 +416,8 @@ impl<'a> Control<'a> {
 
 // SAFETY: who is called dead is gone by the environment's proof, or its slot has been swept after
 // such a proof, and generations never come again; a bit is cleared under the control lock, which
-// keeps the slot as it is, if its tenant is dead or there is none; the maximum is part of the layout,
-// and slots beyond it do not exist.
+// keeps the slot as it is, if its tenant is dead or there is none; the maximum is part of the
+// layout, and slots beyond it do not exist.
 unsafe impl Peers for Control<'_> {
     fn is_dead(&self, who: ParticipantId) -> bool {
         if !self.is_marked(who) {

@@ -54,8 +54,8 @@ pub enum LockError {
 }
 
 impl LockError {
-    /// Whether somebody else had the lock for as long as the caller was ready to wait, which may have
-    /// been no time at all: later the same call may succeed.
+    /// Whether somebody else had the lock for as long as the caller was ready to wait, which may
+    /// have been no time at all: later the same call may succeed.
     ///
     /// ```
     /// use dsm_core::lock::LockError;
@@ -184,8 +184,9 @@ impl Token {
 /// - An exclusive acquisition must exclude every other one, exclusive or shared, by any participant
 ///   that is not [dead](crate::participant::Peers::is_dead); and each acquisition must happen after
 ///   the releases that it waited for.
-/// - An acquisition makes a record by [`Participant::hold`] before it touches the lock, and keeps it
-///   exactly if it succeeds. A release lets go of the lock first and clears the record after that.
+/// - An acquisition makes a record by [`Participant::hold`] before it touches the lock, and keeps
+///   it exactly if it succeeds. A release lets go of the lock first and clears the record after
+///   that.
 /// - The functions may touch nothing but the `size_for` bytes from `at` on, which are shared memory
 ///   that other processes have mapped elsewhere.
 /// - [`IDENTITY`](Self::IDENTITY) and [`clear_reader`](Self::clear_reader) must be as described.

@@ -65,8 +65,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether something is used up: shared memory, slots of the namespace, or what the system allows a
-    /// process to have open.
+    /// Whether something is used up: shared memory, slots of the namespace, or what the system
+    /// allows a process to have open.
     ///
     /// ```
     /// use dsm_core::error::{ErrorKind, ProviderFailure};

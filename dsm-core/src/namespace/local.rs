@@ -146,8 +146,8 @@ impl Default for LocalSegment {
 /// at a time.
 pub struct ProcessLocal<'a> {
     token: &'a AtomicU64,
-    /// How often this was claimed: what the token says while a namespace has it open. The token is a
-    /// word of the caller's, who may store whatever he likes; this number never comes again.
+    /// How often this was claimed: what the token says while a namespace has it open. The token is
+    /// a word of the caller's, who may store whatever he likes; this number never comes again.
     claims: core::sync::atomic::AtomicU64,
     pub(crate) segments: &'a [LocalSegment],
     /// Records from here on were never used.
@@ -205,7 +205,8 @@ impl<'a> ProcessLocal<'a> {
         self.kinds.find(identity)
     }
 
-    /// Whether the namespace that made this claim has it open, and the process has not forked since.
+    /// Whether the namespace that made this claim has it open, and the process has not forked
+    /// since.
     #[inline]
     pub(crate) fn is_open(&self, claim: u64) -> bool {
         self.token.load(Ordering::Relaxed) == claim && self.claims.load(Ordering::Relaxed) == claim

@@ -14,9 +14,10 @@ use crate::reap;
 use crate::sync::{AtomicU32, Ordering};
 
 impl Namespace<'_> {
-    /// Whether its name still means the control object that this process has open. Somebody may have
-    /// removed that (`rm`): then whoever opens the name gets another namespace, and who is in this one
-    /// stays among those who have it. Maps what the name means for a moment; takes no lock.
+    /// Whether its name still means the control object that this process has open. Somebody may
+    /// have removed that (`rm`): then whoever opens the name gets another namespace, and who is in
+    /// this one stays among those who have it. Maps what the name means for a moment; takes no
+    /// lock.
     ///
     /// # Errors
     ///
@@ -40,15 +41,16 @@ impl Namespace<'_> {
         Ok(recorded.is_some_and(|id| same_object(id, self.control.header.id())))
     }
 
-    /// How many segment slots are taken, and how many there are: `max_segments`, as the namespace was
-    /// created. A look in passing: takes no lock.
+    /// How many segment slots are taken, and how many there are: `max_segments`, as the namespace
+    /// was created. A look in passing: takes no lock.
     #[must_use]
     pub fn segment_slots(&self) -> (u32, u32) {
         (self.control.slots_taken.count() as u32, self.control.layout.max_segments)
     }
 
-    /// In which segment an address of this process lies, and how far from its start; `None` if in none
-    /// that this process has attached. Linear in the number of segment slots that it has ever used.
+    /// In which segment an address of this process lies, and how far from its start; `None` if in
+    /// none that this process has attached. Linear in the number of segment slots that it has ever
+    /// used.
     #[must_use]
     pub fn place_of(&self, address: *const u8) -> Option<(SegmentHandle, u64)> {
         if !self.is_open() {
@@ -62,10 +64,10 @@ impl Namespace<'_> {
         })
     }
 
-    /// Calls `work` with the first byte and the length of a segment's memory, whether this process has
-    /// attached it or not; `None` if there is no such segment any more. What the process has attached
-    /// stays as it was. `work` runs under the control lock, so that the segment can't go meanwhile: it
-    /// must use the memory only, and keep nothing of it.
+    /// Calls `work` with the first byte and the length of a segment's memory, whether this process
+    /// has attached it or not; `None` if there is no such segment any more. What the process has
+    /// attached stays as it was. `work` runs under the control lock, so that the segment can't go
+    /// meanwhile: it must use the memory only, and keep nothing of it.
     ///
     /// # Errors
     ///

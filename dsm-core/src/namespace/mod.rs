@@ -91,8 +91,8 @@ impl Default for NamespaceConfig {
 }
 
 impl NamespaceConfig {
-    /// Whether a namespace can be created with these numbers; [`Namespace::open`] asks by itself. For
-    /// who has something to allocate before.
+    /// Whether a namespace can be created with these numbers; [`Namespace::open`] asks by itself.
+    /// For who has something to allocate before.
     ///
     /// # Errors
     ///
@@ -200,8 +200,8 @@ impl<'a> Namespace<'a> {
         local.is_for(self.control.participants.as_ptr())
     }
 
-    /// Unregisters. Returns false, and keeps the slot until the process leaves or dies, if a
-    /// guard of the thread was leaked: the lock it holds must stay held. Returns false as well, with
+    /// Unregisters. Returns false, and keeps the slot until the process leaves or dies, if a guard
+    /// of the thread was leaked: the lock it holds must stay held. Returns false as well, with
     /// nothing changed, if `local` is another namespace's.
     pub fn unregister(&self, local: &ParticipantLocal) -> bool {
         if !self.is_home_for(local) {
@@ -247,8 +247,8 @@ impl<'a> Namespace<'a> {
     }
 
     /// Whether others have declared this process dead, which happens to one that loses its token of
-    /// life: see [`deaths`](crate::deaths). It can only [`leave`](Self::leave), and open the namespace
-    /// anew.
+    /// life: see [`deaths`](crate::deaths). It can only [`leave`](Self::leave), and open the
+    /// namespace anew.
     #[must_use]
     pub fn is_declared_dead(&self) -> bool {
         let (slot, generation) = self.process;

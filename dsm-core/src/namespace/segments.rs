@@ -349,8 +349,8 @@ impl Namespace<'_> {
         count.unwrap_or(None)
     }
 
-    /// Whether any process still has a segment attached that was pinned under `parent` and is not any
-    /// more. The dead count until they are swept.
+    /// Whether any process still has a segment attached that was pinned under `parent` and is not
+    /// any more. The dead count until they are swept.
     ///
     /// # Errors
     ///

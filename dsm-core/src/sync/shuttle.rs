@@ -1,26 +1,27 @@
 //! Runs for shuttle: real atomics with a scheduling point before each access, threads that die, and
 //! time that passes when nothing else happens.
 //!
-//! Shuttle runs the threads of a model one at a time and lets a scheduler choose who goes on. It knows
-//! sequential consistency only, so it is not for fences (those are loom's); in return a model may
-//! be as large as whole operations of an area or a table. The atomics here are as large as the
+//! Shuttle runs the threads of a model one at a time and lets a scheduler choose who goes on. It
+//! knows sequential consistency only, so it is not for fences (those are loom's); in return a model
+//! may be as large as whole operations of an area or a table. The atomics here are as large as the
 //! machine's and lie in the same memory, so that what is explored is what ships, layout included.
 //!
 //! # One execution
 //!
 //! [`run`] performs one execution of a model, which is a function of its seed alone:
 //!
-//! - **Points.** Before each access to an atomic, and at each [`point`], another thread may go on; but
-//!   the main thread has none: its preparations, and its judgement afterwards, are no part of what
-//!   is explored. Waits in them take their time at once.
-//! - **Death.** A thread that [`die_before`] has doomed stops right before that store (read-modify-writes
-//!   included) and never goes on: all its later stores are suppressed. Nothing is unwound and nothing
-//!   dropped, as after `kill -9`; its stack is forgotten when the execution is over. Since only
-//!   stores change what others see, every moment of death is one before a store.
-//! - **Time.** Who [`sleep`]s goes on when it is woken, or when nobody else can do anything but wait: only
-//!   then does time pass, up to the end of the earliest sleep. In an execution in which
-//!   nobody dies no time passes, so that a lost wake shows, bounded waits or not. In one execution of
-//!   four, waits return at once instead and without a reason, which they may at any time.
+//! - **Points.** Before each access to an atomic, and at each [`point`], another thread may go on;
+//!   but the main thread has none: its preparations, and its judgement afterwards, are no part of
+//!   what is explored. Waits in them take their time at once.
+//! - **Death.** A thread that [`die_before`] has doomed stops right before that store
+//!   (read-modify-writes included) and never goes on: all its later stores are suppressed. Nothing
+//!   is unwound and nothing dropped, as after `kill -9`; its stack is forgotten when the execution
+//!   is over. Since only stores change what others see, every moment of death is one before a
+//!   store.
+//! - **Time.** Who [`sleep`]s goes on when it is woken, or when nobody else can do anything but
+//!   wait: only then does time pass, up to the end of the earliest sleep. In an execution in which
+//!   nobody dies no time passes, so that a lost wake shows, bounded waits or not. In one execution
+//!   of four, waits return at once instead and without a reason, which they may at any time.
 //! - **Patience.** More than [`PATIENCE`] of waiting, or more points than the run may have, is
 //!   somebody who waits for ever: the run fails.
 //!

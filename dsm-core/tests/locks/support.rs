@@ -131,8 +131,8 @@ impl Crowd {
     }
 }
 
-// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there are
-// as many slots as it says.
+// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there
+// are as many slots as it says.
 unsafe impl Peers for Crowd {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.probes.fetch_add(1, Ordering::SeqCst);

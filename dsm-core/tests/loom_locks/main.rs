@@ -27,8 +27,8 @@ fn explore<L: dsm_core::lock::RawLock + 'static>(
     builder.check(move || model(Arc::new(World::new())));
 }
 
-/// What the lock looks like. Not whether somebody sleeps: who was about to, and then did not, leaves
-/// that behind, which costs the next owner a wake that nobody needs.
+/// What the lock looks like. Not whether somebody sleeps: who was about to, and then did not,
+/// leaves that behind, which costs the next owner a wake that nobody needs.
 fn state(world: &World<RwLock>) -> RwLockState {
     // SAFETY: the world's lock is initialised.
     RwLockState { waiters: false, ..unsafe { RwLock::state(world.main.pointer()) } }

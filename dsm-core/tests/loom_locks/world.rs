@@ -187,8 +187,8 @@ impl<L: RawLock> World<L> {
     }
 }
 
-// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there are
-// as many slots as it says.
+// SAFETY: who is declared dead does nothing any more; bits of the dead alone are cleared; and there
+// are as many slots as it says.
 unsafe impl<L: RawLock> Peers for World<L> {
     fn is_dead(&self, who: ParticipantId) -> bool {
         self.dead[who.index as usize].load(Ordering::SeqCst)

@@ -1,5 +1,5 @@
-//! A living process that others declared dead: it finds out in its next call, which changes nothing, and
-//! its guards give nothing back.
+//! A living process that others declared dead: it finds out in its next call, which changes
+//! nothing, and its guards give nothing back.
 
 use std::ptr::NonNull;
 use std::sync::Arc;

@@ -119,8 +119,8 @@ fn a_record_never_means_a_lock_in_another_segment() {
         let old = first.handle();
         forget(lock_of(&first).shared(&me, Patience::Try).unwrap().unwrap());
         drop(first);
-        // A lock at the same place of a segment that might have the same slot: to hold it is more than
-        // a count in a record of something else.
+        // A lock at the same place of a segment that might have the same slot: to hold it is more
+        // than a count in a record of something else.
         let second = with_lock(&ns);
         assert_ne!(second.handle().slot(), old.slot());
         let guard = lock_of(&second).shared(&me, Patience::Try).unwrap().unwrap();

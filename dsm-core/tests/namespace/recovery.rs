@@ -436,8 +436,8 @@ fn slots_retire_before_a_generation_comes_again() {
     assert_empty(&machine);
 }
 
-/// A dead process has most of the memory: in a segment that is whole, in one that it was making, and
-/// in its backing. Who creates, or backs more of what it has, gets it.
+/// A dead process has most of the memory: in a segment that is whole, in one that it was making,
+/// and in its backing. Who creates, or backs more of what it has, gets it.
 #[test]
 fn the_dead_give_memory_to_who_needs_it() {
     for backing in [false, true] {

@@ -1,8 +1,9 @@
 //! A role that one process at a time plays: running the worker, writing the dump file.
 //!
-//! A claim is the lock of a table's vacant entry, held for as long as the role is played; the table stays
-//! empty. A process that was killed holds nothing: who asks next gets the lock, and there is no value that the death could
-//! have left half written. Beside it the holder notes its pid, for people to read.
+//! A claim is the lock of a table's vacant entry, held for as long as the role is played; the table
+//! stays empty. A process that was killed holds nothing: who asks next gets the lock, and there is
+//! no value that the death could have left half written. Beside it the holder notes its pid, for
+//! people to read.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

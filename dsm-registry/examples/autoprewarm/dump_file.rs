@@ -12,8 +12,8 @@
 //! five numbers, or a count that is not that of the lines, is an error that says which line.
 //!
 //! The file is replaced as a whole: written beside its place, forced to the disk, renamed, and the
-//! directory forced too (where directories can be: not on Windows). A crash at any moment leaves the
-//! old file or the new one.
+//! directory forced too (where directories can be: not on Windows). A crash at any moment leaves
+//! the old file or the new one.
 
 use std::fmt;
 use std::fs::File;

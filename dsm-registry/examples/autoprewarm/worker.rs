@@ -1,9 +1,9 @@
 //! The worker: loads the pool once, then writes down from time to time what is in it.
 //!
-//! One worker a server: who holds the claim `worker`. A worker that was killed is replaced by simply
-//! starting another, which finds in the shared state how far the one before came: a load that was
-//! interrupted is begun again (blocks that are in the pool already cost nothing), one that was
-//! done is not.
+//! One worker a server: who holds the claim `worker`. A worker that was killed is replaced by
+//! simply starting another, which finds in the shared state how far the one before came: a load
+//! that was interrupted is begun again (blocks that are in the pool already cost nothing), one that
+//! was done is not.
 //!
 //! **Load.** The dump file's blocks are sorted and put into a list in shared memory, database by
 //! database. For each database the worker starts a *loader*, a process of its own as a database
@@ -32,7 +32,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// How often a database's loader may die before the worker gives up on it.
 const ATTEMPTS: u32 = 3;
 
-/// Runs the worker until somebody asks it to stop. `interval`: between dumps; zero: only at the end.
+/// Runs the worker until somebody asks it to stop. `interval`: between dumps; zero: only at the
+/// end.
 pub(crate) fn run(server: &Server, name: &str, interval: Duration) -> Result<(), Failure> {
     let state = &server.state;
     let stop_requests = state.stop_requests.load(Ordering::Acquire);

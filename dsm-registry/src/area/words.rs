@@ -1,9 +1,9 @@
-//! Objects and the words that name them: a pointer is stored, taken out, moved or freed together with what
-//! it names, so that a kill at any moment loses nothing.
+//! Objects and the words that name them: a pointer is stored, taken out, moved or freed together
+//! with what it names, so that a kill at any moment loses nothing.
 //!
-//! A *word* is an [`AtomicDsaPointer`] that others find: a field of a [`Segment`](crate::Segment), of a
-//! table's value, of an object in an area. The core writes down where the word lies, so that whoever
-//! cleans up after a kill can look there.
+//! A *word* is an [`AtomicDsaPointer`] that others find: a field of a [`Segment`](crate::Segment),
+//! of a table's value, of an object in an area. The core writes down where the word lies, so that
+//! whoever cleans up after a kill can look there.
 //!
 //! **What is safe, and why.** A word is a `&AtomicDsaPointer` that the caller already has, so that what a
 //! call stores there itself is no more than what `AtomicDsaPointer::store` does. But whoever cleans up
@@ -12,10 +12,11 @@
 //! * Of a destination it only reads (see `dsa_core`'s `area::intent`): `allocate_into` and
 //!   `allocate_slice_into` are safe with any word.
 //! * `take` leaves nothing to clean up. It is safe with any word.
-//! * `move_between` may leave a word to be cleared later, `from`. In an area or a segment it is a word
-//!   then, too, for what is there is shared as long as it exists. In a table's value it may be behind a
-//!   `&mut` by then: such words are refused.
-//! * `free_from` frees, which is the caller's to answer for, and may leave a word to be cleared later.
+//! * `move_between` may leave a word to be cleared later, `from`. In an area or a segment it is a
+//!   word then, too, for what is there is shared as long as it exists. In a table's value it may be
+//!   behind a `&mut` by then: such words are refused.
+//! * `free_from` frees, which is the caller's to answer for, and may leave a word to be cleared
+//!   later.
 
 use std::ptr::NonNull;
 
@@ -27,12 +28,12 @@ use crate::error::kind::ErrorKind;
 use crate::plain::Object;
 
 impl Area {
-    /// Allocates memory for a value, stores the value there, and its pointer in `destination`: wherever
-    /// this process is killed, either `destination` has the pointer, or the memory is freed by whoever
-    /// cleans up. What `destination` held before is overwritten.
+    /// Allocates memory for a value, stores the value there, and its pointer in `destination`:
+    /// wherever this process is killed, either `destination` has the pointer, or the memory is
+    /// freed by whoever cleans up. What `destination` held before is overwritten.
     ///
-    /// `destination` lies in this area (which is quickest), in another one, in a segment or in a table's
-    /// value.
+    /// `destination` lies in this area (which is quickest), in another one, in a segment or in a
+    /// table's value.
     ///
     /// ```
     /// use dsm_registry::AtomicDsaPointer;
@@ -72,9 +73,9 @@ impl Area {
         self.allocate_in(size_of::<T>(), align_of::<T>(), destination, init).map(DsaPointer::cast)
     }
 
-    /// As [`allocate_into`](Self::allocate_into), for many values one after the other. `destination` gets
-    /// the pointer to the first one; how many there are is to be found otherwise, for example in the
-    /// first of them.
+    /// As [`allocate_into`](Self::allocate_into), for many values one after the other.
+    /// `destination` gets the pointer to the first one; how many there are is to be found
+    /// otherwise, for example in the first of them.
     ///
     /// ```
     /// use dsm_registry::AtomicDsaPointer;
@@ -119,12 +120,13 @@ impl Area {
     /// Takes out of a word what it names, and leaves the invalid pointer there; returns the invalid
     /// pointer if it finds that. Of several who take from a word one gets the object. Takes a lock.
     ///
-    /// This, [`move_between`](Self::move_between) and [`free_from`](Self::free_from) are how a word is
-    /// emptied into which others allocate. Who swaps the pointer out by hand may get an object that is
-    /// freed and given to somebody else, if the one who allocated it is killed at that moment.
+    /// This, [`move_between`](Self::move_between) and [`free_from`](Self::free_from) are how a word
+    /// is emptied into which others allocate. Who swaps the pointer out by hand may get an object
+    /// that is freed and given to somebody else, if the one who allocated it is killed at that
+    /// moment.
     ///
-    /// A process that is killed before it has stored the pointer somewhere, or freed the object, loses
-    /// it: the memory stays allocated as long as the area.
+    /// A process that is killed before it has stored the pointer somewhere, or freed the object,
+    /// loses it: the memory stays allocated as long as the area.
     ///
     /// ```
     /// use dsm_registry::{AtomicDsaPointer, DsaPtr};
@@ -148,9 +150,10 @@ impl Area {
         self.say(taken.map(DsaPointer::cast))
     }
 
-    /// Moves what `from` names to `to`, and returns it; the invalid pointer if `from` names nothing.
-    /// Wherever this process is killed, one of the two names the object (once somebody has used this
-    /// function, `take` or `free_from` on the area again; until then both may). Takes a lock.
+    /// Moves what `from` names to `to`, and returns it; the invalid pointer if `from` names
+    /// nothing. Wherever this process is killed, one of the two names the object (once somebody has
+    /// used this function, `take` or `free_from` on the area again; until then both may). Takes a
+    /// lock.
     ///
     /// `from` lies in an area or in a segment, `to` in a table's value if need be.
     ///
@@ -186,8 +189,8 @@ impl Area {
             return Err(ErrorKind::InvalidOption { what: "from", reason }.into());
         }
         // SAFETY: what lies in a named area, or in a segment, and safe code got a reference to, is
-        // nobody's exclusively as long as it exists; who frees memory of an area promises that nobody
-        // uses it any more, in any process.
+        // nobody's exclusively as long as it exists; who frees memory of an area promises that
+        // nobody uses it any more, in any process.
         let moved = unsafe { heap.move_between(from, to) };
         self.say(moved.map(DsaPointer::cast))
     }
@@ -201,9 +204,9 @@ impl Area {
             || home.areas().any(|area| area.is_named_and_has(address))
     }
 
-    /// Frees what a word names, and leaves the invalid pointer there: wherever this process is killed,
-    /// both are done or neither, once somebody has used the area again. Does nothing if the word names
-    /// nothing. Takes a lock.
+    /// Frees what a word names, and leaves the invalid pointer there: wherever this process is
+    /// killed, both are done or neither, once somebody has used the area again. Does nothing if the
+    /// word names nothing. Takes a lock.
     ///
     /// ```
     /// use dsm_registry::AtomicDsaPointer;
@@ -225,11 +228,11 @@ impl Area {
     ///
     /// # Safety
     ///
-    /// Nobody may use the object any more, in any process. If this process is killed, somebody else may
-    /// clear the word up to the time that the area was used again by this function, `take` or
-    /// `move_between`: as long its memory must not be used for anything else, and nobody may have it
-    /// exclusively, unless it names the object no longer. (So a word in a table's value is to be freed from
-    /// by who decides about the entry after such a kill, before anything else.)
+    /// Nobody may use the object any more, in any process. If this process is killed, somebody else
+    /// may clear the word up to the time that the area was used again by this function, `take` or
+    /// `move_between`: as long its memory must not be used for anything else, and nobody may have
+    /// it exclusively, unless it names the object no longer. (So a word in a table's value is to be
+    /// freed from by who decides about the entry after such a kill, before anything else.)
     pub unsafe fn free_from(&self, word: &AtomicDsaPointer) -> Result<(), Error> {
         let heap = self.object.heap()?;
         // SAFETY: the caller's promise.

@@ -1,5 +1,5 @@
-//! How the errors of other layers become an [`Error`]: by `?` where they say all there is to say, and
-//! by [`Context::of`] where people need to know in which namespace, and what was to be done.
+//! How the errors of other layers become an [`Error`]: by `?` where they say all there is to say,
+//! and by [`Context::of`] where people need to know in which namespace, and what was to be done.
 
 use dsa_core::FreeError;
 use dshash_core::MemoryError;
@@ -154,7 +154,8 @@ impl Error {
 
 /// An error of another layer, which doesn't know in which namespace it happened.
 pub(crate) trait Refusal {
-    /// The same, in the namespace that this process has open as `home`; `what` was to be made or used.
+    /// The same, in the namespace that this process has open as `home`; `what` was to be made or
+    /// used.
     fn of(self, home: &Attachment, what: &str) -> Error;
 }
 
@@ -207,7 +208,8 @@ impl Refusal for dshash_core::Error {
             Self::Memory(MemoryError::Area(error @ dsa_core::Error::Namespace(_))) => {
                 error.of(home, what)
             }
-            // What leads nowhere may lead to a segment that can't be mapped: nothing is damaged then.
+            // What leads nowhere may lead to a segment that can't be mapped: nothing is damaged
+            // then.
             Self::Corrupt(_) => home.unmapped().unwrap_or_else(|| self.into()),
             error => error.into(),
         }

@@ -79,8 +79,8 @@ pub enum ErrorKind {
     /// type.
     Mismatch(Mismatch),
     /// The caller's initialiser returned an error, which is
-    /// [`Error::initialiser_error`](crate::Error::initialiser_error). The name is free again: the next
-    /// caller initialises.
+    /// [`Error::initialiser_error`](crate::Error::initialiser_error). The name is free again: the
+    /// next caller initialises.
     Initialiser {
         /// The name.
         name: Box<str>,
@@ -123,9 +123,9 @@ pub enum ErrorKind {
         /// Other processes that have it attached.
         processes: u32,
     },
-    /// The namespace's control object was removed from outside (`rm`) while this process had it open.
-    /// What is attached goes on working, among the processes that have it; whoever opens the name
-    /// now gets another namespace.
+    /// The namespace's control object was removed from outside (`rm`) while this process had it
+    /// open. What is attached goes on working, among the processes that have it; whoever opens the
+    /// name now gets another namespace.
     ///
     /// Drop what was had from this handle, and open the namespace again.
     NamespaceUnlinked {
@@ -134,13 +134,13 @@ pub enum ErrorKind {
         /// Where it was.
         place: Box<str>,
     },
-    /// The memory that a name stands for was removed from outside (`rm`), or replaced by something else.
-    /// Handles that are there already stay good.
+    /// The memory that a name stands for was removed from outside (`rm`), or replaced by something
+    /// else. Handles that are there already stay good.
     MemoryRemoved {
         /// The namespace.
         namespace: Box<str>,
-        /// The name; `None` for what the call didn't ask for by name, such as a further segment of a
-        /// table.
+        /// The name; `None` for what the call didn't ask for by name, such as a further segment of
+        /// a table.
         name: Option<Box<str>>,
         /// Where it was.
         place: Box<str>,
@@ -148,9 +148,9 @@ pub enum ErrorKind {
     /// The process has forked since the handle was made.
     Forked,
     /// Other processes declared this one dead, or one of its threads, while it lived. They have
-    /// taken over what it held and given its place to others; its guards give nothing back any more.
-    /// It happens to a process that closes descriptors that it did not open, in a place where no
-    /// other proof speaks for it: see `docs/RECOVERY.md`.
+    /// taken over what it held and given its place to others; its guards give nothing back any
+    /// more. It happens to a process that closes descriptors that it did not open, in a place where
+    /// no other proof speaks for it: see `docs/RECOVERY.md`.
     ///
     /// Drop what was had from this handle, and open the namespace again.
     DeclaredDead,

@@ -1,13 +1,13 @@
 //! Every public call, while the system refuses what it asks for.
 //!
 //! One walk over everything: each call of the registry, and those of the cores that make system
-//! calls by themselves, at each level of each limit, in a process of its own for each call and limit.
-//! At each level the world is built anew, the limit is set, the call is made, the limit is lifted.
-//! Then
+//! calls by themselves, at each level of each limit, in a process of its own for each call and
+//! limit. At each level the world is built anew, the limit is set, the call is made, the limit is
+//! lifted. Then
 //!
 //! - no signal has ended the process, and no panic;
-//! - a call that failed says which limit it met, and the sizes, where the limit is of bytes; none says
-//!   that anything is damaged;
+//! - a call that failed says which limit it met, and the sizes, where the limit is of bytes; none
+//!   says that anything is damaged;
 //! - it has left nothing: no object that the namespace doesn't know, no name, no descriptor, no
 //!   mapping;
 //! - the same call succeeds now, and so do others;
@@ -15,8 +15,8 @@
 //!
 //! `DSM_WALK=insert cargo test -p dsm-registry --test failing` walks one call.
 //!
-//! What is *not* asked: that a process can get by without the memory of its own heap, whose end ends a
-//! Rust program. So heaps are warmed up before addresses get scarce.
+//! What is *not* asked: that a process can get by without the memory of its own heap, whose end
+//! ends a Rust program. So heaps are warmed up before addresses get scarce.
 //!
 //! | module | its idea |
 //! |---|---|
@@ -135,7 +135,8 @@ fn walk_along(limit: Limit) {
     assert!(only.is_some() || limit.may_be_skipped() || refused > 30, "{refused} refused");
 }
 
-/// An area whose segments can't be as long as usual takes segments as long as can be, and few slots.
+/// An area whose segments can't be as long as usual takes segments as long as can be, and few
+/// slots.
 #[test]
 fn an_area_of_short_segments_takes_few_slots() {
     if let Some(part) = testkit::process::part() {
@@ -157,8 +158,8 @@ fn an_area_of_short_segments_takes_few_slots() {
     child.finish();
 }
 
-/// A killed initialiser has most of a small `/dev/shm`: the next one gets it, without anybody's asking
-/// for a sweep.
+/// A killed initialiser has most of a small `/dev/shm`: the next one gets it, without anybody's
+/// asking for a sweep.
 #[test]
 fn the_dead_make_room() {
     const ENTRY: &str = "the_dead_make_room";

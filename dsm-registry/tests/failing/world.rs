@@ -84,8 +84,8 @@ impl World {
         world
     }
 
-    /// As [`open`](Self::open), of what others have made: its memory is there, and most of it not yet
-    /// mapped here.
+    /// As [`open`](Self::open), of what others have made: its memory is there, and most of it not
+    /// yet mapped here.
     pub(crate) fn found(name: &str) -> Self {
         let mut world = Self::nothing(name);
         let maker = Registry::builder(name).persistent(true).open().unwrap();

@@ -1,5 +1,5 @@
-//! Processes that others might take for dead while they live: under a foreign `/proc`, and without their
-//! token of life.
+//! Processes that others might take for dead while they live: under a foreign `/proc`, and without
+//! their token of life.
 
 use dsm_registry::{ErrorKind, Registry};
 use testkit::process::{Peer, command_under};

@@ -12,7 +12,8 @@ fn open(directory: &Path) -> Registry {
     builder.patience(BOUND).open().unwrap()
 }
 
-/// Lets `to` be another name of `from`, for the calling thread alone. False where that isn't permitted.
+/// Lets `to` be another name of `from`, for the calling thread alone. False where that isn't
+/// permitted.
 #[cfg(target_os = "linux")]
 fn bind(from: &Path, to: &Path) -> bool {
     use std::ffi::CString;

@@ -92,8 +92,8 @@ fn both_sides_of_a_fork_go_on() {
     assert_eq!(table.get(&3).unwrap(), Some(3));
 }
 
-/// Forks children, each of which must end well in time while the parent's threads go on, and says how
-/// many did not.
+/// Forks children, each of which must end well in time while the parent's threads go on, and says
+/// how many did not.
 fn fork_many(part: &Part, child: impl Fn()) {
     let mut failed = 0;
     for round in 0..60 {
@@ -137,8 +137,8 @@ fn fork_amid_openings(part: &Part) {
     });
 }
 
-/// One thread looks names up that come and go, another one forks; the children use, and drop, what they
-/// have inherited.
+/// One thread looks names up that come and go, another one forks; the children use, and drop, what
+/// they have inherited.
 fn fork_amid_lookups(part: &Part) {
     let over = AtomicBool::new(false);
     let registry = part.open();

@@ -1,5 +1,6 @@
-//! What the system refuses by is told to whoever called the registry: the place, the limit's name, and
-//! what to do. Under real conditions: file systems and limits of a thread's own, which takes root.
+//! What the system refuses by is told to whoever called the registry: the place, the limit's name,
+//! and what to do. Under real conditions: file systems and limits of a thread's own, which takes
+//! root.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Objects that somebody removes from outside (`rm /dev/shm/...`) while processes have the namespace
-//! open: what is there goes on, and what is missing is said by its name, with a way out.
+//! Objects that somebody removes from outside (`rm /dev/shm/...`) while processes have the
+//! namespace open: what is there goes on, and what is missing is said by its name, with a way out.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

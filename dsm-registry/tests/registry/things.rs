@@ -107,8 +107,8 @@ fn slices_and_boxes() {
     assert_eq!(boxed.get().unwrap(), 4);
 }
 
-/// Pointers are plain data, so whoever guesses one can write there by safe code: no box may hand out
-/// a reference to such memory.
+/// Pointers are plain data, so whoever guesses one can write there by safe code: no box may hand
+/// out a reference to such memory.
 #[test]
 fn a_box_says_what_its_memory_holds_whoever_wrote_it() {
     let space = Space::new("forged");
@@ -161,8 +161,8 @@ fn a_write_to_what_is_given_back_meanwhile_is_an_error() {
     assert_eq!(area.stats().unwrap().objects, 0);
 }
 
-/// Somebody who found an address just before its segment was given back may look there as late as he
-/// likes, and nothing else is mapped there meanwhile.
+/// Somebody who found an address just before its segment was given back may look there as late as
+/// he likes, and nothing else is mapped there meanwhile.
 #[test]
 fn addresses_of_what_was_given_back_stay_as_long_as_the_area() {
     let space = Space::new("late-read");

@@ -1,5 +1,5 @@
-//! Types that shared memory can't tell apart: within a process each object is of one Rust type. They
-//! are of four bytes, whose alignment is the same on all machines.
+//! Types that shared memory can't tell apart: within a process each object is of one Rust type.
+//! They are of four bytes, whose alignment is the same on all machines.
 
 use std::any::type_name;
 use std::sync::Barrier;

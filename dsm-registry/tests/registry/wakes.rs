@@ -1,5 +1,5 @@
-//! Who sweeps the dead wakes those who wait for a name that a dead one was initialising. Their waits are
-//! bounded, which hides whether that wake comes: these have no end.
+//! Who sweeps the dead wakes those who wait for a name that a dead one was initialising. Their
+//! waits are bounded, which hides whether that wake comes: these have no end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Objects and the words that name them, wherever those lie; and processes that are killed as they fill,
-//! empty and move.
+//! Objects and the words that name them, wherever those lie; and processes that are killed as they
+//! fill, empty and move.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
-//! What people are told: twenty real failures, each with the sentence that a program's `main` prints.
+//! What people are told: twenty real failures, each with the sentence that a program's `main`
+//! prints.
 //!
-//! Each sentence names the thing, the cause, and what to do next; it is the same by `Debug`, which is
-//! what `main` uses; and what lies below it says nothing twice. What programs ask of an error (`is_full`
-//! and the like) is true of the failures that it is meant for, and of no others.
+//! Each sentence names the thing, the cause, and what to do next; it is the same by `Debug`, which
+//! is what `main` uses; and what lies below it says nothing twice. What programs ask of an error
+//! (`is_full` and the like) is true of the failures that it is meant for, and of no others.
 //!
 //! | module | its idea |
 //! |---|---|

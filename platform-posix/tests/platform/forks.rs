@@ -27,8 +27,8 @@ fn fork(bare: bool) -> i32 {
     pid
 }
 
-/// Role: claims slot 1, perhaps wins the election, and forks. The child may stay silent, or try what
-/// it can do; both stay until killed.
+/// Role: claims slot 1, perhaps wins the election, and forks. The child may stay silent, or try
+/// what it can do; both stay until killed.
 pub(crate) fn forker(part: &Part) {
     let shm = told(part);
     let environment = shm.environment();

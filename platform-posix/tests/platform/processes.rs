@@ -201,7 +201,8 @@ fn a_thread_that_ends_without_its_destructors_is_found_dead() {
 /// Role: forks a process whose first thread ends while a second one lives.
 pub(crate) fn headless(part: &Part) {
     let shm = told(part);
-    // SAFETY: the child starts one thread and ends; the harness's other threads hold no lock that it needs.
+    // SAFETY: the child starts one thread and ends; the harness's other threads hold no lock that
+    // it needs.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {

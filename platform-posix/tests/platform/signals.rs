@@ -1,7 +1,7 @@
 //! Backing memory goes on under a storm of signals, and the caller's mask is what it was.
 //!
-//! The storm shows a missing mask on kernels whose tmpfs gives up at any signal; recent ones give up at
-//! deadly signals only.
+//! The storm shows a missing mask on kernels whose tmpfs gives up at any signal; recent ones give
+//! up at deadly signals only.
 
 use std::mem::MaybeUninit;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! Tokens of life that get lost: a program closes descriptors that it did not open, or becomes another
-//! program.
+//! Tokens of life that get lost: a program closes descriptors that it did not open, or becomes
+//! another program.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -16,8 +16,8 @@ use crate::support::{
     ENTRY, PATIENCE, eventually, read_proof, spawn, told, unmap, unseen, write_proof,
 };
 
-/// Role: claims slot 1 and has the control object mapped, as who is in a namespace has. Then it closes
-/// all descriptors, and opens the control object under their numbers, as any program may.
+/// Role: claims slot 1 and has the control object mapped, as who is in a namespace has. Then it
+/// closes all descriptors, and opens the control object under their numbers, as any program may.
 pub(crate) fn closer(part: &Part) {
     let shm = told(part);
     let environment = shm.environment();
@@ -87,8 +87,8 @@ fn a_process_that_lost_its_token_asks_for_others_and_knows_itself() {
     assert_eq!(asker.ask(&write_proof(&proof)), "true false");
 }
 
-/// Role: claims slot 2, closes everything, and says of the tenant of slot 1, and of itself, whether they
-/// are dead. Of the other one only the token can tell.
+/// Role: claims slot 2, closes everything, and says of the tenant of slot 1, and of itself, whether
+/// they are dead. Of the other one only the token can tell.
 pub(crate) fn asker(part: &Part) {
     let environment = told(part).environment();
     environment.claim(2).unwrap();
@@ -101,7 +101,8 @@ pub(crate) fn asker(part: &Part) {
     }
 }
 
-/// Role: claims slot 1, has the control object mapped, and becomes another program, or this one again.
+/// Role: claims slot 1, has the control object mapped, and becomes another program, or this one
+/// again.
 pub(crate) fn phoenix(part: &Part) {
     let shm = told(part);
     let environment = shm.environment();
@@ -148,8 +149,8 @@ fn a_process_that_began_anew_knows_that_it_was_another() {
     child.end();
 }
 
-/// Role: watches a process, closes all descriptors, and opens as many of the same kinds. Then the watch is
-/// interrupted, hears of a death, and is dropped.
+/// Role: watches a process, closes all descriptors, and opens as many of the same kinds. Then the
+/// watch is interrupted, hears of a death, and is dropped.
 pub(crate) fn watcher(part: &Part) {
     let proof = read_proof(part.argument(0));
     let mut watch = Watch::new().unwrap();

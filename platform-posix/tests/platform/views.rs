@@ -1,5 +1,5 @@
-//! Who counts otherwise than others do, or than it did: pid namespaces under a foreign `/proc`, time
-//! namespaces.
+//! Who counts otherwise than others do, or than it did: pid namespaces under a foreign `/proc`,
+//! time namespaces.
 
 use dsm_core::env::{Liveness, ProcessProof, ThreadProof};
 
@@ -64,7 +64,8 @@ fn what_a_foreign_proc_says_of_a_pid_is_not_recorded() {
 pub(crate) fn traveller(part: &Part) {
     let shm = told(part);
     let other = read_proof(part.argument(1));
-    // SAFETY: the child has one thread, as it must; the harness's others hold no lock that it needs.
+    // SAFETY: the child has one thread, as it must; the harness's others hold no lock that it
+    // needs.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {

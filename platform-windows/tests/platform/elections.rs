@@ -48,8 +48,8 @@ fn abandonment_is_reported_once() {
     }
 }
 
-/// A mutex that nobody has open any more is forgotten, and its abandonment with it: the object's state
-/// is what counts.
+/// A mutex that nobody has open any more is forgotten, and its abandonment with it: the object's
+/// state is what counts.
 #[test]
 fn a_dead_initialisers_object_is_set_up_again() {
     for backing in BOTH {

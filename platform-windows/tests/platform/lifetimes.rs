@@ -1,5 +1,5 @@
-//! How long objects live: until they are destroyed, whoever is terminated; in the page file as long as
-//! somebody has them.
+//! How long objects live: until they are destroyed, whoever is terminated; in the page file as long
+//! as somebody has them.
 
 use std::path::Path;
 

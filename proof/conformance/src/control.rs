@@ -186,8 +186,8 @@ pub(crate) fn holder<B: Backend>(backend: &B, parent: &Part) {
     drop(election);
 }
 
-/// Enters a namespace as often as it is told to; says whether it found it new. It stays inside until
-/// the next time, when that namespace has been removed.
+/// Enters a namespace as often as it is told to; says whether it found it new. It stays inside
+/// until the next time, when that namespace has been removed.
 pub(crate) fn newcomer<B: Backend>(backend: &B, parent: &Part) {
     let mut inside = None;
     while parent.hear().is_some_and(|line| line == "go") {

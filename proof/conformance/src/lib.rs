@@ -11,8 +11,8 @@
 //! Each case becomes one `#[test]`. Cases that take several processes run the test binary again
 //! ([`process`]); a backend that lives within one process says so and they pass it by.
 //!
-//! The suite checks what the traits of `dsm-core` promise, and nothing that a platform does beyond that:
-//! permissions, links, file systems that are full, are tested where they are implemented.
+//! The suite checks what the traits of `dsm-core` promise, and nothing that a platform does beyond
+//! that: permissions, links, file systems that are full, are tested where they are implemented.
 
 use std::path::Path;
 use std::process::Command;

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Type, its functions, and the case that tries them: itself or by the function that it is a form of.
+/// Type, its functions, and the case that tries them: itself or by the function that it is a form
+/// of.
 const TRIED: &[(&str, &str, &str)] = &[
     ("Namespace", "open", "open-first"),
     ("Namespace", "discard", "discard"),
@@ -181,7 +182,8 @@ const STORES_NOTHING: &[(&str, &str)] = &[
     ("Registry", "inspect destroy namespaces list is_persistent builder namespace"),
 ];
 
-/// Type, and functions that are one instruction on one word, or write bytes that are their caller's.
+/// Type, and functions that are one instruction on one word, or write bytes that are their
+/// caller's.
 const ONE_STORE: &[(&str, &str)] = &[
     ("Namespace", "set_persistent"),
     ("DeathCount", "raise"),

@@ -1,14 +1,15 @@
 //! Takes images and judges them.
 //!
 //! A case is explored in a real process of its own. At each point of the victim's operation the
-//! process forks: in the child the victim is dead, and everything that is left of it is what lies in
-//! the arena. The child recovers and judges, and exits. To kill the one who recovers as well, the
-//! child first forks once more, and there a *rescuer* recovers under the stepper, with an image at
-//! each of its points; and so on.
+//! process forks: in the child the victim is dead, and everything that is left of it is what lies
+//! in the arena. The child recovers and judges, and exits. To kill the one who recovers as well,
+//! the child first forks once more, and there a *rescuer* recovers under the stepper, with an image
+//! at each of its points; and so on.
 //!
-//! Each image of one death is judged by a witness that was there all along, in each of the orders in
-//! which it may come across the damage, and by a newcomer after everybody else has been killed, too.
-//! Of more than one death these take turns, unless asked otherwise. Equal images are judged once.
+//! Each image of one death is judged by a witness that was there all along, in each of the orders
+//! in which it may come across the damage, and by a newcomer after everybody else has been killed,
+//! too. Of more than one death these take turns, unless asked otherwise. Equal images are judged
+//! once.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -283,8 +284,8 @@ impl Explorer {
         }
     }
 
-    /// The witness recovers, in one of its orders; or everybody is dead, and somebody comes who finds
-    /// nothing, or takes over.
+    /// The witness recovers, in one of its orders; or everybody is dead, and somebody comes who
+    /// finds nothing, or takes over.
     fn survive(&self, who: usize) {
         let judged = self.guarded(|| match who.checked_sub(self.case.orders) {
             None => self.witness(who, false),

@@ -1,4 +1,5 @@
-//! Kills a simulated process at each of its stores to shared memory, and judges what survivors make of it.
+//! Kills a simulated process at each of its stores to shared memory, and judges what survivors make
+//! of it.
 //!
 //! ```console
 //! cargo run --release -p crash -- images

@@ -182,8 +182,8 @@ impl Process {
     }
 }
 
-// SAFETY: the simulated system's objects are ranges of one mapping, each of whole pages, never given
-// out twice; and there is one word for the election.
+// SAFETY: the simulated system's objects are ranges of one mapping, each of whole pages, never
+// given out twice; and there is one word for the election.
 unsafe impl Root for Process {
     type Error = SystemError;
     type Election<'a> = Held<'a>;

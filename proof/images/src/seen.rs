@@ -1,10 +1,10 @@
 //! The images that were judged already.
 //!
 //! Different kills often leave the same memory: a recovery that starts over goes through the states
-//! of the one before it. Whatever happens after a death is a function of the memory (whoever acts from
-//! then on has not acted before, and the clock starts anew), so that of equal images one is
-//! judged. All real processes of an exploration share this set of digests: a table in which a digest
-//! is entered by one compare-and-swap, by which its finder learns whether he is the first.
+//! of the one before it. Whatever happens after a death is a function of the memory (whoever acts
+//! from then on has not acted before, and the clock starts anew), so that of equal images one is
+//! judged. All real processes of an exploration share this set of digests: a table in which a
+//! digest is entered by one compare-and-swap, by which its finder learns whether he is the first.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -122,8 +122,8 @@ pub(crate) fn change<T>(name: &'static str, work: impl FnOnce(&mut System) -> T)
     result
 }
 
-/// A point that the victim names, between two operations: of a process that dies there what it knows
-/// matters (who was forked from it knows the same), so that no other image is the same.
+/// A point that the victim names, between two operations: of a process that dies there what it
+/// knows matters (who was forked from it knows the same), so that no other image is the same.
 pub(crate) fn between(what: &'static str) {
     static NAMED: AtomicU64 = AtomicU64::new(0);
     if !ARMED.swap(false, Ordering::Relaxed) {
@@ -237,8 +237,8 @@ extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_
     system::protect(true);
 }
 
-/// The finalizer of SplitMix64 over where in the arena a word lies, which is the same in each run as
-/// its address is not, and its contents.
+/// The finalizer of SplitMix64 over where in the arena a word lies, which is the same in each run
+/// as its address is not, and its contents.
 fn mix(offset: u64, word: u64) -> u64 {
     let mut z = word ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,8 +3,8 @@
 //!
 //! An observer that has nothing to do with shared memory knows who owns which object. No object is
 //! given out twice; each keeps its bytes; whoever survives frees all that is known. Then nothing is
-//! used, but for one object of each victim that had it in hand: allocated and not yet noted, or taken from
-//! where it was known and not yet freed. What was allocated into a word is never lost.
+//! used, but for one object of each victim that had it in hand: allocated and not yet noted, or
+//! taken from where it was known and not yet freed. What was allocated into a word is never lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -209,7 +209,8 @@ fn judge(kits: &[Kit], known: &Known, ended: &Ended, may_be_lost: u64, extra: &[
     all_leave(kits, ended);
 }
 
-/// Words that name objects: two of each of two owners. What is in the first of them anybody may take.
+/// Words that name objects: two of each of two owners. What is in the first of them anybody may
+/// take.
 const WORDS: usize = 4;
 
 struct Words {
@@ -233,7 +234,8 @@ fn fill(kit: &Kit, word: &AtomicDsaPointer, size: usize) {
 }
 
 fn empty(kit: &Kit, word: &AtomicDsaPointer) {
-    // SAFETY: whoever looks at the word while it is being emptied is a model that does not follow it.
+    // SAFETY: whoever looks at the word while it is being emptied is a model that does not follow
+    // it.
     unsafe { kit.heap.free_from(word) }.expect("names an object, or nothing");
 }
 

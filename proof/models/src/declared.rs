@@ -1,10 +1,10 @@
 //! A model of who is declared dead while it lives, and goes on.
 //!
-//! One actor takes a lock, loses its tokens, and looks (past shared memory, as nothing of it could) until
-//! others have made use of its death: its slot is not its own any more, or its lock isn't. From that
-//! moment on each of its calls fails, and its guards give nothing back. Should one do so all the same, it
-//! is the others who are not alone in the lock any more: they take its slots anew, write, read, and reap,
-//! and one of them may die in the midst of sweeping it.
+//! One actor takes a lock, loses its tokens, and looks (past shared memory, as nothing of it could)
+//! until others have made use of its death: its slot is not its own any more, or its lock isn't.
+//! From that moment on each of its calls fails, and its guards give nothing back. Should one do so
+//! all the same, it is the others who are not alone in the lock any more: they take its slots anew,
+//! write, read, and reap, and one of them may die in the midst of sweeping it.
 //!
 //! A call that is under way when it is swept goes on to its end. No such call is made here.
 

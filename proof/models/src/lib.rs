@@ -1,7 +1,7 @@
 //! The command `models`: builds the program of the same name with shuttle's atomics, and runs it.
 //!
-//! Which atomics the cores use is decided when they are compiled, so that models need a build of their
-//! own. It has a directory of its own, is optimised, but not across crates, which would take
+//! Which atomics the cores use is decided when they are compiled, so that models need a build of
+//! their own. It has a directory of its own, is optimised, but not across crates, which would take
 //! longer than it saves, and takes over the flags that this process was given.
 
 mod options;

@@ -4,10 +4,10 @@
 //! cargo run --release -p crash -- models
 //! ```
 //!
-//! `crash images` kills one process at each of its stores while nobody else runs. Here others run at the
-//! same time, whole operations of them, under a scheduler that decides before each access to
-//! shared memory who goes on; one or two die at some store. The processes are threads over the heap provider,
-//! and the cores are compiled with shuttle's atomics (`dsm_core::sync::shuttle`).
+//! `crash images` kills one process at each of its stores while nobody else runs. Here others run
+//! at the same time, whole operations of them, under a scheduler that decides before each access to
+//! shared memory who goes on; one or two die at some store. The processes are threads over the heap
+//! provider, and the cores are compiled with shuttle's atomics (`dsm_core::sync::shuttle`).
 //!
 //! | module | what |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! Models of the namespace: who creates it and who removes it, process slots, segments' slots.
 //!
-//! What every one of them demands: of processes that open at once one creates; no two that live have
-//! the same process slot; who attaches a segment finds its bytes; after the dead were swept no slot is
-//! half made, nothing that they had attached is counted, and what they pinned can be
+//! What every one of them demands: of processes that open at once one creates; no two that live
+//! have the same process slot; who attaches a segment finds its bytes; after the dead were swept no
+//! slot is half made, nothing that they had attached is counted, and what they pinned can be
 //! unpinned; after the last has left, no object remains on the machine.
 
 use std::cell::RefCell;

@@ -1,9 +1,9 @@
 //! One execution of a model: its actors, and who of them dies when.
 //!
-//! A model prepares a world, hands over what each actor does, lets them [`perform`](Play::perform), and
-//! judges what is left. Who dies is drawn: nobody, one, or two; and before which store, up to
-//! about as many as the actor performed when a first execution counted them. Of two the second
-//! is half of the time doomed by the death of the first, to die soon after it: that is where it
+//! A model prepares a world, hands over what each actor does, lets them [`perform`](Play::perform),
+//! and judges what is left. Who dies is drawn: nobody, one, or two; and before which store, up to
+//! about as many as the actor performed when a first execution counted them. Of two the second is
+//! half of the time doomed by the death of the first, to die soon after it: that is where it
 //! recovers.
 
 use std::rc::Rc;

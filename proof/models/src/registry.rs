@@ -1,9 +1,9 @@
 //! A model of names: who initialises what a name stands for.
 //!
-//! What it demands: no two that live are in the initialiser at once; whoever gets what the name stands for
-//! finds it complete, and the same as everybody else; an initialiser that fails or dies is followed
-//! by another; nobody waits for the dead; and afterwards the name can be used, and removed, and of
-//! what all the initialisers made nothing is left.
+//! What it demands: no two that live are in the initialiser at once; whoever gets what the name
+//! stands for finds it complete, and the same as everybody else; an initialiser that fails or dies
+//! is followed by another; nobody waits for the dead; and afterwards the name can be used, and
+//! removed, and of what all the initialisers made nothing is left.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

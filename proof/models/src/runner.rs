@@ -1,9 +1,9 @@
 //! Runs models, counts, and says what failed and how to see it again.
 //!
-//! An execution is a function of the model and its seed: two executions without deaths and of fixed seeds
-//! come first, from which the others know how long they are and where deaths may be. A model that
-//! fails is not run on; a model that never passed a kind of point that it is for has failed, too,
-//! unless it was run too few times to tell.
+//! An execution is a function of the model and its seed: two executions without deaths and of fixed
+//! seeds come first, from which the others know how long they are and where deaths may be. A model
+//! that fails is not run on; a model that never passed a kind of point that it is for has failed,
+//! too, unless it was run too few times to tell.
 
 use std::any::Any;
 use std::cell::RefCell;

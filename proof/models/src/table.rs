@@ -1,10 +1,11 @@
-//! Models of the table: writers, readers without locks, splits and shrinking, and deaths in all of it.
+//! Models of the table: writers, readers without locks, splits and shrinking, and deaths in all of
+//! it.
 //!
-//! Each key has one owner, who alone changes it, so that what the table must hold is known: of those who
-//! live exactly what they did, of a victim all but the operation that it was in, which is done or
-//! not (or, where it held the entry's guard, poisoned). What a reader gets is a value that somebody
-//! wrote as a whole, not older than what it has seen before. When all is over, `check` passes, and with
-//! the table destroyed nothing is used in its area.
+//! Each key has one owner, who alone changes it, so that what the table must hold is known: of
+//! those who live exactly what they did, of a victim all but the operation that it was in, which is
+//! done or not (or, where it held the entry's guard, poisoned). What a reader gets is a value that
+//! somebody wrote as a whole, not older than what it has seen before. When all is over, `check`
+//! passes, and with the table destroyed nothing is used in its area.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -252,8 +252,8 @@ impl HeapMachine {
         self.lose_election(pid);
     }
 
-    /// Takes a process's tokens of life, and its election, from it, as a program does that closes all
-    /// its descriptors: from then on it is dead for the others, and goes on.
+    /// Takes a process's tokens of life, and its election, from it, as a program does that closes
+    /// all its descriptors: from then on it is dead for the others, and goes on.
     pub fn lose_tokens(&self, pid: u64) {
         self.state().tokens.retain(|_, holder| *holder != pid);
         self.lose_election(pid);
@@ -324,8 +324,8 @@ impl HeapMachine {
         self.state().fail_destroy = true;
     }
 
-    /// Fills the bytes of new segments (not of control objects, which are zero by contract), each page
-    /// when it is reserved.
+    /// Fills the bytes of new segments (not of control objects, which are zero by contract), each
+    /// page when it is reserved.
     pub fn fill_new(&self, byte: u8) {
         self.state().fill = byte;
     }
@@ -440,8 +440,8 @@ impl HeapMachine {
     }
 }
 
-/// Selects the planted bug that the environment names: what a test does that sets up a world without
-/// a machine, which does it by itself.
+/// Selects the planted bug that the environment names: what a test does that sets up a world
+/// without a machine, which does it by itself.
 ///
 /// # Panics
 ///

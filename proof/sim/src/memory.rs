@@ -1,7 +1,7 @@
 //! The bytes of an object: an aligned allocation that knows which of its pages are reserved.
 //!
-//! Whoever touches a page that is not reserved works by luck: the real system may have no memory for
-//! it. Under a fuzzer the address sanitizer is told so, and makes it an error.
+//! Whoever touches a page that is not reserved works by luck: the real system may have no memory
+//! for it. Under a fuzzer the address sanitizer is told so, and makes it an error.
 
 use core::ops::Range;
 use core::ptr::NonNull;

@@ -11,7 +11,8 @@ use crate::work;
 use crate::world::{World, core_name};
 use testkit::tool::{ensure, text};
 
-/// Makes what the swarm shares; says how many objects there are in the system when all of that is empty.
+/// Makes what the swarm shares; says how many objects there are in the system when all of that is
+/// empty.
 pub(crate) fn prepare(name: &str) -> Result<usize, String> {
     ensure(left(name).is_empty(), || format!("there is something of {name} already"))?;
     let (world, opened) = World::open(name)?;

@@ -1,10 +1,10 @@
 //! The books: what everybody notes about what it is doing, in memory that has nothing to do with
 //! what is under test.
 //!
-//! The board is an anonymous file of the supervisor's, mapped by everybody. It has a [`Seat`] for each
-//! thread of each process. Whoever has the seat writes down there, before each change to what
-//! is shared, what the change leads to; whoever has the seat next (or the supervisor, when all
-//! are dead) finds out whether it happened, and completes the books. So every change is accounted for
+//! The board is an anonymous file of the supervisor's, mapped by everybody. It has a [`Seat`] for
+//! each thread of each process. Whoever has the seat writes down there, before each change to what
+//! is shared, what the change leads to; whoever has the seat next (or the supervisor, when all are
+//! dead) finds out whether it happened, and completes the books. So every change is accounted for
 //! exactly, whenever its author was killed.
 //!
 //! Times are of the system's monotonic clock, which all processes share.
@@ -205,7 +205,8 @@ impl Board {
         Ok(unsafe { &*at.cast::<Self>() })
     }
 
-    /// Decides which kinds of operations are done: those whose names contain one of the texts, or all.
+    /// Decides which kinds of operations are done: those whose names contain one of the texts, or
+    /// all.
     pub(crate) fn choose(&self, only: &[String]) -> Result<(), String> {
         let chosen = |kind: &Kind| {
             only.is_empty() || only.iter().any(|text| kind.text().contains(text.as_str()))

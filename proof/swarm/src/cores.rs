@@ -1,5 +1,5 @@
-//! The part of the swarm that uses the cores as an embedder does: a namespace with locks, segments and
-//! an area, without names.
+//! The part of the swarm that uses the cores as an embedder does: a namespace with locks, segments
+//! and an area, without names.
 //!
 //! Its root words: the segment with the locks, the area, the object with the cells.
 

@@ -1,8 +1,9 @@
 //! The processes of the swarm, as their supervisor sees them.
 //!
 //! The supervisor is the parent of the workers, and of what those forked off once they are dead
-//! (`PR_SET_CHILD_SUBREAPER`). A process that was forked off stays a zombie until its parent is dead
-//! and the supervisor collects it, so its number means nobody else as long as it is in the nursery.
+//! (`PR_SET_CHILD_SUBREAPER`). A process that was forked off stays a zombie until its parent is
+//! dead and the supervisor collects it, so its number means nobody else as long as it is in the
+//! nursery.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +24,8 @@ pub(crate) struct Herd {
     pub(crate) board: &'static Board,
     path: String,
     workers: Vec<Option<Child>>,
-    /// When each worker, and the process forked off beside it, was killed; it may take a while to die.
+    /// When each worker, and the process forked off beside it, was killed; it may take a while to
+    /// die.
     killed: Vec<Option<u64>>,
     forked_killed: Vec<Option<u64>>,
     /// What each seat had done when it was last seen to do something, and when that was.
@@ -110,7 +112,8 @@ impl Herd {
             if at == 0 || (at, operations) != (*last_at, *last) {
                 (*last_at, *last, *since) = (at, operations, Instant::now());
             }
-            // A seat of the nursery may be vacant, its last tenant killed in the midst of something.
+            // A seat of the nursery may be vacant, its last tenant killed in the midst of
+            // something.
             let present = index < seats(self.workers.len()).start && at != 0;
             ensure(!present || since.elapsed() < PATIENCE, || {
                 let kind = Kind::ALL.get(at as usize - 1).map(|kind| kind.text());

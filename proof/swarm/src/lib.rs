@@ -15,9 +15,9 @@
 //! | `herd` | the processes as the supervisor sees them |
 //! | `account`, `report` | everything is there; what there is to tell |
 //!
-//! A run consists of rounds. In a round workers are killed one by one, stopped and continued; at its end
-//! all are killed at once, the supervisor included as far as shared memory is concerned: it has
-//! nothing open meanwhile. Then it opens what is left, takes over, settles the books of each
+//! A run consists of rounds. In a round workers are killed one by one, stopped and continued; at
+//! its end all are killed at once, the supervisor included as far as shared memory is concerned: it
+//! has nothing open meanwhile. Then it opens what is left, takes over, settles the books of each
 //! seat and compares everything with them; and the next round goes on with what is there.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(shuttle)))]

@@ -38,8 +38,8 @@ pub(crate) fn forget_unborn(board: &Board, process: usize) {
 /// returns unless it fails.
 pub(crate) type Be = fn(&Life, Child, u64) -> Result<(), String>;
 
-/// Forks while the calling thread holds what `guards` are; `life.gate` must be had alone. Returns in
-/// the parent only, which gives them back by `release`; the child drops them.
+/// Forks while the calling thread holds what `guards` are; `life.gate` must be had alone. Returns
+/// in the parent only, which gives them back by `release`; the child drops them.
 pub(crate) fn fork<G>(
     life: &'static Life,
     tenant: Tenant,

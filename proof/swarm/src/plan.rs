@@ -1,5 +1,5 @@
-//! What there is to do in the swarm, and the generator that decides: each worker's plan follows from
-//! the seed, its seat and how often the seat was taken, however the processes run.
+//! What there is to do in the swarm, and the generator that decides: each worker's plan follows
+//! from the seed, its seat and how often the seat was taken, however the processes run.
 
 /// A small deterministic generator (splitmix).
 pub(crate) struct Random(u64);

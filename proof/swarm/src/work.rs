@@ -1,4 +1,5 @@
-//! The operations of the swarm, each with what its author writes down, and how its successor settles it.
+//! The operations of the swarm, each with what its author writes down, and how its successor
+//! settles it.
 
 mod locks;
 mod names;

@@ -1,4 +1,5 @@
-//! An environment around another one: what a test wants to see, or to change, of what the cores ask of it.
+//! An environment around another one: what a test wants to see, or to change, of what the cores ask
+//! of it.
 
 use std::ops::Deref;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! A reader-writer lock that is not the library's, as an embedder might write one: with a bit for each
-//! reader. It has the library's length, too, so that nothing but its name tells it from others.
+//! A reader-writer lock that is not the library's, as an embedder might write one: with a bit for
+//! each reader. It has the library's length, too, so that nothing but its name tells it from
+//! others.
 //!
 //! # Layout
 //!
@@ -9,9 +10,9 @@
 //! # Protocol
 //!
 //! A reader sets its bit, then looks at the owner; a writer takes the owner word, then looks at the
-//! bits; both sequentially consistent. Who finds the owner dead takes the word over and calls the data
-//! dirty, whether they are or not. Dead readers are evicted by who waits for them, and by the sweep.
-//! There is no fairness, and waits are short sleeps: it is for tests.
+//! bits; both sequentially consistent. Who finds the owner dead takes the word over and calls the
+//! data dirty, whether they are or not. Dead readers are evicted by who waits for them, and by the
+//! sweep. There is no fairness, and waits are short sleeps: it is for tests.
 
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -152,9 +153,9 @@ impl<const KIND: u8> BitLock<KIND> {
     }
 }
 
-// SAFETY: the module's essay: of a writer that has the word and then sees no bit, and a reader that has
-// its bit and then sees no owner, one is second, and backs out. Records come first, and go last, by
-// themselves. The mark tells such a lock from anything else.
+// SAFETY: the module's essay: of a writer that has the word and then sees no bit, and a reader that
+// has its bit and then sees no owner, one is second, and backs out. Records come first, and go
+// last, by themselves. The mark tells such a lock from anything else.
 unsafe impl<const KIND: u8> RawLock for BitLock<KIND> {
     const IDENTITY: u64 = u64::from_le_bytes([b'b', b'i', b't', b's', 0, KIND, 0, 1]);
 

@@ -30,7 +30,8 @@ fn at(mapping: &Mapping, offset: usize, len: usize) -> NonNull<u8> {
 #[must_use]
 pub fn byte(mapping: &Mapping, offset: usize) -> u8 {
     let at = at(mapping, offset, 1);
-    // SAFETY: mapped for reading; other processes write it while this one waits for their word only.
+    // SAFETY: mapped for reading; other processes write it while this one waits for their word
+    // only.
     unsafe { at.read_volatile() }
 }
 
@@ -60,7 +61,8 @@ pub fn is_zero(mapping: &Mapping) -> bool {
 pub fn word(mapping: &Mapping, offset: usize) -> &AtomicU32 {
     assert_eq!(offset % 4, 0);
     let at = at(mapping, offset, 4).cast::<u32>();
-    // SAFETY: mapped for the rest of the test, aligned (a page is), and accessed as an atomic by all.
+    // SAFETY: mapped for the rest of the test, aligned (a page is), and accessed as an atomic by
+    // all.
     unsafe { AtomicU32::from_ptr(at.as_ptr()) }
 }
 
@@ -73,6 +75,7 @@ pub fn word(mapping: &Mapping, offset: usize) -> &AtomicU32 {
 pub fn long(mapping: &Mapping, offset: usize) -> &AtomicU64 {
     assert_eq!(offset % 8, 0);
     let at = at(mapping, offset, 8).cast::<u64>();
-    // SAFETY: mapped for the rest of the test, aligned (a page is), and accessed as an atomic by all.
+    // SAFETY: mapped for the rest of the test, aligned (a page is), and accessed as an atomic by
+    // all.
     unsafe { AtomicU64::from_ptr(at.as_ptr()) }
 }

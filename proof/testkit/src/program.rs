@@ -34,8 +34,8 @@ pub fn output(command: &mut Command) -> Output {
     process.wait_with_output().unwrap()
 }
 
-/// Kills a process that may be no child of this one: `SIGKILL`, `TerminateProcess`. It may have ended
-/// just now.
+/// Kills a process that may be no child of this one: `SIGKILL`, `TerminateProcess`. It may have
+/// ended just now.
 pub fn kill(pid: u32) {
     #[cfg(unix)]
     // SAFETY: no memory is involved; the caller means this process.

@@ -1,4 +1,5 @@
-//! What the programs that test something have in common: words for people, and checks that end in words.
+//! What the programs that test something have in common: words for people, and checks that end in
+//! words.
 
 use std::fmt::Debug;
 use std::io::Write;

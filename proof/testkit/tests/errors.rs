@@ -1,8 +1,8 @@
 //! Each error type of the workspace shows its sentence by `Debug`: it takes that from
 //! `debug_is_display!`, in the file in which it implements `Error`.
 //!
-//! What is read are sources, which are the same on all systems, and for Windows tests are mostly built
-//! elsewhere.
+//! What is read are sources, which are the same on all systems, and for Windows tests are mostly
+//! built elsewhere.
 #![cfg(not(windows))]
 
 use std::collections::BTreeSet;

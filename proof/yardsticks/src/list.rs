@@ -51,7 +51,8 @@ fn again() -> [(Bug, (Probe, &'static str)); 10] {
     let swarm = (Probe::Swarm { seconds: 6 }, "process");
     let lock = (Probe::Play { model: "lock-writers", iterations: 500 }, "FAILED");
     let names = (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED");
-    // Two owners of one run: whether the second free or the second take fails hangs on the schedule.
+    // Two owners of one run: whether the second free or the second take fails hangs on the
+    // schedule.
     let words = (Probe::Play { model: "area-publish-runs", iterations: 4000 }, "FAILED");
     let segments = (Probe::Play { model: "namespace-segments", iterations: 500 }, "FAILED");
     let declared = (Probe::Play { model: "lock-declared-dead", iterations: 100 }, "FAILED");

@@ -217,7 +217,8 @@ impl Builder {
             Probe::Images { op, depth, sample, rubbish } => {
                 let mut command = Command::new(&self.program);
                 command.args(["images", "--op", op, "--jobs", "1", "--depth", &depth.to_string()]);
-                // Else one survivor judges each image, and chance whether it is the one who can tell.
+                // Else one survivor judges each image, and chance whether it is the one who can
+                // tell.
                 if depth > 1 {
                     command.arg("--thorough");
                 }
@@ -273,8 +274,8 @@ fn wait(mut child: Child, limit: Duration) -> Result<(bool, bool, String), std::
     Ok((status.is_some_and(|status| status.success()), endless, all))
 }
 
-/// Ends what is left of a child's group, and removes what it left in shared memory: a tool that fails
-/// leaves things as they are. Whatever a tool makes has its process's number in its name.
+/// Ends what is left of a child's group, and removes what it left in shared memory: a tool that
+/// fails leaves things as they are. Whatever a tool makes has its process's number in its name.
 fn clean_up(child: u32) {
     // SAFETY: the group of a child of ours; others don't join it.
     unsafe { libc::kill(-(child as i32), libc::SIGKILL) };

@@ -58,12 +58,13 @@ impl<'a> Waiter<'a> {
         self.participant.peers().env()
     }
 
-    /// Waits a little for something that `wake` announces. `announce` makes sure of that, and returns
-    /// the value of the wake word to sleep on; or `None` if there is no reason to sleep any more.
+    /// Waits a little for something that `wake` announces. `announce` makes sure of that, and
+    /// returns the value of the wake word to sleep on; or `None` if there is no reason to sleep any
+    /// more.
     ///
-    /// Errors when the last doubt was cleared by the caller and the reason still holds, and when the
-    /// one who waits was itself declared dead meanwhile: its bit or its id is not to be seen in a
-    /// lock any more.
+    /// Errors when the last doubt was cleared by the caller and the reason still holds, and when
+    /// the one who waits was itself declared dead meanwhile: its bit or its id is not to be seen in
+    /// a lock any more.
     fn pause(
         &mut self,
         lock: &RwLock,
@@ -142,8 +143,8 @@ impl<'a> Waiter<'a> {
     }
 }
 
-/// Wakes all that sleep, whatever they sleep for. The word moves first, to one without `SLEEPERS`, so
-/// that who is about to sleep does not, and who sleeps again says so again.
+/// Wakes all that sleep, whatever they sleep for. The word moves first, to one without `SLEEPERS`,
+/// so that who is about to sleep does not, and who sleeps again says so again.
 fn wake_all(lock: &RwLock, participant: &Participant<'_>) {
     let mut seen = lock.wake.load(SeqCst);
     while let Err(now) =
@@ -176,9 +177,9 @@ fn back_out(lines: Lines<'_>, reader: (&AtomicU64, u64), participant: &Participa
     }
 }
 
-// The ends of releases, after which the record is cleared, also if a wake should panic. The record is
-// moved into them: a release that ends without them has nothing to clean up, and needs no place in
-// memory for it.
+// The ends of releases, after which the record is cleared, also if a wake should panic. The record
+// is moved into them: a release that ends without them has nothing to clean up, and needs no place
+// in memory for it.
 
 #[cold]
 pub(super) fn wake_and_clear(lock: &RwLock, record: Record<'_>) {
@@ -190,8 +191,8 @@ pub(super) fn wake_claimant_and_clear(lines: Lines<'_>, record: Record<'_>) {
     wake_claimant(lines, record.participant());
 }
 
-/// The release of a lock that is held alone, for a participant that holds others too, or where the word
-/// says more than its owner inside, or who has to look whether it is still the owner.
+/// The release of a lock that is held alone, for a participant that holds others too, or where the
+/// word says more than its owner inside, or who has to look whether it is still the owner.
 ///
 /// # Safety
 ///
@@ -212,8 +213,8 @@ pub(super) unsafe fn release_alone(lock: &RwLock, participant: &Participant<'_>,
     drop(record);
 }
 
-/// The same of a lock that is held beside others: it may be held more than once, too, or its bit lie
-/// behind the first line.
+/// The same of a lock that is held beside others: it may be held more than once, too, or its bit
+/// lie behind the first line.
 ///
 /// # Safety
 ///
@@ -244,8 +245,8 @@ fn let_go(lock: &RwLock, participant: &Participant<'_>) {
     }
 }
 
-/// Takes back an exclusive acquisition that was to happen at once and could not: the word, if it was
-/// `entered`, then the record. The data was not touched.
+/// Takes back an exclusive acquisition that was to happen at once and could not: the word, if it
+/// was `entered`, then the record. The data was not touched.
 #[cold]
 #[inline(never)]
 pub(super) fn back_out_alone(
@@ -260,8 +261,8 @@ pub(super) fn back_out_alone(
     drop(record);
 }
 
-/// Takes back a shared acquisition that was to happen at once and could not: the bit, if the lock has
-/// one for this participant, then the record.
+/// Takes back a shared acquisition that was to happen at once and could not: the bit, if the lock
+/// has one for this participant, then the record.
 #[cold]
 #[inline(never)]
 pub(super) fn back_out_beside(lines: Lines<'_>, participant: &Participant<'_>, record: Record<'_>) {

@@ -63,8 +63,8 @@ impl<'l> Lines<'l> {
     pub(super) fn extension_word(self, word: usize) -> Option<&'l AtomicU64> {
         let at =
             (word < self.extension_words()).then(|| extension_of(self.at).wrapping_add(word))?;
-        // SAFETY: the lock is of as many words as its namespace needs, and callers ask for that of a
-        // participant, or for those that the namespace needs.
+        // SAFETY: the lock is of as many words as its namespace needs, and callers ask for that of
+        // a participant, or for those that the namespace needs.
         Some(unsafe { &*at })
     }
 
@@ -127,7 +127,8 @@ pub(super) fn leave_alone(base: &RwLock) -> bool {
     dekker_load(&base.wake) & SLEEPERS != 0
 }
 
-/// Takes the reader's bit back; whether a claimant sleeps until the last one is, and is to be woken.
+/// Takes the reader's bit back; whether a claimant sleeps until the last one is, and is to be
+/// woken.
 #[inline(always)]
 pub(super) fn leave(lines: Lines<'_>, (word, bit): (&AtomicU64, u64)) -> bool {
     word.fetch_and(!bit, SeqCst);

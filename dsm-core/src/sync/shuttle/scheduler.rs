@@ -1,11 +1,12 @@
 //! Who goes on.
 //!
-//! A uniformly random choice at each point lets all threads advance at about the same pace, and hardly
-//! ever stops one in a window of a few instructions while others do whole operations. So each
-//! execution draws one of two manners: *sticky*, in which a thread goes on for some points, how
-//! many being drawn on a scale from one to thousands; and *ranked*, in which the highest in a random order
-//! runs and at a few random points whoever runs becomes the lowest (Burckhardt, Kothari, Musuvathi,
-//! Nagarakatti: "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010).
+//! A uniformly random choice at each point lets all threads advance at about the same pace, and
+//! hardly ever stops one in a window of a few instructions while others do whole operations. So
+//! each execution draws one of two manners: *sticky*, in which a thread goes on for some points,
+//! how many being drawn on a scale from one to thousands; and *ranked*, in which the highest in a
+//! random order runs and at a few random points whoever runs becomes the lowest (Burckhardt,
+//! Kothari, Musuvathi, Nagarakatti: "A randomized scheduler with probabilistic guarantees of
+//! finding bugs", ASPLOS 2010).
 
 use std::vec::Vec;
 

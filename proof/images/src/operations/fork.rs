@@ -1,10 +1,10 @@
 //! A process forks without exec and is killed; the child goes on.
 //!
-//! At each point of an operation another thread of the process may have forked: the child has a copy
-//! of all that the process knew, locks of its own memory held by threads that it doesn't have among
-//! it, but neither its place in the namespace nor its participants. Whatever it tries is refused
-//! without a store to shared memory, its guards and handles release nothing, and what the parent left is
-//! recovered as if there were no child.
+//! At each point of an operation another thread of the process may have forked: the child has a
+//! copy of all that the process knew, locks of its own memory held by threads that it doesn't have
+//! among it, but neither its place in the namespace nor its participants. Whatever it tries is
+//! refused without a store to shared memory, its guards and handles release nothing, and what the
+//! parent left is recovered as if there were no child.
 
 use std::cell::Cell;
 

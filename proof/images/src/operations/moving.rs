@@ -1,10 +1,11 @@
-//! Objects that one word names after the other: published by one, taken or moved by another, freed by a
-//! third; with words in the area, and in a segment that has nothing to do with it.
+//! Objects that one word names after the other: published by one, taken or moved by another, freed
+//! by a third; with words in the area, and in a segment that has nothing to do with it.
 //!
-//! The oracle: each object is named by one word, or by none and free; two words never name one; all keep
-//! their bytes. In two of the orders of recovery the one who comes across the dead is a consumer, who knows
-//! of no death: it takes (or moves) what it finds, has the property of the dead looked for, and
-//! allocates. What a producer had not yet said to be published must not be given out a second time.
+//! The oracle: each object is named by one word, or by none and free; two words never name one; all
+//! keep their bytes. In two of the orders of recovery the one who comes across the dead is a
+//! consumer, who knows of no death: it takes (or moves) what it finds, has the property of the dead
+//! looked for, and allocates. What a producer had not yet said to be published must not be given
+//! out a second time.
 
 use dsa_core::{AtomicDsaPointer, DsaPointer, Flags};
 use dsm_core::handle::SegmentHandle;
@@ -73,8 +74,8 @@ const CASES: [Operation; 15] = [
 
 pub(super) const ALL: &[Operation] = &CASES;
 
-/// Where the words lie. There are four: what the case is about, where it goes, where a consumer puts
-/// it, and what that one allocates.
+/// Where the words lie. There are four: what the case is about, where it goes, where a consumer
+/// puts it, and what that one allocates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Area,

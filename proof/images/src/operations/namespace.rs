@@ -1,7 +1,7 @@
 //! Opening and leaving a namespace, registering a thread, and the sweep of the dead itself.
 //!
-//! When whoever did it is dead, not a trace may be left of any of these, so that most of them end in
-//! the same state whatever the victim reached ("after").
+//! When whoever did it is dead, not a trace may be left of any of these, so that most of them end
+//! in the same state whatever the victim reached ("after").
 
 use dsm_core::namespace::{Discard, Namespace, Opened};
 use dsm_core::participant::ParticipantLocal;

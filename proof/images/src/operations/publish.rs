@@ -182,8 +182,8 @@ fn free_from_unsettled_large(rescuers: usize) -> Case {
 }
 
 /// An object of the witness's slab, which is full but for it. In one more order of recovery the
-/// witness, who takes no lock for that, is given it again before anybody has used the page lock, and
-/// puts it into the same word.
+/// witness, who takes no lock for that, is given it again before anybody has used the page lock,
+/// and puts it into the same word.
 fn free_from_given_out_again(rescuers: usize) -> Case {
     const SIZE: usize = 1024;
     let objects = objects(rescuers);

@@ -1,8 +1,8 @@
 //! A thread ends without its destructors while its process lives on.
 //!
-//! Nobody can kill a single thread: it ends where its own code says so, between two operations, with
-//! whatever it has then. Those points are named; other members of its process and other processes
-//! find it dead by its number and start time.
+//! Nobody can kill a single thread: it ends where its own code says so, between two operations,
+//! with whatever it has then. Those points are named; other members of its process and other
+//! processes find it dead by its number and start time.
 
 use dsa_core::Flags;
 use dsm_core::lock::Patience;

@@ -1,7 +1,8 @@
 //! Locks of the cores, in each form.
 //!
-//! Under the lock a seat adds one to its part of a record, then to the total; the next owner after a death
-//! makes the total right. A part is what the books say, or one more if its author died in between.
+//! Under the lock a seat adds one to its part of a record, then to the total; the next owner after
+//! a death makes the total right. A part is what the books say, or one more if its author died in
+//! between.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;

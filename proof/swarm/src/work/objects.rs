@@ -1,6 +1,7 @@
-//! Objects of areas: of the cores' by `allocate_into`, `move_between` and `free_from`, by which none is
-//! ever lost; of the registry's by `take`, and bare, by which somebody who is killed takes one along. So the first area's books are exact, and of the second's objects at most one is lost by
-//! each death in the midst of one of these operations.
+//! Objects of areas: of the cores' by `allocate_into`, `move_between` and `free_from`, by which
+//! none is ever lost; of the registry's by `take`, and bare, by which somebody who is killed takes
+//! one along. So the first area's books are exact, and of the second's objects at most one is lost
+//! by each death in the midst of one of these operations.
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Acquire;
@@ -69,8 +70,8 @@ pub(super) fn allocate_unfinished(core: CoreThread, seat: usize, then: impl FnOn
     }
 }
 
-/// Frees from any cell, together with others who want the same, or moves from there to any other one of
-/// one's own: whoever fills that is this thread.
+/// Frees from any cell, together with others who want the same, or moves from there to any other
+/// one of one's own: whoever fills that is this thread.
 pub(super) fn free_from(thread: &mut Thread) -> Result<(), String> {
     let core = thread.core;
     let cell = core.core.cell(thread.random.below((SEATS * CORE_CELLS) as u64) as usize)?;
@@ -147,8 +148,8 @@ pub(in super::super) struct Objects {
     pub(in super::super) used: u64,
 }
 
-/// When all are dead and settled: each object is in a cell and whole, and nothing else is used but what
-/// the killed may have had in hand.
+/// When all are dead and settled: each object is in a cell and whole, and nothing else is used but
+/// what the killed may have had in hand.
 pub(in super::super) fn verify(world: &World, in_hand: u64) -> Result<Objects, String> {
     let core = world.core.join()?;
     // What the dead had not published is found by recovery, and what they moved is in one place.

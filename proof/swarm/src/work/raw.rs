@@ -1,9 +1,9 @@
-//! Threads that end without their destructors, holding locks or in the midst of an operation, in a process
-//! that lives on.
+//! Threads that end without their destructors, holding locks or in the midst of an operation, in a
+//! process that lives on.
 //!
-//! Nothing of the process itself may be locked at these moments, or its other threads would wait for
-//! ever, as they would for a thread that ended inside the C library: so the ends are where a call runs
-//! a function of its caller, and where a guard is held.
+//! Nothing of the process itself may be locked at these moments, or its other threads would wait
+//! for ever, as they would for a thread that ended inside the C library: so the ends are where a
+//! call runs a function of its caller, and where a guard is held.
 
 use dsm_core::lock::Patience;
 use dsm_registry::Entry;

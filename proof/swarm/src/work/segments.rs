@@ -90,8 +90,8 @@ pub(super) fn settle(board: &Board, world: &World, seat: usize) -> Result<(), St
     Ok(())
 }
 
-/// When all are dead and settled, and the dead were reaped: how many segments there are in mailboxes,
-/// which are all pinned, signed, and attached by nobody.
+/// When all are dead and settled, and the dead were reaped: how many segments there are in
+/// mailboxes, which are all pinned, signed, and attached by nobody.
 pub(in super::super) fn count(board: &Board, world: &World) -> Result<usize, String> {
     let mut count = 0;
     for mailbox in &board.mailboxes {

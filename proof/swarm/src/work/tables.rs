@@ -1,8 +1,8 @@
-//! Tables: entries of a seat's own, whose books are exact; entries of everybody's, that are whole or
-//! poisoned; a table that grows and shrinks, and is scanned.
+//! Tables: entries of a seat's own, whose books are exact; entries of everybody's, that are whole
+//! or poisoned; a table that grows and shrinks, and is scanned.
 //!
-//! A seat's keys in the table that grows are those from `low` to below `high`: it is a queue, filled at its end,
-//! emptied from its begin.
+//! A seat's keys in the table that grows are those from `low` to below `high`: it is a queue,
+//! filled at its end, emptied from its begin.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
