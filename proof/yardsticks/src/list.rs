@@ -170,7 +170,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::FreePagesTrusted => (images("allocate-first"), "a segment's number of free pages"),
         Bug::OwnerlessKept => (images("allocate-refill"), "a slab without an owner"),
         Bug::OwnerUncleared => (in_rubbish("allocate-refill"), "a slab of no class"),
-        Bug::DirectoryKept => (images("allocate-with-directory"), "InvalidPointer"),
+        Bug::DirectoryKept => (images("allocate-with-directory"), "means no allocated object"),
         Bug::EntryFreedBeforeUnpin => (images("trim"), "objects instead of"),
         Bug::RemoteFreeUnseen => (
             test("dsa-core", "area", "peers::a_producer_and_a_consumer_use_bounded_memory"),
@@ -182,7 +182,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
             ),
             "counted in what is no slab any more",
         ),
-        Bug::CountBelieved => (images("free-gives-room"), "InvalidPointer"),
+        Bug::CountBelieved => (images("free-gives-room"), "was never returned by this area"),
         Bug::ListsTrusted => (images("free-gives-room"), "slabs with room"),
         Bug::RecordClosedEarly => (images("table-insert"), "an entry that no bucket refers to"),
         Bug::TagAfterReference => (images("table-insert"), "the number of entries"),
@@ -197,7 +197,7 @@ fn probe(bug: Bug) -> (Probe, &'static str) {
         Bug::ClaimUnlooked => {
             (Probe::Play { model: "registry-initialise", iterations: 1000 }, "FAILED")
         }
-        Bug::ReadyBeforeObject => (images("registry-segment-create"), "memory that is gone"),
+        Bug::ReadyBeforeObject => (images("registry-segment-create"), "was removed from"),
         Bug::PinBeforeHandle => (images("registry-segment-create"), "objects instead of"),
     }
 }
