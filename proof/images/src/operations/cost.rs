@@ -92,7 +92,9 @@ fn measure(mut prepare: impl FnMut(), work: impl Fn(), mut clear: impl FnMut()) 
 /// A witness whose area grows to any size.
 fn witness() -> Kit {
     let member = Member::start(WITNESS);
-    let options = AreaOptions { maximum: 16 << 20, ..AreaOptions::default() };
+    // In few segments: the simulated namespace has few slots, and an area leaves some to others.
+    let (initial, maximum) = (1 << 20, 16 << 20);
+    let options = AreaOptions { initial, maximum, ..AreaOptions::default() };
     let area = A::create(member.ns, &options, leak(AreaLocal::new())).expect("creates");
     Kit::of(member, leak(area))
 }
