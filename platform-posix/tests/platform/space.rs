@@ -303,10 +303,10 @@ fn what_forbids_a_file_is_named() {
     });
 }
 
-/// Whether a limit of a GiB of addresses is one.
-fn addresses_are_limited() -> bool {
+/// Whether no more addresses than a limit says can be had.
+fn addresses_are_limited(len: usize) -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let (len, place) = (2 << 30, std::ptr::null_mut());
+    let place = std::ptr::null_mut();
     // SAFETY: a new mapping at an address of the system's choice affects no other memory.
     let base = unsafe { libc::mmap(place, len, libc::PROT_NONE, flags, -1, 0) };
     // SAFETY: that mapping, which nobody else knows.
@@ -341,15 +341,17 @@ pub(crate) fn limited(part: &Part) {
     assert_eq!((failure.requested, failure.total), (100_001, 100_000));
     set(libc::RLIMIT_FSIZE, before);
 
-    let before = set(libc::RLIMIT_AS, 1 << 30);
-    if !addresses_are_limited() {
+    // What a process with addresses of 32 bits can have, too.
+    let (limit, asked) = (1 << (usize::BITS.min(35) - 3), 1 << (usize::BITS.min(35) - 2));
+    let before = set(libc::RLIMIT_AS, limit);
+    if !addresses_are_limited(asked) {
         // qemu's user mode agrees to limit them, and does not; nor are its mappings the kernel's.
         part.say("each limit was named");
         unmap(&shm, made);
         return shm.destroy(handle(9), id).unwrap();
     }
-    let words = ["needs 2 GiB", "cannot map more", "`ulimit -v`"];
-    for provider in [&shm.create(handle(1), 2 << 30, 1), &memfd.create(handle(1), 2 << 30, 1)] {
+    let words = ["GiB", "cannot map more", "`ulimit -v`"];
+    for provider in [&shm.create(handle(1), asked, 1), &memfd.create(handle(1), asked, 1)] {
         expect(provider.as_ref().map_err(Clone::clone), Reason::AddressSpaceLimit, &words);
     }
     set(libc::RLIMIT_AS, before);
