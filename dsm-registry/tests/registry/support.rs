@@ -61,7 +61,16 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        let left = self.objects();
+        // A scope waits for what its threads do, and not for the destructors of their thread-locals:
+        // the last of them leaves the namespace.
+        let mut left = self.objects();
+        for _ in 0..500 {
+            if left.is_empty() || std::thread::panicking() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            left = self.objects();
+        }
         let _ = Registry::destroy(&self.name);
         let still = self.objects();
         for path in &still {
