@@ -13,8 +13,8 @@
 //!     type Error = Error;
 //!     fn size(&self) -> usize { 0 }
 //!     fn id(&self) -> ObjectId { ObjectId::default() }
-//!     fn create(&mut self, _: usize) -> Result<Mapping, Error> { unimplemented!() }
-//!     fn map(&mut self) -> Result<Mapping, Error> { unimplemented!() }
+//!     fn create(&mut self, _: usize) -> Result<Mapping, Error> { loop {} }
+//!     fn map(&mut self) -> Result<Mapping, Error> { loop {} }
 //!     fn remove(&mut self) -> Result<(), Error> { Ok(()) }
 //! }
 //! ```
@@ -27,8 +27,8 @@
 //!     type Error = Error;
 //!     fn size(&self) -> usize { 0 }
 //!     fn id(&self) -> ObjectId { ObjectId::default() }
-//!     fn create(&mut self, _: usize) -> Result<Mapping, Error> { unimplemented!() }
-//!     fn map(&mut self) -> Result<Mapping, Error> { unimplemented!() }
+//!     fn create(&mut self, _: usize) -> Result<Mapping, Error> { loop {} }
+//!     fn map(&mut self) -> Result<Mapping, Error> { loop {} }
 //!     fn remove(&mut self) -> Result<(), Error> { Ok(()) }
 //! }
 //! ```
@@ -41,9 +41,9 @@
 //! impl Root for Anywhere {
 //!     type Error = Error;
 //!     type Election<'a> = sim::HeapElection<'a>;
-//!     fn elect(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { unimplemented!() }
-//!     fn elect_existing(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { unimplemented!() }
-//!     fn peek(&self) -> Result<Mapping, Error> { unimplemented!() }
+//!     fn elect(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { loop {} }
+//!     fn elect_existing(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { loop {} }
+//!     fn peek(&self) -> Result<Mapping, Error> { loop {} }
 //!     unsafe fn unmap(&self, _: Mapping) {}
 //!     fn enumerate(&self, _: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> { Ok(()) }
 //! }
@@ -57,9 +57,9 @@
 //! unsafe impl Root for Anywhere {
 //!     type Error = Error;
 //!     type Election<'a> = sim::HeapElection<'a>;
-//!     fn elect(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { unimplemented!() }
-//!     fn elect_existing(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { unimplemented!() }
-//!     fn peek(&self) -> Result<Mapping, Error> { unimplemented!() }
+//!     fn elect(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { loop {} }
+//!     fn elect_existing(&self, _: Duration) -> Result<sim::HeapElection<'_>, Error> { loop {} }
+//!     fn peek(&self) -> Result<Mapping, Error> { loop {} }
 //!     unsafe fn unmap(&self, _: Mapping) {}
 //!     fn enumerate(&self, _: &mut dyn FnMut(&ObjectInfo)) -> Result<(), Error> { Ok(()) }
 //! }
@@ -102,7 +102,7 @@
 //!     fn evict_reader(&self, _: &Participant<'_>, _: u16, _: &AtomicU64, _: u64) -> bool { true }
 //!     fn admits(&self, _: LockKind) -> bool { true }
 //!     fn max_participants(&self) -> u32 { 7 }
-//!     fn env(&self) -> &dyn Environment { unimplemented!() }
+//!     fn env(&self) -> &dyn Environment { loop {} }
 //! }
 //! ```
 //!
@@ -115,7 +115,7 @@
 //!     fn evict_reader(&self, _: &Participant<'_>, _: u16, _: &AtomicU64, _: u64) -> bool { true }
 //!     fn admits(&self, _: LockKind) -> bool { true }
 //!     fn max_participants(&self) -> u32 { 7 }
-//!     fn env(&self) -> &dyn Environment { unimplemented!() }
+//!     fn env(&self) -> &dyn Environment { loop {} }
 //! }
 //! ```
 //!

@@ -7,6 +7,7 @@ mod kill;
 mod lost;
 mod names;
 mod options;
+mod outside;
 #[cfg(unix)]
 mod places;
 #[cfg(unix)]
@@ -37,13 +38,13 @@ fn peer() {
         #[cfg(target_os = "linux")]
         lost::ROLES,
         names::ROLES,
+        outside::ROLES,
         #[cfg(unix)]
         posix::ROLES,
         #[cfg(target_os = "linux")]
         reaper::ROLES,
         #[cfg(target_os = "linux")]
         removed::ROLES,
-        things::ROLES,
         types::ROLES,
         #[cfg(target_os = "linux")]
         users::ROLES,
