@@ -330,11 +330,11 @@ impl<'m> Pages<'m> {
     }
 
     /// Calls `each` with every run below `watermark`, in order.
-    pub(crate) fn for_each_run(
+    pub(crate) fn for_each_run<E: From<Corruption>>(
         &self,
         watermark: u32,
-        each: &mut dyn FnMut(u32, Run) -> Result<(), Corruption>,
-    ) -> Result<(), Corruption> {
+        each: &mut dyn FnMut(u32, Run) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut page = 0;
         while page < watermark.min(self.geometry.pages) {
             match self.run(page)? {

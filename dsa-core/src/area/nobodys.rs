@@ -223,13 +223,8 @@ impl<'n, L: RawLock> Area<'n, L> {
             let memory = self.map(key)?;
             let geometry = self.geometry_of(index, memory.len())?;
             let tables = Pages::new(memory, geometry);
-            let watermark = entry.watermark.load(Ordering::Acquire).min(geometry.pages);
-            let mut page = 0;
-            while page < watermark {
-                let Some(run) = tables.run(page)? else {
-                    page += 1;
-                    continue;
-                };
+            let watermark = entry.watermark.load(Ordering::Acquire);
+            tables.for_each_run::<Error>(watermark, &mut |page, run| {
                 if matches!(run.kind, Kind::Slab | Kind::Mini) {
                     let mini = run.kind == Kind::Mini;
                     let slab = Slab::new(memory, &geometry, key, page, mini)?;
@@ -237,8 +232,8 @@ impl<'n, L: RawLock> Area<'n, L> {
                         each(&slab, slab.class()?)?;
                     }
                 }
-                page += run.pages;
-            }
+                Ok(())
+            })?;
         }
         Ok(())
     }

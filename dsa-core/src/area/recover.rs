@@ -78,7 +78,7 @@ impl<L: RawLock> Area<'_, L> {
             let watermark = entry.watermark.load(Ordering::Acquire);
             let directory = self.header.directory.load(Ordering::Acquire);
             let mut used = 0;
-            tables.for_each_run(watermark, &mut |page, run| {
+            tables.for_each_run::<Error>(watermark, &mut |page, run| {
                 let here = DsaPointer::compose(key, u64::from(page) * crate::layout::PAGE);
                 let unfinished = match run.kind {
                     Kind::Slab | Kind::Mini => {

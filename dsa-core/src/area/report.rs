@@ -255,7 +255,7 @@ impl<L: RawLock> Area<'_, L> {
             report.segments += 1;
             let watermark = entry.watermark.load(Ordering::Acquire);
             let tables = Pages::new(memory, geometry);
-            tables.for_each_run(watermark, &mut |page, run| {
+            tables.for_each_run::<Error>(watermark, &mut |page, run| {
                 match run.kind {
                     Kind::Slab | Kind::Mini => {
                         let mini = run.kind == Kind::Mini;
