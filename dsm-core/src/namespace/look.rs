@@ -106,13 +106,13 @@ impl Namespace<'_> {
         self.tenancy(who).map(|_| proof)
     }
 
-    /// The processes in the namespace, this one included, as far as nobody has found them dead:
-    /// slot, generation of the slot, and who it is.
+    /// The processes in the namespace, this one included, and those that were found dead until all
+    /// that they left is swept: slot, generation of the slot, and who it is.
     pub fn processes(&self) -> impl Iterator<Item = (u32, u32, ProcessProof)> + '_ {
         self.control.processes.iter().zip(0..).filter_map(|(slot, index)| {
             let now = slot.get();
             let proof = slot.proof.load();
-            (now.1 == process::LIVE && slot.get() == now).then_some((index, now.0, proof))
+            (now.1 != process::FREE && slot.get() == now).then_some((index, now.0, proof))
         })
     }
 
